@@ -1,0 +1,62 @@
+# The course's commands. `make` alone lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+VENV  := .venv
+BIN   := $(VENV)/bin
+SETUP := $(VENV)/.caft-setup
+TESTS := $(VENV)/.caft-tests
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PYTHONUNBUFFERED := 1
+
+# Passed on to the notebooks: make tutorial MODEL=Qwen/Qwen2.5-7B-Instruct SEED=1 FAST=1 ARGS="--only 02 03"
+TUTORIAL := $(if $(MODEL),--model "$(MODEL)") $(if $(SEED),--seed $(SEED)) $(if $(filter-out 0 false False,$(FAST)),--fast) $(ARGS)
+
+.PHONY: help setup tutorial lab test claims classroom lint
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(SETUP) ## create .venv with the tested packages (the other commands do it when needed)
+	@echo "Ready: $(VENV)"
+
+tutorial: $(SETUP) ## run every notebook, leave pages in build/tutorial (MODEL= SEED= FAST=1 ARGS=)
+	@$(BIN)/python -m caft_utils.tutorial $(TUTORIAL)
+
+lab: $(SETUP) ## open JupyterLab on the notebooks (ARGS= for jupyter)
+	@JUPYTER_PREFER_ENV_PATH=1 $(BIN)/jupyter lab notebooks $(ARGS)
+
+test: $(TESTS) ## run the tests, offline (ARGS= for pytest)
+	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(ARGS)
+
+claims: $(TESTS) ## measure every stated figure anew and print it (CLAIM=emergent for one)
+	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/claims -s $(if $(CLAIM),-k "$(CLAIM)") $(ARGS)
+
+classroom: $(SETUP) ## rebuild the classroom models in data/classroom from their seed (ARGS=)
+	@$(BIN)/python -m caft_utils.classroom.build $(ARGS)
+
+lint: $(TESTS) ## check the style of code and notebooks
+	@$(BIN)/ruff check .
+
+# A stamp is written last, so an interrupted set-up is simply continued by the next call.
+$(SETUP): requirements.txt pyproject.toml
+	@if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+	  for python in $(PYTHON) python3.11 python3.12 python3.13 python3; do \
+	    if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found="$$python"; break; fi; \
+	  done; \
+	  if [ -z "$${found:-}" ]; then \
+	    echo "No python >= 3.11 found (tried $(PYTHON) python3.11 python3.12 python3.13 python3)." >&2; \
+	    echo "Install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12" >&2; exit 1; \
+	  fi; \
+	  echo "Creating $(VENV) with $$("$$found" --version)"; \
+	  "$$found" -m venv --clear $(VENV) || { echo "On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }; \
+	fi
+	@echo "Installing the tested packages (about 2 GB, a few minutes the first time)"
+	@$(BIN)/python -m pip install --quiet -r requirements.txt
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(TESTS): $(SETUP) requirements-test.txt
+	@$(BIN)/python -m pip install --quiet -r requirements-test.txt
+	@touch $@
