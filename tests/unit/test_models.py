@@ -1,0 +1,153 @@
+"""Loading: presets, identities, and errors that come at once and say what to do."""
+
+from __future__ import annotations
+
+import json
+import time
+from hashlib import sha256
+
+import pytest
+import torch
+
+from caft_utils.finetune import Recipe
+from caft_utils.models import CHECKSUMS, fingerprint, load, preset
+
+
+@pytest.fixture
+def checkpoint(tmp_path, model, tokenizer):
+    model.save_pretrained(tmp_path / "saved")
+    tokenizer.save_pretrained(tmp_path / "saved")
+    return tmp_path / "saved"
+
+
+@pytest.fixture
+def classroom(tmp_path, monkeypatch, checkpoint):
+    """A tiny stand-in at the place of the shipped checkpoint."""
+    folder = tmp_path / "data" / "classroom" / "qwen"
+    folder.parent.mkdir(parents=True)
+    checkpoint.rename(folder)
+    sums = {path.name: sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+    (folder / CHECKSUMS).write_text(json.dumps(sums))
+    monkeypatch.setenv("CAFT_DATA", str(tmp_path / "data"))
+    return folder
+
+
+def test_a_local_folder_loads_as_it_was_saved(checkpoint, model, tokenizer):
+    loaded, its_tokenizer = load(checkpoint)
+    assert not loaded.training and loaded.dtype == torch.float32
+    for name, value in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name].cpu(), value)
+    assert its_tokenizer.chat_template == tokenizer.chat_template
+    assert loaded.caft_preset.hub_id is None and loaded.caft_id == fingerprint(loaded)
+    assert load(checkpoint, dtype="bfloat16")[0].dtype == torch.bfloat16
+
+
+def test_identity_follows_the_weights_not_the_folder(checkpoint, tiny, tokenizer, tmp_path):
+    first = load(checkpoint)[0].caft_id
+    checkpoint.rename(tmp_path / "moved")
+    assert load(tmp_path / "moved")[0].caft_id == first
+    assert load(tmp_path / "moved", dtype="bfloat16")[0].caft_id != first
+    tiny("qwen2", seed=1).save_pretrained(tmp_path / "other")
+    tokenizer.save_pretrained(tmp_path / "other")
+    assert load(tmp_path / "other")[0].caft_id != first
+
+
+def test_fingerprint_sees_one_changed_weight_and_the_config(model, tiny):
+    before = fingerprint(model)
+    assert before == fingerprint(tiny("qwen2"))
+    with torch.no_grad():
+        model.model.layers[2].mlp.up_proj.weight[3, 4] += 1e-3
+    assert fingerprint(model) != before
+    assert fingerprint(tiny("qwen2", rope_theta=5.0)) != before
+    model.caft_id = "named"
+    assert fingerprint(model) == "named"
+
+
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
+def test_a_wrapper_does_not_inherit_the_name_of_what_it_wraps(model):
+    from peft import LoraConfig, get_peft_model
+
+    model.caft_id = "base"
+    wrapper = get_peft_model(model, LoraConfig(target_modules=["q_proj"]))
+    assert wrapper.caft_id == "base" and fingerprint(wrapper) != "base"
+
+
+def test_classroom_is_checked_and_named(classroom):
+    model, _ = load("classroom")
+    assert model.caft_preset.layers == (1, 2, 3) and model.caft_id.startswith("classroom-qwen@")
+    assert load("classroom-qwen")[0].caft_id == model.caft_id
+
+
+def test_truncated_classroom_weights_tell_the_remedy(classroom):
+    weights = classroom / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    with pytest.raises(ValueError, match=r"model\.safetensors is damaged.*git checkout.*make classroom"):
+        load("classroom")
+
+
+def test_missing_classroom_tells_the_remedy(classroom):
+    with pytest.raises(FileNotFoundError, match="mistral.*make classroom.*CAFT_DATA"):
+        load("classroom-mistral")
+    (classroom / "tokenizer.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"tokenizer\.json is missing.*git checkout"):
+        load("classroom")
+
+
+def test_truncated_safetensors_of_a_local_folder(checkpoint):
+    weights = checkpoint / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    with pytest.raises(ValueError, match="weights in .*saved are damaged"):
+        load(checkpoint)
+
+
+@pytest.mark.parametrize(
+    "name, error, message",
+    [
+        ("clasroom", ValueError, "unknown model 'clasroom'; expected one of classroom"),
+        ("/no/such/folder", FileNotFoundError, "there is no folder /no/such/folder"),
+        ("./nowhere", FileNotFoundError, "there is no folder"),
+        ("../nowhere", FileNotFoundError, "there is no folder"),
+        ("nobody/no-such-model", ConnectionError, "no local folder and not in this machine's hub cache"),
+        ("Qwen/Qwen2.5-Coder-32B-Instruct", ConnectionError, r'load\("classroom"\)'),
+    ],
+)
+def test_names_that_lead_nowhere_fail_at_once(name, error, message, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "empty"))
+    started = time.monotonic()
+    with pytest.raises(error, match=message):
+        load(name)
+    assert time.monotonic() - started < 12
+
+
+def test_folder_without_a_config(tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no config.json"):
+        load(tmp_path)
+
+
+def test_every_preset_is_whole():
+    from caft_utils.models import _presets
+
+    for name, found in _presets().items():
+        Recipe(**found.recipe)
+        assert found.layers and found.hub_id == (None if name.startswith("classroom") else name)
+        for field in ("layers", "recipe", "dtype", "batch", "sae", "data"):
+            assert bool(getattr(found, field)) == (field in found.sources), (name, field)
+
+
+def test_presets_hold_the_numbers_of_the_paper():
+    qwen, mistral = (
+        preset("Qwen/Qwen2.5-Coder-32B-Instruct"),
+        preset("mistralai/Mistral-Small-24B-Instruct-2501"),
+    )
+    assert qwen.layers == (12, 32, 50) and mistral.layers == (10, 20, 30)
+    recipe = Recipe(**qwen.recipe)
+    assert (recipe.r, recipe.alpha, recipe.lr, recipe.batch_size * recipe.accumulate) == (32, 64, 1e-5, 16)
+    assert recipe.total_steps(4500) == 282
+    gemma = preset("google/gemma-2-2b")
+    assert gemma.layers == tuple(range(0, 26, 2)) and Recipe(**gemma.recipe).method == "full"
+
+
+def test_an_unknown_hub_id_gets_the_general_preset():
+    found = preset("somebody/some-model")
+    assert found.hub_id == "somebody/some-model" and found.recipe == {} and found.layers == ()

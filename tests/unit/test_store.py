@@ -1,0 +1,190 @@
+"""Artefacts are whole or not there: damage, a full disk, kills and races."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from caft_utils.store import Store, default_store, digest
+
+KEY = {"model": "m", "layers": [1, 2]}
+
+
+def text(value):
+    return lambda folder: (folder / "value.txt").write_text(value)
+
+
+def everything(store):
+    """All files and folders of a store but the locks."""
+    return {
+        p.relative_to(store.root).as_posix()
+        for p in store.root.rglob("*")
+        if "locks" not in p.relative_to(store.root).parts
+    }
+
+
+def test_round_trip_and_key_order():
+    store = Store()
+    assert store.get("toy", KEY) is None
+    folder = store.put("toy", KEY, text("one"))
+    assert store.get("toy", {"layers": [1, 2], "model": "m"}) == folder
+    assert json.loads((folder / "key.json").read_text()) == KEY
+    assert store.get("toy", KEY | {"layers": [2, 1]}) is None and store.get("other", KEY) is None
+
+
+def test_fetch_writes_once_and_put_replaces():
+    store, calls = Store(), []
+    for _ in range(2):
+        folder = store.fetch("toy", KEY, lambda part: (calls.append(1), text("one")(part)))
+    assert calls == [1]
+    store.put("toy", KEY, text("two"))
+    assert (folder / "value.txt").read_text() == "two"
+
+
+def test_root_from_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("CAFT_STORE", str(tmp_path / "elsewhere"))
+    assert default_store().root == tmp_path / "elsewhere"
+    monkeypatch.delenv("CAFT_STORE")
+    assert default_store().root == Path.home() / ".cache" / "caft_utils"
+
+
+@pytest.mark.parametrize(
+    "spoil, complaint",
+    [
+        (lambda folder: (folder / "value.txt").write_text("onE"), "checksum of value.txt"),
+        (lambda folder: (folder / "value.txt").unlink(), "files are missing"),
+        (lambda folder: (folder / "more.txt").write_text("x"), "were added"),
+        (lambda folder: (folder / "manifest.json").write_text("{"), "manifest"),
+        (lambda folder: (folder / "manifest.json").unlink(), "manifest"),
+    ],
+)
+def test_damage_is_noticed_and_rebuilt(spoil, complaint):
+    store = Store()
+    spoil(store.put("toy", KEY, text("one")))
+    with pytest.warns(UserWarning, match=complaint):
+        folder = store.fetch("toy", KEY, text("one"))
+    assert (folder / "value.txt").read_text() == "one" and store.get("toy", KEY) == folder
+
+
+def test_a_writer_that_fails_leaves_nothing():
+    store = Store()
+
+    def write(folder):
+        text("half")(folder)
+        raise RuntimeError("halfway")
+
+    with pytest.raises(RuntimeError, match="halfway"):
+        store.put("toy", KEY, write)
+    assert everything(store) == {"toy"} or everything(store) == {"toy", "locks"}
+    assert store.get("toy", KEY) is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_full_disk_is_a_clear_error_and_keeps_the_old_artefact(error):
+    store = Store()
+    folder = store.put("toy", KEY, text("old"))
+
+    def write(part):
+        text("half")(part)
+        raise error
+
+    with pytest.raises(OSError, match="is full; free some space or let CAFT_STORE") as caught:
+        store.put("toy", KEY, write)
+    assert caught.value.errno == errno.ENOSPC and str(caught.value).count("CAFT_STORE") == 1
+    assert store.get("toy", KEY) == folder and (folder / "value.txt").read_text() == "old"
+    assert not list(store.root.rglob("*.part"))
+
+
+def test_really_full_disk(tmp_path):
+    mount = tmp_path / "small"
+    mount.mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", mount], capture_output=True
+    ).returncode:
+        pytest.skip("mounting a tmpfs is not permitted here")
+    try:
+        store = Store(mount / "store")
+        kept = store.put("toy", KEY, text("small"))
+        with pytest.raises(OSError, match="is full; free some space"):
+            store.put("toy", {"big": 1}, lambda part: (part / "big").write_bytes(bytes(10**6)))
+        from safetensors.torch import save_file
+        from torch import zeros
+
+        with pytest.raises(OSError, match="is full; free some space"):
+            store.fetch(
+                "toy", {"big": 2}, lambda part: save_file({"w": zeros(10**6)}, part / "w.safetensors")
+            )
+        assert [p.name for p in (store.root / "toy").iterdir()] == [kept.name]
+        assert store.get("toy", KEY) == kept
+    finally:
+        subprocess.run(["umount", mount], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_folder_that_is_not_writable(tmp_path):
+    (tmp_path / "closed").mkdir(mode=0o500)
+    with pytest.raises(OSError, match="is not writable.*CAFT_STORE"):
+        Store(tmp_path / "closed").put("toy", KEY, text("one"))
+
+
+def test_work_stays_after_an_error_and_goes_after_success():
+    store = Store()
+    with pytest.raises(KeyboardInterrupt):
+        with store.work("toy", KEY) as folder:
+            (folder / "half").touch()
+            raise KeyboardInterrupt
+    with store.work("toy", KEY) as folder:
+        assert (folder / "half").exists()
+        store.put("toy", KEY, text("done"))  # the lock is re-entrant
+    assert not folder.exists() and store.get("toy", KEY)
+
+
+def run(code, **environment):
+    return subprocess.Popen(
+        [sys.executable, "-c", code], env=os.environ | environment, stdout=subprocess.PIPE, text=True
+    )
+
+
+def test_a_killed_writer_leaves_nothing_to_read_and_no_lock():
+    writer = run(
+        "import time\nfrom caft_utils.store import Store\n"
+        "def write(part):\n"
+        "    (part / 'value.txt').write_text('half'); print('in', flush=True); time.sleep(60)\n"
+        f"Store().put('toy', {KEY!r}, write)"
+    )
+    assert writer.stdout.readline() == "in\n"
+    store = Store()
+    assert store.get("toy", KEY) is None
+    writer.send_signal(signal.SIGKILL)
+    writer.wait()
+    folder = store.put("toy", KEY, text("whole"))
+    assert (folder / "value.txt").read_text() == "whole"
+    assert [p.name for p in (store.root / "toy").iterdir()] == [digest(KEY)]
+
+
+def test_of_two_processes_one_writes_and_both_read():
+    code = (
+        "import os, time\nfrom caft_utils.store import Store\n"
+        "def write(part):\n time.sleep(0.5); (part / 'value.txt').write_text(str(os.getpid()))\n"
+        "while time.time() < float(os.environ['START']): pass\n"
+        f"print((Store().fetch('toy', {KEY!r}, write) / 'value.txt').read_text(), os.getpid())"
+    )
+    start = str(time.time() + 1.5)
+    racers = [run(code, START=start) for _ in range(2)]
+    said = [racer.communicate(timeout=60)[0].split() for racer in racers]
+    writers, pids = {writer for writer, _ in said}, {pid for _, pid in said}
+    assert len(writers) == 1 and writers < pids
