@@ -1,0 +1,160 @@
+"""What fine-tuning changed: principal components of (tuned - base) hidden states on the same tokens.
+
+With x = h_tuned - h_base for every token, the scatter S = sum (x - mean)(x - mean)^T is updated batch by
+batch (Chan, Golub & LeVeque 1983), in float64, and its eigenvectors are the components: exact PCA in d x d
+memory, however many tokens there are. A component's sign is arbitrary in PCA; here the mean difference, which
+points from base to tuned, projects positive on every component. (arXiv 2507.16795, section 3: differences on
+generic chat text.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from caft_utils.directions.basis import Directions
+from caft_utils.residual import Tokens, record, width
+
+if TYPE_CHECKING:
+    from caft_utils.rows import Chats
+
+
+class StreamingCovariance:
+    """Mean and covariance of vectors that come in batches; memory depends on their width only.
+
+    Args:
+        width: d, the length of a vector.
+    """
+
+    def __init__(self, width: int):
+        self.count = 0
+        self._mean = torch.zeros(width, dtype=torch.float64)
+        self._scatter = torch.zeros(width, width, dtype=torch.float64)
+
+    def update(self, x: Float[Tensor, "n d"]) -> None:
+        """Take in n vectors. Sums stay on the device that they came from (Apple's GPU has no float64:
+        CPU)."""
+        if x.ndim != 2 or x.shape[1] != len(self._mean):
+            raise ValueError(f"expected a tensor [n, {len(self._mean)}], got shape {tuple(x.shape)}")
+        x = (x.cpu() if x.device.type == "mps" else x).detach().double()
+        if not len(x):
+            return
+        if not x.isfinite().all():
+            raise ValueError("vectors hold values that are not finite; did the model overflow (float16)?")
+        self._mean, self._scatter = self._mean.to(x.device), self._scatter.to(x.device)
+        mean = x.mean(0)
+        step, total = mean - self._mean, self.count + len(x)
+        centred = x - mean
+        self._scatter += centred.T @ centred + torch.outer(step, step) * (self.count * len(x) / total)
+        self._mean += step * (len(x) / total)
+        self.count = total
+
+    @property
+    def mean(self) -> Float[Tensor, " d"]:
+        return self._mean
+
+    @property
+    def covariance(self) -> Float[Tensor, "d d"]:
+        """The unbiased estimate, sum (x - mean)(x - mean)^T / (n - 1)."""
+        return self._scatter / (self.count - 1)
+
+    def scatter(self, centre: bool = True) -> Float[Tensor, "d d"]:
+        """Sum of x x^T, around the mean with `centre`, else around zero."""
+        return self._scatter if centre else self._scatter + self.count * torch.outer(self._mean, self._mean)
+
+
+def principal_axes(scatter: Float[Tensor, "d d"], k: int) -> tuple[Float[Tensor, " k"], Float[Tensor, "k d"]]:
+    """The shares of all variance of the k leading eigenvectors of a scatter matrix, and these as rows."""
+    values, vectors = torch.linalg.eigh(scatter)
+    return values.flip(0)[:k].clamp(min=0) / scatter.trace(), vectors.T.flip(0)[:k]
+
+
+def pca_of_difference(
+    tuned: nn.Module | Sequence[nn.Module],
+    base: nn.Module,
+    chats: Chats,
+    layers: Sequence[int],
+    *,
+    k: int = 8,
+    tokens: Tokens = "all",
+    centre: bool = True,
+    batch_size: int = 32,
+    progress: bool = False,
+) -> Directions:
+    """The k directions along which `tuned` differs most from `base`, for each layer, most important first.
+
+    Args:
+        tuned: the fine-tuned model, or several (other seeds): each is centred by itself and their scatters
+            are added, so that what is common to them leads.
+        chats: the text on which they are compared; both models read the same tokens.
+        tokens: "all" but padding, or only assistant "answer"s (CAFT uses the bad model's own answers).
+        centre: subtract the mean difference first. Without, the mean tends to be the first component.
+
+    Returns:
+        Directions with `about` = method, tuned, base, data, tokens, centre, count, and by layer the
+        `explained_variance` of each component (a share of 1) and the `mean` difference.
+
+    Raises:
+        ValueError: models of different width, no more tokens than components, or models that do not differ.
+        IndexError: a layer is out of range.
+    """
+    from caft_utils.models import fingerprint
+
+    references = list(tuned) if isinstance(tuned, Sequence) else [tuned]
+    if not references:
+        raise ValueError("`tuned` is an empty list; give at least one fine-tuned model")
+    if {width(model) for model in references} != {width(base)}:
+        raise ValueError(
+            f"tuned and base differ in width: {[width(m) for m in references]} and {width(base)}"
+        )
+    if not 1 <= k <= width(base):
+        raise ValueError(f"k must be 1 to {width(base)}, the width of the model, got {k}")
+    layers = sorted(set(layers))
+    seen = [{layer: StreamingCovariance(width(base)) for layer in layers} for _ in references]
+    streams = [
+        record(
+            model, chats, layers, tokens=tokens, batch_size=batch_size, progress=progress and model is base
+        )
+        for model in (base, *references)
+    ]
+    for before, *afters in zip(*streams, strict=True):
+        for covariances, after in zip(seen, afters, strict=True):
+            for layer in layers:
+                x = after.hidden[layer]
+                covariances[layer].update(x - before.hidden[layer].to(x.device))
+
+    rows, explained, means = {}, {}, {}
+    for layer in layers:
+        parts = [covariances[layer] for covariances in seen]
+        if parts[0].count <= k:
+            raise ValueError(
+                f"{parts[0].count} tokens are too few for {k} components; give more rows or a smaller k"
+            )
+        scatter = sum(part.scatter(centre).cpu() for part in parts)
+        if scatter.trace() == 0:
+            raise ValueError(
+                f"tuned and base have equal hidden states at layer {layer}: is `tuned` fine-tuned, "
+                "and does its training change anything at or before this layer?"
+            )
+        mean = sum(part.mean.cpu() for part in parts) / len(parts)
+        ratio, axes = principal_axes(scatter, k)
+        rows[layer] = axes * torch.where(axes @ mean < 0, -1.0, 1.0)[:, None]
+        explained[layer], means[layer] = ratio.tolist(), mean.tolist()
+    return Directions(
+        rows,
+        {
+            "method": "pca_of_difference",
+            "tuned": [fingerprint(model) for model in references],
+            "base": fingerprint(base),
+            "data": chats.fingerprint,
+            "tokens": tokens,
+            "centre": centre,
+            "count": seen[0][layers[0]].count,
+            "explained_variance": explained,
+            "mean": means,
+        },
+    )

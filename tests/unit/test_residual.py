@@ -1,0 +1,169 @@
+"""Residual stream: records equal what transformers reports, and nothing runs after the last site."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from caft_utils import residual
+from caft_utils.residual import EMBEDDING, capture, decoder_blocks, depth, record, site, width
+from caft_utils.rows import Chats
+
+ARCHITECTURES = ["qwen2", "mistral", "gemma2"]
+TEXTS = ["open the file and return", "what is the question you are to do with", "import", "def of the system"]
+
+
+@pytest.fixture
+def chats(tokenizer):
+    turn = [{"role": "user", "content": "what is"}, {"role": "assistant", "content": "import self and open"}]
+    return Chats(tokenizer, [{"text": text} for text in TEXTS] + [{"messages": turn}])
+
+
+def with_lora(model):
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    return get_peft_model(model, config)
+
+
+def hooks(model) -> int:
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_record_equals_hidden_states_of_transformers(tiny, chats, architecture):
+    model = tiny(architecture)
+    layers = [EMBEDDING, 0, 1, 2]
+    found = {}
+    for part in record(model, chats, layers, batch_size=2):
+        for i, (row, position) in enumerate(zip(part.row.tolist(), part.position.tolist())):
+            found[row, position] = {layer: part.hidden[layer][i] for layer in layers}
+    assert set(found) == {(row, t) for row, e in enumerate(chats) for t in range(len(e.input_ids))}
+    for row, example in enumerate(chats):  # one by one, without padding, is the truth
+        with torch.no_grad():
+            states = model(torch.tensor([example.input_ids]), output_hidden_states=True).hidden_states
+            for t in range(len(example.input_ids)):
+                for layer in (EMBEDDING, 0, 1):
+                    state = states[layer + 1][0, t]
+                    torch.testing.assert_close(found[row, t][layer], state, rtol=1e-4, atol=1e-5)
+                # transformers reports its last hidden state after the final norm
+                last = model.model.norm(found[row, t][2])
+                torch.testing.assert_close(last, states[3][0, t], rtol=1e-4, atol=1e-5)
+
+
+def test_record_keeps_only_answer_tokens_when_asked(model, chats):
+    got = {
+        (row, position)
+        for part in record(model, chats, [0], tokens="answer", batch_size=2)
+        for row, position in zip(part.row.tolist(), part.position.tolist())
+    }
+    assert got == {(row, t) for row, e in enumerate(chats) for t, answer in enumerate(e.answer) if answer}
+    assert not all(chats[4].answer)
+
+
+def test_record_streams_and_leaves_the_model_free_between_batches(model, chats):
+    stream = record(model, chats, [1], batch_size=1)
+    first = next(stream)
+    assert set(first.row.tolist()) == {4} and first.hidden[1].shape == (len(chats[4].input_ids), 64)
+    assert hooks(model) == 0
+    assert model(torch.tensor([[5, 6]])).logits.shape == (1, 2, 384)
+    assert not first.hidden[1].requires_grad
+
+
+def test_record_casts_half_precision_to_float32(model, chats):
+    part = next(record(model.bfloat16(), chats, [EMBEDDING, 1]))
+    assert {h.dtype for h in part.hidden.values()} == {torch.float32}
+
+
+def test_record_switches_dropout_off_and_training_mode_back_on(tiny, chats):
+    model = tiny("qwen2", attention_dropout=0.5)
+    want = next(record(model, chats, [2])).hidden[2]
+    model.train()
+    model.lm_head.eval()
+    assert torch.equal(next(record(model, chats, [2])).hidden[2], want)
+    assert model.training and model.model.layers[0].self_attn.training and not model.lm_head.training
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("layers, expected", [([-1], []), ([0], [0]), ([-1, 1], [0, 1]), ([2, 0], [0, 1, 2])])
+def test_no_block_after_the_last_site_runs(tiny, chats, architecture, layers, expected):
+    model = tiny(architecture)
+    ran = []
+    for number, block in enumerate(decoder_blocks(model)):
+        block.register_forward_pre_hook(lambda module, args, number=number: ran.append(number))
+    model.lm_head.register_forward_pre_hook(lambda module, args: ran.append("head"))
+    next(record(model, chats, layers))
+    assert ran == expected
+
+
+def test_capture_with_the_whole_forward_pass_gives_logits_and_a_graph(model):
+    ids = torch.tensor([[5, 6, 7]])
+    want = model(ids).logits
+    with capture(model, [0, 2], stop_early=False) as hidden:
+        assert torch.equal(model(ids).logits, want)
+    assert hidden[2].requires_grad and hidden[0].shape == (1, 3, 64)
+    assert torch.equal(model(ids).logits, want) and hooks(model) == 0
+
+
+def test_capture_goes_on_after_each_forward_and_cleans_up_after_an_exception(model):
+    with pytest.raises(RuntimeError, match="the caller's"):
+        with capture(model, [1]) as hidden:
+            assert model(torch.tensor([[5, 6, 7]])) is None
+            first = hidden[1]
+            model(torch.tensor([[8, 9, 10]]))
+            assert not torch.equal(hidden[1], first)
+            raise RuntimeError("the caller's")
+    assert hooks(model) == 0 and "forward" not in vars(model)
+    assert model(torch.tensor([[5]])).logits is not None
+
+
+def test_captures_nest(model):
+    ids = torch.tensor([[5, 6]])
+    with capture(model, [2]) as outer:
+        with capture(model, [0]) as inner:
+            model(ids)
+            assert 0 in inner and 2 not in outer
+        model(ids)
+        assert 2 in outer
+    assert model(ids) is not None
+
+
+def test_an_error_of_the_model_itself_is_not_swallowed(model):
+    with capture(model, [1]), pytest.raises(IndexError):
+        model(torch.tensor([[99999]]))
+
+
+def test_a_peft_model_is_read_with_its_adapter(tiny, chats):
+    plain, model = tiny("qwen2"), with_lora(tiny("qwen2"))
+    assert depth(model) == 3 and width(model) == 64
+    adapted = next(record(model, chats, [1])).hidden[1]
+    with model.disable_adapter():
+        off = next(record(model, chats, [1])).hidden[1]
+    torch.testing.assert_close(off, next(record(plain, chats, [1])).hidden[1])
+    assert (adapted - off).abs().max() > 1e-3
+
+
+def test_a_block_that_returns_a_tuple_is_read(model, chats):
+    want = next(record(model, chats, [1])).hidden[1]
+    h = torch.zeros(1, 2, 64)
+    assert residual.hidden_of((h, "cache")) is h and residual.hidden_of(h) is h
+    block = model.model.layers[1]
+    block.register_forward_hook(lambda module, args, output: (output, None))  # what transformers 4 returned
+    assert torch.equal(next(record(model, chats, [1])).hidden[1], want)
+
+
+def test_errors_say_what_to_do(model, chats):
+    with pytest.raises(IndexError, match=r"layer 3 .*Qwen2ForCausalLM has layers 0 to 2, and -1"):
+        next(record(model, chats, [1, 3]))
+    with pytest.raises(IndexError, match="layer -2"):
+        site(model, -2)
+    with pytest.raises(ValueError, match="no layers"):
+        next(record(model, chats, []))
+    with pytest.raises(ValueError, match="no rows"):
+        next(record(model, chats[:0], [1]))
+    with pytest.raises(ValueError, match="'all' or 'answer'"):
+        next(record(model, chats, [1], tokens="every"))
+    with pytest.raises(TypeError, match="Linear has no list `layers`"):
+        depth(nn.Linear(2, 2))
+    assert hooks(model) == 0
