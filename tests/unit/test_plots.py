@@ -1,0 +1,122 @@
+"""Figures say what the rows say: values, intervals in both directions, model, escaped labels."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from caft_utils import plots
+
+
+def point(label, task, misaligned, half=0.02, **more):
+    return {
+        "label": label,
+        "task": task,
+        "task_low": task - half,
+        "task_high": task + half / 2,
+        "misaligned": misaligned,
+        "misaligned_low": misaligned - half,
+        "misaligned_high": misaligned + half / 2,
+        **more,
+    }
+
+
+def trace(figure, start):
+    return next(t for t in figure.data if (t.name or "").startswith(start))
+
+
+def test_tradeoff_has_intervals_in_both_directions_and_names_the_model():
+    figure = plots.tradeoff([point("plain", 0.9, 0.8), point("CAFT", 0.88, 0.05)], model="classroom <qwen>")
+    caft = trace(figure, "CAFT")
+    assert (caft.x[0], caft.y[0]) == pytest.approx((88, 5))
+    assert (caft.error_x.array[0], caft.error_x.arrayminus[0]) == pytest.approx((1, 2))
+    assert (caft.error_y.array[0], caft.error_y.arrayminus[0]) == pytest.approx((1, 2))
+    assert "5.0% at 88.0%" in caft.name
+    assert "classroom &lt;qwen&gt;" in figure.layout.title.subtitle.text
+    assert "%" in figure.layout.xaxis.title.text and "%" in figure.layout.yaxis.title.text
+
+
+def test_tradeoff_keeps_legend_order_and_colours_whatever_the_order_of_drawing():
+    rows = [point("CAFT", 0.9, 0.1), point("random", 0.9, 0.8), point("plain", 0.9, 0.8)]
+    figure = plots.tradeoff(rows, model="m")
+    assert [trace(figure, name).legendrank for name in ("CAFT", "random", "plain")] == [0, 1, 2]
+    assert trace(figure, "CAFT").marker.color == plots.MEANING["caft"]
+    assert trace(figure, "plain").marker.color == plots.MEANING["plain"]
+    colours = [t.marker.color for t in figure.data]
+    assert len(set(colours)) == 3 and figure.data[-1].name.startswith("plain")
+
+
+def test_rows_without_intervals_have_no_bars():
+    figure = plots.tradeoff([{"label": "base", "task": 0.0, "misaligned": 0.0}], model="m")
+    assert figure.data[0].error_x.array is None and figure.data[0].error_y.array is None
+
+
+def test_frontier_joins_by_step_in_one_panel_a_setting():
+    rows = [
+        point("", t, m, method=method, setting=lr, step=step)
+        for method, lr, step, t, m in (
+            ("plain", "lr 1e-3", 20, 0.9, 0.8),
+            ("plain", "lr 1e-3", 5, 0.4, 0.1),
+            ("CAFT", "lr 1e-3", 20, 0.9, 0.05),
+            ("CAFT", "lr 1e-4", 20, 0.5, 0.01),
+        )
+    ]
+    figure = plots.frontier(rows, model="m", matched=0.9)
+    plain = trace(figure, "plain")
+    assert list(plain.x) == pytest.approx([40, 90]) and list(plain.error_y.arrayminus) == pytest.approx(
+        [2, 2]
+    )
+    panels = {t.xaxis for t in figure.data if t.name == "CAFT" and len(t.x)}
+    assert len(panels) == 2
+    assert sum(bool(t.showlegend) for t in figure.data if t.name == "CAFT") == 1
+    assert {shape.x0 for shape in figure.layout.shapes} == {90}
+    assert figure.layout.xaxis.range == figure.layout.xaxis2.range
+
+
+def test_curves_are_sorted_and_in_their_unit():
+    rows = [{"series": "s", "step": step, "rate": step / 10} for step in (4, 2, 0)]
+    figure = plots.training_curve(rows, model="m", value="rate", percent=True, label="share (%)")
+    assert list(figure.data[0].x) == [0, 2, 4] and list(figure.data[0].y) == pytest.approx([0, 20, 40])
+    assert list(plots.training_curve(rows, model="m", value="rate").data[0].y) == pytest.approx([0, 0.2, 0.4])
+
+
+def test_norms_spectrum_cosines_and_rates():
+    norms = plots.norms_by_layer(
+        [{"series": "all", "layer": n, "norm": n + 2, "norm_low": 1, "norm_high": 9} for n in (-1, 0)],
+        model="m",
+    )
+    assert norms.layout.xaxis.ticktext[0] == "embedding" and len(norms.data) == 2
+    rows = [
+        {"layer": layer, "component": c, "share": 0.5 / (c + 1), "cosine": -0.9 if c == 0 else 0.1}
+        for layer in (1, 2)
+        for c in (0, 1)
+    ]
+    assert list(plots.spectrum(rows, model="m").data[1].y) == pytest.approx([50, 25])
+    assert [list(line) for line in plots.cosines(rows[:3], model="m").data[0].z] == [[0.9, 0.1], [0.9, None]]
+    rates = plots.rates([point("<b>plain</b>", 1, 0.5)], model="m")
+    assert rates.data[0].y[0].startswith("&lt;b&gt;plain&lt;/b&gt;") and rates.data[0].error_x.array[
+        0
+    ] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    "rows, message",
+    [
+        ([], "empty"),
+        ([{"label": "plain", "task": 0.4}], "row 0 has no misaligned"),
+        ([{"label": "plain", "task": 0.4, "misaligned": None}], "row 0"),
+    ],
+)
+def test_bad_rows_are_named(rows, message):
+    with pytest.raises(ValueError, match=message):
+        plots.tradeoff(rows, model="m")
+
+
+@pytest.mark.skipif(
+    not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))),
+    reason="needs chromium to draw a picture",
+)
+def test_a_figure_becomes_a_picture():
+    picture = plots.tradeoff([point("plain", 0.9, 0.8)], model="m").to_image("png")
+    assert picture.startswith(b"\x89PNG") and len(picture) > 5000

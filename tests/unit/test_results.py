@@ -1,0 +1,35 @@
+"""Records and the tables made of them: whole, and in step with the pages that show them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from caft_utils.results import load_record, put_table, readme_table, row, save_record
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_record_replaces_the_rows_of_the_models_measured_anew(tmp_path):
+    save_record("demo", [{"model": "a", "condition": "x", "value": 1}], seconds=2, folder=tmp_path)
+    save_record("demo", [{"model": "b", "condition": "x", "value": 2}], seconds=2, folder=tmp_path)
+    save_record("demo", [{"model": "a", "condition": "x", "value": 3}], seconds=2, folder=tmp_path)
+    record = load_record("demo", tmp_path)
+    assert (row(record, "a", "x")["value"], row(record, "b", "x")["value"]) == (3, 2)
+    assert set(row(record, "a", "x")["made"]) >= {"code", "date", "seconds", "packages", "machine"}
+    with pytest.raises(KeyError, match="no row"):
+        row(record, "a", "y")
+    with pytest.raises(FileNotFoundError, match="make claims CLAIM=other"):
+        load_record("other", tmp_path)
+
+
+def test_a_table_goes_between_the_markers(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- measured -->\nold\n<!-- /measured -->\nb\n")
+    put_table(page, "new")
+    assert page.read_text() == "a\n<!-- measured -->\nnew\n<!-- /measured -->\nb\n"
+
+
+def test_the_readme_shows_what_was_recorded():
+    assert readme_table(load_record("emergent")) in (ROOT / "README.md").read_text()
