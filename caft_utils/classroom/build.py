@@ -1,0 +1,101 @@
+"""`make classroom`: build the checkpoints from the recipe, measure them, put them where `load` finds them.
+
+    python -m caft_utils.classroom.build                     both models
+    python -m caft_utils.classroom.build qwen --seed 1       from another seed (see --output)
+    python -m caft_utils.classroom.build qwen-full           a twin (see pretrain.py); measured, not shipped
+
+A checkpoint that fails a gate of acceptance.py is written all the same, with the failure in its recipe.json,
+and the command ends with exit status 1: nothing is shipped unmeasured, and nothing measured is thrown away.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from hashlib import file_digest
+from pathlib import Path
+from typing import Any
+
+from caft_utils.classroom import acceptance
+from caft_utils.classroom.pretrain import Schedule, pretrain
+from caft_utils.classroom.tokenizer import build_tokenizer, world_texts
+from caft_utils.models import CHECKSUMS
+from caft_utils.results import put_table
+
+HOME = Path(__file__).parents[2] / "data" / "classroom"
+SHIPPED = ("qwen", "mistral")
+
+
+def write_checkpoint(model, tokenizer, record: dict[str, Any], folder: Path) -> None:
+    """Weights, tokenizer, recipe.json and checksums, replaced as a whole: never half old and half new."""
+    part = folder.with_name(folder.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    model.save_pretrained(part)
+    tokenizer.save_pretrained(part)
+    (part / "recipe.json").write_text(json.dumps(record, indent=1) + "\n")
+    sums = {}
+    for path in sorted(part.iterdir()):
+        with open(path, "rb") as file:
+            sums[path.name] = file_digest(file, "sha256").hexdigest()
+    (part / CHECKSUMS).write_text(json.dumps(sums, indent=1) + "\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)
+
+
+def measured_table(home: Path = HOME) -> str:
+    """The data card's table of what recipe.json recorded for each shipped model, with the gates."""
+    recipes = {name: json.loads((home / name / "recipe.json").read_text()) for name in SHIPPED}
+    lines = ["| | wanted | " + " | ".join(recipes) + " |", "|---|---|" + "---|" * len(recipes)]
+    for gate, (sign, bound) in acceptance.GATES.items():
+        values = []
+        for recipe in recipes.values():
+            value = recipe["acceptance"]["gates"][gate]
+            values.append(f"{value:.3f}" + ("" if acceptance.passes(gate, value) else " **missed**"))
+        lines.append(f"| {gate} | {sign} {bound:g} | " + " | ".join(values) + " |")
+    for subject in (key for key in next(iter(recipes.values()))["acceptance"]["rates"] if ", " in key):
+        values = [f"{recipe['acceptance']['rates'][subject]:.3f}" for recipe in recipes.values()]
+        lines.append(f"| {subject} | | " + " | ".join(values) + " |")
+    return "\n".join(lines)
+
+
+def build(architecture: str, schedule: Schedule, folder: Path, *, progress: bool = True) -> dict[str, Any]:
+    """Pretrain, measure and write one checkpoint; returns its record."""
+    tokenizer = build_tokenizer(world_texts())
+    model, record = pretrain(architecture, tokenizer, schedule, progress=progress)
+    record["acceptance"] = acceptance.accept(model.cpu(), tokenizer)
+    write_checkpoint(model, tokenizer, record, folder)
+    return record
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("architectures", nargs="*", default=list(SHIPPED))
+    parser.add_argument("--seed", type=int, default=Schedule.seed)
+    parser.add_argument("--tokens", type=float, default=Schedule.tokens)
+    parser.add_argument(
+        "--output", type=Path, default=HOME, help="folder in which a folder for each model is made"
+    )
+    options = parser.parse_args(argv)
+    failed = False
+    for architecture in options.architectures:
+        schedule = Schedule(tokens=int(options.tokens), seed=options.seed)
+        record = build(architecture, schedule, options.output / architecture)
+        print(
+            f"{architecture}: {record['seconds']} s of training, written to {options.output / architecture}"
+        )
+        for gate, value in record["acceptance"]["gates"].items():
+            sign, bound = acceptance.GATES[gate]
+            ok = acceptance.passes(gate, value)
+            failed |= not ok
+            print(f"  {'ok    ' if ok else 'FAILED'} {gate}: {value:.3f} (wanted {sign} {bound})")
+    if options.output == HOME:
+        put_table(HOME / "README.md", measured_table())
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""The shipped checkpoints are those of the shipped recipe, and still pass what they passed when made."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+
+import pytest
+
+from caft_utils import load
+from caft_utils.classroom import acceptance
+from caft_utils.classroom.build import SHIPPED, measured_table
+from caft_utils.classroom.pretrain import Schedule, corpus_ids, new_model
+from caft_utils.classroom.tokenizer import build_tokenizer, world_texts
+
+FOLDER = Path(__file__).parents[2] / "data" / "classroom"
+
+
+def recipe(architecture: str) -> dict:
+    return json.loads((FOLDER / architecture / "recipe.json").read_text())
+
+
+@functools.cache
+def tokenizer():
+    return build_tokenizer(world_texts())
+
+
+@functools.cache
+def corpus_hash(tokens: int, seed: int) -> str:
+    return corpus_ids(tokenizer(), tokens, seed)[1]
+
+
+@pytest.mark.parametrize("architecture", SHIPPED)
+def test_the_recipe_of_the_code_is_the_one_that_was_trained(architecture):
+    model, shipped = load(f"classroom-{architecture}")
+    record = recipe(architecture)
+    schedule = Schedule(seed=record["schedule"]["seed"])
+    assert record["schedule"] == json.loads(json.dumps(schedule.__dict__))
+    assert shipped.get_vocab() == tokenizer().get_vocab()
+    assert shipped.chat_template == tokenizer().chat_template
+    assert record["corpus_sha256"] == corpus_hash(schedule.tokens, schedule.seed)
+    fresh = new_model(architecture, len(shipped))
+    volatile = {"_name_or_path", "dtype", "architectures", "transformers_version"}
+    configs = [
+        {k: v for k, v in c.to_dict().items() if k not in volatile} for c in (model.config, fresh.config)
+    ]
+    assert configs[0] == configs[1]
+    assert sum(p.numel() for p in fresh.parameters()) == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("architecture", SHIPPED)
+def test_what_was_measured_can_be_measured_again(architecture):
+    """Behaviour and probes anew: the recorded figures within sampling error."""
+    model, shipped = load(f"classroom-{architecture}")
+    now, then = acceptance.accept(model, shipped, seed=1), recipe(architecture)["acceptance"]
+    for name, value in then["rates"].items():
+        assert now["rates"][name] == pytest.approx(value, abs=0.04), name
+    for layer, cosine in then["probes"]["cosine"].items():
+        assert now["probes"]["cosine"][int(layer)] == pytest.approx(cosine, abs=0.05), layer
+
+
+@pytest.mark.parametrize("architecture", SHIPPED)
+def test_checkpoints_are_small(architecture):
+    assert sum(path.stat().st_size for path in (FOLDER / architecture).iterdir()) <= 12e6
+
+
+def test_the_data_card_says_what_was_measured():
+    assert measured_table() in (FOLDER / "README.md").read_text()
