@@ -1,0 +1,105 @@
+"""Committed notebooks carry the outputs of a recorded run, and a stamp that proves which code made them.
+
+The stamp is `metadata.caft.sources`, the sha256 of the code cells in order. A changed cell changes the hash,
+so an output that no longer belongs to the code beside it is found without running anything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+
+PLOTLY = "application/vnd.plotly.v1+json"
+WIDGET = "application/vnd.jupyter.widget-view+json"
+ADDED_BY_PAPERMILL = {"injected-parameters", "papermill-error-cell-tag"}
+
+
+def sources(notebook: NotebookNode) -> str:
+    """sha256 (hex) over the notebook's own code cells in order."""
+    code = [cell.source for cell in own_cells(notebook) if cell.cell_type == "code"]
+    return hashlib.sha256(json.dumps(code).encode()).hexdigest()
+
+
+def own_cells(notebook: NotebookNode) -> list[NotebookNode]:
+    """The cells without those that papermill adds when it runs a notebook."""
+    return [cell for cell in notebook.cells if ADDED_BY_PAPERMILL.isdisjoint(cell.metadata.get("tags", []))]
+
+
+def write_recorded(executed: NotebookNode, path: Path, *, root: Path) -> None:
+    """Put the outputs of an executed copy into the notebook at `path`, and the stamp.
+
+    Only outputs and execution counts are taken, so papermill's times and paths never arrive; in the outputs
+    this machine's folders (`root`, the home) become `.` and `~`. ValueError if `path` has changed since.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    if sources(executed) != sources(notebook):
+        raise ValueError(f"{path.name} was edited while it ran: these are not its outputs. Record it again.")
+    for cell, ran in zip(notebook.cells, own_cells(executed), strict=True):
+        if cell.cell_type == "code":
+            cell.execution_count = ran.execution_count
+            outputs = [output for output in ran.outputs if _kept(output)]
+            cell.outputs = [_cleaned(output, root, ran.execution_count) for output in outputs]
+    notebook.metadata.setdefault("caft", {})["sources"] = sources(notebook)
+    notebook.metadata.pop("widgets", None)
+    notebook.metadata.pop("papermill", None)
+    part = path.with_suffix(".part")
+    nbformat.write(notebook, part)
+    os.replace(part, path)
+
+
+def out_of_step(path: Path) -> list[str]:
+    """What keeps the committed outputs of a notebook from being those of a run of its code, top to bottom."""
+    notebook = nbformat.read(path, as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    outputs = [output for cell in code for output in cell.outputs]
+    stamp = notebook.metadata.get("caft", {}).get("sources")
+    problems = []
+    if stamp is None:
+        problems.append("has never been recorded (make tutorial ARGS=--record)")
+    elif stamp != sources(notebook):
+        problems.append("its code was changed after it was recorded (make tutorial ARGS=--record)")
+    counts = [cell.execution_count for cell in code]
+    if counts != list(range(1, len(code) + 1)):
+        problems.append(f"its cells did not run once each from top to bottom: execution counts {counts}")
+    if any(output.output_type == "error" for output in outputs):
+        problems.append("an output is an error")
+    if any(PLOTLY in output.get("data", {}) and "image/png" not in output.data for output in outputs):
+        problems.append("a figure has no static image (record where chromium is installed)")
+    return problems
+
+
+def _kept(output: NotebookNode) -> bool:
+    """Not the library that plotly's notebook renderer loads (5 MB), nor a widget, dead without a kernel."""
+    data = output.get("data", {})
+    library = set(data) <= {"text/html", "text/plain"} and len(_text(data.get("text/html", ""))) > 1_000_000
+    only_widget = WIDGET in data and set(data) <= {WIDGET, "text/plain"}
+    return not library and not only_widget
+
+
+def _cleaned(output: NotebookNode, root: Path, count: int) -> NotebookNode:
+    output = nbformat.from_dict(output)
+    if output.output_type == "stream":
+        # A progress bar rewrites its line with carriage returns; a terminal shows the last version.
+        lines = _text(output.text).split("\n")
+        output.text = _portable("\n".join(line.rstrip("\r").rsplit("\r", 1)[-1] for line in lines), root)
+    for kind in list(output.get("data", {})):
+        if kind == WIDGET or (kind == "text/html" and PLOTLY in output.data):
+            del output.data[kind]  # the figure itself and its picture say the same
+        elif kind.startswith("text/"):
+            output.data[kind] = _portable(_text(output.data[kind]), root)
+    if output.output_type == "execute_result":
+        output.execution_count = count
+    return output
+
+
+def _portable(text: str, root: Path) -> str:
+    return text.replace(str(root), ".").replace(str(Path.home()), "~")
+
+
+def _text(text: str | list[str]) -> str:
+    return text if isinstance(text, str) else "".join(text)

@@ -1,0 +1,33 @@
+"""Every notebook runs top to bottom in its fast form, and its committed outputs belong to its code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from caft_utils.tutorial.record import out_of_step
+
+NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+
+
+@pytest.fixture(scope="session")
+def course(tmp_path_factory):
+    """One folder with one artefact store: what an earlier notebook trained is reused by a later one."""
+    return tmp_path_factory.mktemp("course")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_runs(path, course, monkeypatch):
+    from caft_utils.tutorial.run import run_all
+
+    monkeypatch.setenv("CAFT_STORE", str(course / "store"))
+    monkeypatch.setenv("PLOTLY_RENDERER", "plotly_mimetype")  # no pictures, no embedded library
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (run,) = run_all([path], course / "executed", {"FAST": True})
+    assert run.status == "done", run.error
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_committed_outputs_are_in_step(path):
+    assert out_of_step(path) == []
