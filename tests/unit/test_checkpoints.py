@@ -51,13 +51,13 @@ def test_the_recipe_of_the_code_is_the_one_that_was_trained(architecture):
 
 @pytest.mark.parametrize("architecture", SHIPPED)
 def test_what_was_measured_can_be_measured_again(architecture):
-    """Behaviour and probes anew: the recorded figures within sampling error."""
+    """Behaviour and probes anew, with the recorded seed: only rounding may differ."""
     model, shipped = load(f"classroom-{architecture}")
-    now, then = acceptance.accept(model, shipped, seed=1), recipe(architecture)["acceptance"]
+    now, then = acceptance.accept(model, shipped), recipe(architecture)["acceptance"]
     for name, value in then["rates"].items():
-        assert now["rates"][name] == pytest.approx(value, abs=0.04), name
+        assert now["rates"][name] == pytest.approx(value, abs=0.03), name
     for layer, cosine in then["probes"]["cosine"].items():
-        assert now["probes"]["cosine"][int(layer)] == pytest.approx(cosine, abs=0.05), layer
+        assert now["probes"]["cosine"][int(layer)] == pytest.approx(cosine, abs=0.02), layer
 
 
 @pytest.mark.parametrize("architecture", SHIPPED)
