@@ -140,7 +140,7 @@ def curves(request):
         for (label, lr, step), result in curve.items()
     ]
     show(rows)
-    save_record("emergent-frontier", rows, seconds=time.monotonic() - started)
+    save_record("frontier", rows, seconds=time.monotonic() - started)
     return curve
 
 
