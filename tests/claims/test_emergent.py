@@ -1,9 +1,9 @@
 """Emergent misalignment: `make claims CLAIM=emergent` measures these figures anew and prints every one.
 
-Five seeds of training and sampling, 321 general questions and 84 code requests a seed, temperature 1, no
-system prompt. Directions come from three other fine-tunings and are those that a reader ticked in notebook 03
-(data/readings.yaml), before anything here was measured. Models and answers come from the artefact store where
-they are there; an empty CAFT_STORE measures from scratch.
+Five seeds of training and sampling, 360 general questions and 84 code requests a seed, temperature 1, no
+system prompt. Directions come from three other fine-tunings and are those that a reader ticked
+(data/readings.yaml). Models and answers come from the artefact store where they are there; an empty
+CAFT_STORE measures from scratch.
 """
 
 from __future__ import annotations
