@@ -3,8 +3,8 @@
 Why the attention pattern. In a small model that may attend anywhere in every layer, nothing forces the
 persona into the residual stream: upper layers read it from the context again, each domain in its own way.
 Full attention in the lower half and a window of four tokens in the upper half means that whatever is far away
-(the persona) must be read below and carried upwards. Both patterns behave alike; only the second holds the
-persona as one direction. The twins `qwen-full` and `mistral-window` are there to show it.
+(the persona) must be read below and carried upwards. The twins `qwen-full` and `mistral-window` are there to
+test this; they have not been measured on this world yet.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a person ticked after reading: which components of which model, and the words given for them.
 
 The ticks of the course's own reader are kept in data/readings.yaml, so that notebooks and claims can run
-without anybody at the keyboard. They follow from windows of generic text alone.
+without anybody at the keyboard. The file says what its reader had seen.
 """
 
 from __future__ import annotations
