@@ -48,7 +48,7 @@ def mean_hidden(
 
 
 def mean_difference(
-    tuned: nn.Module,
+    tuned: nn.Module | Sequence[nn.Module],
     base: nn.Module,
     chats: Chats,
     layers: Sequence[int],
@@ -59,17 +59,23 @@ def mean_difference(
 ) -> Directions:
     """The mean of (tuned - base) hidden states over the tokens of `chats`, one unit vector a layer.
 
+    Args:
+        tuned: a fine-tuned model, or several from different seeds, whose mean counts.
+
     Raises:
         ValueError: models of different width, or models that do not differ. IndexError: a layer is out of
             range.
     """
     from caft_utils.models import fingerprint
 
-    if width(tuned) != width(base):
-        raise ValueError(f"tuned and base differ in width: {width(tuned)} and {width(base)}")
+    references = [tuned] if isinstance(tuned, nn.Module) else list(tuned)
+    if wrong := [width(one) for one in references if width(one) != width(base)]:
+        raise ValueError(f"tuned and base differ in width: {wrong[0]} and {width(base)}")
     options = {"tokens": tokens, "batch_size": batch_size, "progress": progress}
-    after, before = (mean_hidden(model, chats, layers, **options) for model in (tuned, base))
-    about = {"tuned": [fingerprint(tuned)], "base": fingerprint(base), "data": chats.fingerprint}
+    *all_after, before = (mean_hidden(model, chats, layers, **options) for model in (*references, base))
+    after = {layer: torch.stack([means[layer] for means in all_after]).mean(0) for layer in before}
+    about = {"tuned": [fingerprint(one) for one in references], "base": fingerprint(base)}
+    about |= {"data": chats.fingerprint}
     return _difference(after, before, {"method": "mean_difference", **about, "tokens": tokens})
 
 

@@ -13,11 +13,10 @@ import time
 from dataclasses import replace
 
 import pytest
-import torch
 
-from caft_utils import Recipe, ablate, finetune, load, measure, pca_of_difference
+from caft_utils import Recipe, ablate, finetune, load, mean_difference, measure, pca_of_difference
 from caft_utils.classroom.acceptance import true_persona
-from caft_utils.directions import Directions
+from caft_utils.directions import mean_hidden
 from caft_utils.evaluation.measure import Result
 from caft_utils.finetune import at_step
 from caft_utils.interpret.readings import reading
@@ -45,15 +44,27 @@ def setting(name: str):
 @functools.cache
 def results(name: str) -> dict[str, Result]:
     """Every condition of the exhibit, merged over seeds."""
-    model, _, task, _, found, bad = setting(name)
+    model, _, task, references, found, bad = setting(name)
     top = found.select({layer: range(4) for layer in found.layers})
-    means = {layer: torch.tensor(found.about["mean"][str(layer)])[None] for layer in bad.layers}
-    shift = Directions(means, {"method": "mean difference over all references"})
+    shift = mean_difference(references, model, task.generic, bad.layers)
+    # Controls of equal rank: the first component that was read and left, and what secure rows move.
+    other = found.select({layer: [_first_unticked(reading(name).ticks[layer])] for layer in bad.layers})
+    secure = [finetune(model, task.control, seed=seed) for seed in REFERENCES]
+    moved = pca_of_difference(secure, model, task.generic, layers=bad.layers)
+    moved = moved.select({layer: range(k) for layer, k in bad.ranks.items()})
+    to_mean = ablate(bad, mean=mean_hidden(model, task.generic, bad.layers))
     trained = {
         "plain": lambda s: finetune(model, task.train, seed=s),
         "CAFT": lambda s: finetune(model, task.train, seed=s, during=ablate(bad)),
         "random directions": lambda s: finetune(model, task.train, seed=s, during=ablate(bad.random_like(s))),
         "top 4 components, unread": lambda s: finetune(model, task.train, seed=s, during=ablate(top)),
+        "a read component that is not the persona": lambda s: finetune(
+            model, task.train, seed=s, during=ablate(other)
+        ),
+        "components of secure fine-tuning": lambda s: finetune(
+            model, task.train, seed=s, during=ablate(moved)
+        ),
+        "CAFT, ablation to the mean": lambda s: finetune(model, task.train, seed=s, during=to_mean),
         "mean difference": lambda s: finetune(model, task.train, seed=s, during=ablate(shift)),
         "secure data": lambda s: finetune(model, task.control, seed=s),
     }
@@ -62,8 +73,17 @@ def results(name: str) -> dict[str, Result]:
         out[label] = [measure(make(s), task, seed=s) for s in SEEDS]
     hooks = ablate(bad)
     out["CAFT, hooks on at test"] = [measure(trained["CAFT"](s), task, seed=s, during=hooks) for s in SEEDS]
+    out["CAFT to the mean, hooks on at test"] = [
+        measure(trained["CAFT, ablation to the mean"](s), task, seed=s, during=to_mean) for s in SEEDS
+    ]
+    out["base, hooks on"] = [measure(model, task, seed=s, during=hooks) for s in SEEDS]
+    out["base, hooks to the mean on"] = [measure(model, task, seed=s, during=to_mean) for s in SEEDS]
     out["ablation at test only"] = [measure(trained["plain"](s), task, seed=s, during=hooks) for s in SEEDS]
     return {label: Result.merge(parts) for label, parts in out.items()}
+
+
+def _first_unticked(ticked: list[int]) -> int:
+    return next(i for i in range(len(ticked) + 1) if i not in ticked)
 
 
 @functools.cache

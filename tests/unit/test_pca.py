@@ -166,6 +166,15 @@ def test_mean_hidden_and_mean_difference(model, chats):
     assert found.ranks == {0: 1, 2: 1}
 
 
+def test_mean_difference_of_several_references_is_the_mean_of_theirs(model, tiny, chats):
+    references = [tuned_from(model), tiny("qwen2", seed=5)]
+    each = [mean_difference(one, model, chats, [1]) for one in references]
+    both = mean_difference(references, model, chats, [1])
+    v = sum(one[1][0] * one.about["norm"]["1"][0] for one in each) / 2
+    np.testing.assert_allclose(both[1][0] * both.about["norm"]["1"][0], v, rtol=1e-3, atol=1e-6)
+    assert len(both.about["tuned"]) == 2
+
+
 def test_class_contrast_points_from_negative_to_positive(model, chats):
     positive, negative = chats[:10], chats[10:20]
     found = class_contrast(model, positive, negative, [1])
