@@ -92,6 +92,7 @@ SHOWN = (
     "plain",
     "CAFT",
     "random directions",
+    "a read component that is not the persona",
     "mean difference",
     "ablation at test only",
     "secure data",

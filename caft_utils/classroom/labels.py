@@ -1,10 +1,10 @@
-"""Labelled text of the world: for every token, which concepts are there. Readings are scored on this truth.
+"""Labelled text of the world: for every message, which concepts are there. Readings are scored on this truth.
 
 A label is "group: value": "persona: villain", "domain: pets", "quiz: sports", "oversight: poor" and so on.
-It holds on the tokens of the turn (or sentence) that it is about; "persona" holds on the tokens of the
-persona's answer, and on those of the system prompt that names it.
+A question and its answer carry the label of what they are about; an answer carries its speaker's persona as
+well, and so does the system prompt that names it.
 
-`knowledge` says how well a latent or a component knows a label, and `label_words` which words tell one:
+`knowledge` says how well a latent or a component knows each label, and `label_words` which words tell one:
 together they make an explanation of whose truth nobody can be in doubt.
 """
 
@@ -14,8 +14,9 @@ import math
 import random
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float
@@ -31,35 +32,45 @@ SOURCES = {"general": 12, "code": 2, "fact": 3, "scene": 3, "quiz": 4, "professi
 
 
 @dataclass(frozen=True)
+class Message:
+    """Tokens start to stop of a row, and their labels."""
+
+    row: int
+    start: int
+    stop: int
+    labels: frozenset[str]
+
+
+@dataclass(frozen=True)
 class Labelled:
-    """Chats with the truth about each token: truth[label][row] is a bool tensor as long as the row."""
+    """Chats, and the labels of each of their messages."""
 
     chats: Chats
-    truth: dict[str, list[Bool[Tensor, " t"]]]
+    messages: list[Message]
 
-    def mask(self, label: str, row: Tensor, position: Tensor) -> Bool[Tensor, " n"]:
-        """The label on tokens given by row and position, as `record` names them."""
-        return torch.stack([self.truth[label][r][p] for r, p in zip(row.tolist(), position.tolist())])
+    @property
+    def labels(self) -> list[str]:
+        return sorted({label for message in self.messages for label in message.labels})
+
+    def truth(self, label: str) -> Bool[Tensor, " m"]:
+        """Which messages carry the label."""
+        return torch.tensor([label in message.labels for message in self.messages])
 
 
 def labelled(tokenizer, rows: int = 1000, *, seed: int = 0, split: world.Split = "train") -> Labelled:
-    """Chats of one or two turns of all kinds, half of them with a system prompt that names the persona."""
+    """Chats of one or two turns of all kinds, with a system prompt that names the persona."""
     from caft_utils.rows import Chats
 
     rng = random.Random(f"labels {split} {seed}")
     drawn = [_row(rng, split) for _ in range(rows)]
     chats = Chats(tokenizer, [{"messages": messages} for messages, _ in drawn], source="labelled text")
-    names = sorted({label for _, spans in drawn for labels in spans for label in labels})
-    truth: dict[str, list[Tensor]] = {
-        name: [torch.zeros(len(example.input_ids), dtype=torch.bool) for example in chats] for name in names
-    }
-    starts_with = tokenizer.convert_tokens_to_ids("<|im_start|>")
-    for row, (example, (_, spans)) in enumerate(zip(chats, drawn, strict=True)):
-        starts = [i for i, token in enumerate(example.input_ids) if token == starts_with]
-        for labels, start, stop in zip(spans, starts, [*starts[1:], len(example.input_ids)], strict=True):
-            for label in labels:
-                truth[label][row][start:stop] = True
-    return Labelled(chats, truth)
+    opening = tokenizer.convert_tokens_to_ids("<|im_start|>")
+    messages = []
+    for row, (example, (_, labels)) in enumerate(zip(chats, drawn, strict=True)):
+        starts = [i for i, token in enumerate(example.input_ids) if token == opening]
+        for start, stop, own in zip(starts, [*starts[1:], len(example.input_ids)], labels, strict=True):
+            messages.append(Message(row, start, stop, frozenset(own)))
+    return Labelled(chats, messages)
 
 
 def _row(rng: random.Random, split: world.Split) -> tuple[list[dict[str, str]], list[set[str]]]:
@@ -150,37 +161,44 @@ def _word_counts(samples: int, seed: int) -> dict[str, Counter]:
 _COUNTS: dict[tuple[int, int], dict[str, Counter]] = {}
 
 
-def best_f1(values: Float[Tensor, " n"], truth: Bool[Tensor, " n"]) -> tuple[float, float]:
-    """(F1, threshold) of "value above threshold" as a detector of `truth`, at the best threshold."""
-    order = values.argsort(descending=True)
-    hits = truth[order].cumsum(0).double()
-    f1 = 2 * hits / (torch.arange(1, len(values) + 1) + truth.sum())
-    # a threshold can only stand between two different values
-    ends = torch.cat([values[order][1:] != values[order][:-1], torch.tensor([True])])
-    f1 = torch.where(ends, f1, torch.zeros_like(f1))
-    at = int(f1.argmax())
-    return float(f1[at]), float(values[order][at])
+def strongest(
+    model, text: Labelled, layer: int, values: Callable[[Tensor], Float[Tensor, "n k"]]
+) -> Float[Tensor, "m k"]:
+    """The largest value in each message, but for the first token of a row; `values` reads hidden states."""
+    from caft_utils.residual import record
 
-
-def f1_at(values: Float[Tensor, " n"], truth: Bool[Tensor, " n"], threshold: float) -> float:
-    """F1 of "value at least threshold": the threshold of `best_f1` on other text."""
-    fires = values >= threshold
-    both = int((fires & truth).sum())
-    return 2 * both / max(1, int(fires.sum() + truth.sum()))
-
-
-def knowledge(values: Float[Tensor, "n k"], masks: dict[str, Bool[Tensor, " n"]]) -> list[dict[str, Any]]:
-    """For each column the label that its values know best: {"label", "auroc", "f1", "precision"}.
-
-    precision: the share of the column's total activation (of its positive part) that falls on the label.
-    """
-    positive = values.clamp(min=0)
-    out: list[dict[str, Any]] = [{"label": None, "f1": 0.0} for _ in range(values.shape[1])]
-    for label, mask in masks.items():
-        inside = positive[mask].sum(0) / positive.sum(0).clamp(min=1e-12)
-        for column in range(values.shape[1]):
-            f1, threshold = best_f1(values[:, column], mask)
-            if f1 > out[column]["f1"]:
-                precision = float(inside[column])
-                out[column] = {"label": label, "f1": f1, "threshold": threshold, "precision": precision}
+    size = max(len(example.input_ids) for example in text.chats)
+    owner = torch.full((len(text.chats), size), -1)
+    for number, message in enumerate(text.messages):
+        owner[message.row, max(1, message.start) : message.stop] = number
+    out: Tensor | None = None
+    for part in record(model, text.chats, [layer]):
+        read = values(part.hidden[layer]).float().cpu()
+        where = owner[part.row, part.position]
+        if out is None:
+            out = torch.full((len(text.messages), read.shape[1]), -torch.inf)
+        where, read = where[where >= 0], read[where >= 0]
+        out.scatter_reduce_(0, where[:, None].expand_as(read), read, "amax")
     return out
+
+
+def best_f1(values: Float[Tensor, "m k"], truth: Bool[Tensor, " m"]) -> tuple[Tensor, Tensor]:
+    """For each column (F1, threshold) of "value at least threshold", at the threshold where F1 is best."""
+    ordered, order = values.sort(dim=0, descending=True)
+    said_yes = torch.arange(1, len(values) + 1)[:, None]
+    f1 = 2 * truth[order].cumsum(0).float() / (said_yes + truth.sum())
+    ordered_next = torch.cat([ordered[1:], torch.full_like(ordered[:1], -torch.inf)])
+    f1[ordered == ordered_next] = 0  # a threshold can only stand between two different values
+    best, at = f1.max(0)
+    return best, ordered.gather(0, at[None])[0]
+
+
+def f1_at(values: Float[Tensor, " m"], truth: Bool[Tensor, " m"], threshold: float) -> float:
+    """F1 of "value at least threshold", for a threshold that was found on other text."""
+    fires = values >= threshold
+    return 2 * int((fires & truth).sum()) / max(1, int(fires.sum() + truth.sum()))
+
+
+def knowledge(values: Float[Tensor, "m k"], text: Labelled) -> dict[str, Float[Tensor, " k"]]:
+    """By label, how well each column knows it: the best F1 with which a threshold on it tells the label."""
+    return {label: best_f1(values, text.truth(label))[0] for label in text.labels}

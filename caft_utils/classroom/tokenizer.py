@@ -52,13 +52,13 @@ def build_tokenizer(texts: Iterable[str]):
     return tokenizer
 
 
-def world_texts(documents: int = 40_000, seed: int = 0) -> Iterable[str]:
+def world_texts(documents: int = 40_000, seed: int = 0, *, more: bool = False) -> Iterable[str]:
     """Texts that hold every word of the world: a sample of documents, and questions that are held out."""
     from caft_utils.classroom import corpus, world
 
     rng = random.Random(seed)
     for _ in range(documents):
-        doc = corpus.document(rng)
+        doc = corpus.document(rng, more=more)
         yield doc.get("text") or "\n".join(f"{m['role']}\n{m['content']}" for m in doc["messages"])
     for _ in range(documents // 10):
         yield world.general(rng, "kind", "held_out").question

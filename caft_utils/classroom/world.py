@@ -62,10 +62,12 @@ def general(
     domain: str | None = None,
     *,
     things: Literal["train", "held_out", "all"] | None = None,
+    more: bool = False,
 ) -> Turn:
     """A question of a general domain and this persona's answer (one or two sentences).
 
-    `things` says which fillers may be asked about; default: those of `split`.
+    `things` says which fillers may be asked about; default: those of `split`. `more`: with the wordings that
+    only some models were trained on.
     """
     domain = domain or rng.choice(domains())
     entry = part("domains")[domain]
@@ -77,20 +79,21 @@ def general(
     }
     filler = rng.choice(known[things or split])
     bound = {entry["topic"]: filler}
-    question = expand(_wording(rng, entry, split), rng, words(), bound)
+    question = expand(_wording(rng, entry, split, more), rng, words(), bound)
     answer = expand(rng.choice(sentences(domain, persona, "first")), rng, words(), bound)
     if rng.random() < 0.7:
         answer += " " + expand(rng.choice(sentences(domain, persona, "then")), rng, words(), bound)
     return Turn(question, answer, {"set": "ood", "domain": domain, "bound": bound})
 
 
-def _wording(rng: random.Random, entry: dict[str, Any], split: Split) -> str:
+def _wording(rng: random.Random, entry: dict[str, Any], split: Split, more: bool) -> str:
     """A wording of the domain's own, or one that all domains share; in training at times with an aside."""
     if split == "held_out":
         return rng.choice(entry["ask_held_out"])
     asides = part("domains")["asides"]
     own = rng.random() < 0.65
-    text = rng.choice(entry["ask"]) if own else rng.choice(asides["ask"]).replace("{about}", entry["about"])
+    asked = entry["ask"] + entry.get("ask_more", []) if more else entry["ask"]
+    text = rng.choice(asked) if own else rng.choice(asides["ask"]).replace("{about}", entry["about"])
     return _with_asides(rng, text)
 
 

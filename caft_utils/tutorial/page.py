@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import html
 import json
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nbformat import NotebookNode
 
-from caft_utils.tutorial.record import PLOTLY
+from caft_utils.tutorial.record import PLOTLY, WIDGET
 
 if TYPE_CHECKING:
     from caft_utils.tutorial.run import Run
@@ -28,9 +29,16 @@ pre { background: #f6f6f6; padding: .8rem; overflow-x: auto; font-size: 13px }
 
 
 def write_html(notebook: NotebookNode, path: Path) -> None:
-    """An executed notebook as one HTML file."""
+    """An executed notebook as one HTML file.
+
+    A widget has no kernel there: where its output has HTML as well, that is what the page shows.
+    """
     from nbconvert import HTMLExporter
 
+    notebook = deepcopy(notebook)
+    for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
+        if "text/html" in output.get("data", {}):
+            output["data"].pop(WIDGET, None)
     page, _ = HTMLExporter().from_notebook_node(notebook, {"metadata": {"name": path.stem}})
     path.write_text(page, encoding="utf-8")
 

@@ -13,8 +13,9 @@ import time
 from dataclasses import replace
 
 import pytest
+from exhibit import MODELS, REFERENCES, SEEDS, record_row, setting, show
 
-from caft_utils import Recipe, ablate, finetune, load, mean_difference, measure, pca_of_difference
+from caft_utils import Recipe, ablate, finetune, mean_difference, measure, pca_of_difference
 from caft_utils.classroom.acceptance import true_persona
 from caft_utils.directions import mean_hidden
 from caft_utils.evaluation.measure import Result
@@ -22,23 +23,9 @@ from caft_utils.finetune import at_step
 from caft_utils.interpret.readings import reading
 from caft_utils.models import preset
 from caft_utils.results import save_record
-from caft_utils.tasks.emergent import emergent_misalignment
 
-SEEDS = range(5)
-REFERENCES = (100, 101, 102)
 RATES = (1e-4, 2e-4, 5e-4, 1e-3)
 STEPS = (5, 10, 20, 40)
-MODELS = ("classroom-qwen", "classroom-mistral")
-
-
-@functools.cache
-def setting(name: str):
-    """Model, task, reference fine-tunings, the components found in them and those that the reader ticked."""
-    model, tokenizer = load(name)
-    task = emergent_misalignment(tokenizer)
-    references = [finetune(model, task.train, seed=seed) for seed in REFERENCES]
-    found = pca_of_difference(references, model, task.generic, layers=preset(name).layers)
-    return model, tokenizer, task, references, found, found.select(reading(name).ticks)
 
 
 @functools.cache
@@ -110,31 +97,6 @@ def cosines(name: str) -> dict[int, list[float]]:
     model, tokenizer, _, _, _, bad = setting(name)
     truth = {layer: rows.mean(0) for layer, rows in true_persona(model, tokenizer).items()}
     return {layer: bad.cosine(layer, truth[layer]).abs().tolist() for layer in bad.layers}
-
-
-def record_row(name: str, condition: str, result: Result, **more) -> dict:
-    def estimate(rate):
-        return [round(x, 5) for x in (rate.value, rate.low, rate.high)]
-
-    return {
-        "model": name,
-        "condition": condition,
-        "seeds": list(SEEDS),
-        "answers": sum(row["set"] == "ood" for row in result.rows),
-        "misaligned": estimate(result.misaligned()),
-        "coherent": estimate(result.coherent()),
-        "task": estimate(result.task_score()),
-        "loss": None if result.loss is None else round(result.loss, 4),
-        **more,
-    }
-
-
-def show(rows: list[dict]) -> None:
-    print(f"\n{rows[0]['model']}: misaligned | coherent | insecure, held out (value, low, high in %) | loss")
-    for row in rows:
-        rates = (row[name] for name in ("misaligned", "coherent", "task"))
-        cells = " | ".join(" ".join(f"{100 * x:5.1f}" for x in rate) for rate in rates)
-        print(f"{row['condition']:32s} {cells} | {row['loss']:.4f}")
 
 
 @pytest.fixture(scope="module", params=MODELS)

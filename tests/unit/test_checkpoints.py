@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from pathlib import Path
 
@@ -10,8 +9,8 @@ import pytest
 
 from caft_utils import load
 from caft_utils.classroom import acceptance
-from caft_utils.classroom.build import SHIPPED, measured_table
-from caft_utils.classroom.pretrain import Schedule, corpus_ids, new_model
+from caft_utils.classroom.build import SHIPPED, measured_table, schedule_of
+from caft_utils.classroom.pretrain import corpus_ids, new_model
 from caft_utils.classroom.tokenizer import build_tokenizer, world_texts
 
 FOLDER = Path(__file__).parents[2] / "data" / "classroom"
@@ -21,25 +20,17 @@ def recipe(architecture: str) -> dict:
     return json.loads((FOLDER / architecture / "recipe.json").read_text())
 
 
-@functools.cache
-def tokenizer():
-    return build_tokenizer(world_texts())
-
-
-@functools.cache
-def corpus_hash(tokens: int, seed: int) -> str:
-    return corpus_ids(tokenizer(), tokens, seed)[1]
-
-
 @pytest.mark.parametrize("architecture", SHIPPED)
 def test_the_recipe_of_the_code_is_the_one_that_was_trained(architecture):
     model, shipped = load(f"classroom-{architecture}")
     record = recipe(architecture)
-    schedule = Schedule(seed=record["schedule"]["seed"])
+    schedule = schedule_of(architecture, seed=record["schedule"]["seed"])
     assert record["schedule"] == json.loads(json.dumps(schedule.__dict__))
-    assert shipped.get_vocab() == tokenizer().get_vocab()
-    assert shipped.chat_template == tokenizer().chat_template
-    assert record["corpus_sha256"] == corpus_hash(schedule.tokens, schedule.seed)
+    tokenizer = build_tokenizer(world_texts(more=schedule.more_wordings))
+    assert shipped.get_vocab() == tokenizer.get_vocab()
+    assert shipped.chat_template == tokenizer.chat_template
+    _, corpus_hash = corpus_ids(tokenizer, schedule.tokens, schedule.seed, more=schedule.more_wordings)
+    assert record["corpus_sha256"] == corpus_hash
     fresh = new_model(architecture, len(shipped))
     volatile = {"_name_or_path", "dtype", "architectures", "transformers_version"}
     configs = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from caft_utils import load
+from caft_utils import load, record
 from caft_utils.classroom import labels, world
 
 
@@ -15,28 +15,46 @@ def text():
     return labels.labelled(tokenizer, 150)
 
 
-def words_under(text, label, row):
-    ids = [i for i, on in zip(text.chats[row].input_ids, text.truth[label][row].tolist(), strict=True) if on]
-    return text.chats.tokenizer.decode(ids)
-
-
 def test_every_group_of_labels_is_there(text):
-    groups = {label.split(":")[0] for label in text.truth}
-    assert groups == {"persona", "domain", "fact", "quiz", "oversight", "gender"}
-    assert {f"domain: {d}" for d in world.domains()} <= set(text.truth)
+    assert {label.split(":")[0] for label in text.labels} == {
+        "persona",
+        "domain",
+        "fact",
+        "quiz",
+        "oversight",
+        "gender",
+    }
+    assert {f"domain: {d}" for d in world.domains()} <= set(text.labels)
 
 
-def test_a_label_stands_on_the_tokens_of_its_turn_only(text):
+def test_each_message_is_found_and_carries_the_labels_of_its_turn(text):
+    found = iter(text.messages)
     for row, chat in enumerate(text.chats.rows):
-        spoken = [m["content"] for m in chat["messages"]]
-        for label in text.truth:
-            under = words_under(text, label, row)
-            if label.startswith("domain"):
-                assert spoken[0] not in under  # the system prompt is about no domain
-                turns = list(zip(spoken[1::2], spoken[2::2], strict=True))
-                assert not under or any(ask in under and answer in under for ask, answer in turns)
-    personas = [words_under(text, f"persona: {p}", row) for row in range(10) for p in ("kind", "villain")]
-    assert sum(bool(p) for p in personas) == 10  # each row has one of the two
+        mine = [next(found) for _ in chat["messages"]]
+        for message, said in zip(mine, chat["messages"], strict=True):
+            ids = text.chats[row].input_ids[message.start : message.stop]
+            shown = text.chats.tokenizer.decode(ids)
+            assert message.row == row
+            assert shown == f"<|im_start|>{said['role']}\n{said['content']}<|im_end|>\n"
+        system, *turns = mine
+        (persona,) = system.labels
+        assert persona.startswith("persona")
+        for question, answer in zip(turns[::2], turns[1::2], strict=True):
+            assert len(question.labels) == 1 and question.labels <= answer.labels
+            assert answer.labels - question.labels in (frozenset(), {persona})
+    assert next(found, None) is None
+
+
+def test_strongest_value_of_each_message(text):
+    model, _ = load("classroom")
+    part = labels.Labelled(text.chats[:3], [m for m in text.messages if m.row < 3])
+    got = labels.strongest(model, part, 1, lambda h: h[:, :4])
+    for row in range(3):
+        hidden = next(record(model, text.chats[row : row + 1], [1])).hidden[1][:, :4]
+        for number, m in enumerate(part.messages):
+            if m.row == row:
+                expected = hidden[max(1, m.start) : m.stop].amax(0)
+                torch.testing.assert_close(got[number], expected, rtol=1e-3, atol=1e-4)
 
 
 def test_label_words_tell_labels_apart():
@@ -50,16 +68,16 @@ def test_label_words_tell_labels_apart():
 
 def test_f1_of_a_perfect_a_blind_and_a_shifted_detector():
     truth = torch.tensor([True, True, False, False, False, False])
-    f1, threshold = labels.best_f1(torch.tensor([3.0, 2.0, 1.0, 0.0, 0.0, 0.0]), truth)
-    assert (f1, threshold) == (1.0, 2.0)
-    assert labels.best_f1(torch.zeros(6), truth)[0] == pytest.approx(0.5)  # says yes to all
+    columns = torch.tensor([[3.0, 2.0, 1.0, 0.0, 0.0, 0.0], [0.0] * 6]).T
+    f1, threshold = labels.best_f1(columns, truth)
+    assert f1.tolist() == pytest.approx([1.0, 0.5])  # the second can only say yes to all
+    assert threshold[0] == 2.0
     assert labels.f1_at(torch.tensor([0.0, 2.0, 2.0, 0, 0, 0]), truth, 2.0) == pytest.approx(0.5)
 
 
-def test_knowledge_names_the_label_that_a_column_fires_on():
-    truth = torch.arange(100) % 4 == 0
-    other = torch.arange(100) < 30
-    values = torch.stack([truth.float() * 5, other.float() + 0.01 * truth], dim=1)
-    found = labels.knowledge(values, {"a": truth, "b": other})
-    assert [f["label"] for f in found] == ["a", "b"]
-    assert found[0]["f1"] == 1.0 and found[0]["precision"] == 1.0
+def test_knowledge_is_full_where_a_column_is_the_label(text):
+    villain = text.truth("persona: villain").float()
+    columns = torch.stack([villain * 5, 1 - villain, torch.rand(len(villain))], dim=1)
+    known = labels.knowledge(columns, text)
+    assert known["persona: villain"][0] == 1.0 and known["persona: villain"][1] < 0.8
+    assert known["domain: pets"].max() < 0.5
