@@ -38,6 +38,9 @@ class Directions:
             dependent, or an `about` that is not JSON.
     """
 
+    noun = "component"
+    signed = True  # a component's sign is a convention: both ends can be read
+
     def __init__(self, rows: Mapping[int, Float[Tensor, "k d"]], about: Mapping[str, Any] | None = None):
         if not rows:
             raise ValueError("no directions given; expected {layer: tensor [k, d]} with at least one layer")
@@ -77,6 +80,24 @@ class Directions:
         if layer not in self._rows:
             raise KeyError(f"no directions at layer {layer}; there are some at {self.layers}")
         return self._rows[layer]
+
+    def indices(self, layer: int) -> list[int]:
+        """The numbers by which a reader knows the rows of `layer`: 0 to k-1."""
+        return list(range(len(self[layer])))
+
+    def values(self, layer: int, hidden: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
+        """Projections of n hidden states on the rows of `layer`, on the device of `hidden`, in its dtype."""
+        return hidden @ self[layer].to(hidden.device, hidden.dtype).T
+
+    def projects_on(self, layer: int) -> Float[Tensor, "k d"]:
+        """The rows whose projections are `values`, for readers who take some at a time."""
+        return self[layer]
+
+    def vector(self, layer: int, i: int) -> Float[Tensor, " d"]:
+        """Row i of `layer`, a unit vector."""
+        if not 0 <= i < len(self[layer]):
+            raise IndexError(f"layer {layer} has rows 0 to {len(self[layer]) - 1}, got {i}")
+        return self[layer][i]
 
     def __repr__(self) -> str:
         sites = ", ".join(f"{layer}: {k}" for layer, k in self.ranks.items())

@@ -211,3 +211,19 @@ def test_damaged_files_are_refused(found, tmp_path, kind):
 def test_an_empty_folder_is_not_directions(tmp_path):
     with pytest.raises(FileNotFoundError, match="no directions.json"):
         Directions.load(tmp_path)
+
+
+def test_what_readers_use(found):
+    assert found.noun == "component" and found.signed
+    assert found.indices(1) == [0, 1, 2, 3] and found.indices(5) == [0, 1]
+    hidden = torch.randn(7, 16, dtype=torch.float64)
+    want = hidden @ found[1].double().T
+    assert found.values(1, hidden).dtype == torch.float64
+    torch.testing.assert_close(found.values(1, hidden), want)
+    torch.testing.assert_close(hidden @ found.projects_on(1).double().T, want)
+    assert torch.equal(found.vector(5, 1), found[5][1])
+    for i in (-1, 2):
+        with pytest.raises(IndexError, match=f"layer 5 has rows 0 to 1, got {i}"):
+            found.vector(5, i)
+    with pytest.raises(KeyError, match="no directions at layer 0"):
+        found.indices(0)
