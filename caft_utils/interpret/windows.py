@@ -1,32 +1,57 @@
 """Evidence about a direction: the text where a model goes furthest along it, and the words it pushes towards.
 
-The projection v . h of every token's hidden state is read in one streaming pass; of each row the highest and
-the lowest token are candidates, and the n most extreme are kept with the tokens around them. A principal
-component's sign is a convention, so both ends are kept. Two kinds of token are never a peak: the first of a
-row, an attention sink whose hidden state is unlike any other, and one whose whole past stood in another row
-already (the header of a chat template): it has the same hidden state, and would fill all n places with one
-text. (arXiv 2507.16795, section 3: windows around the maximum and the minimum of a sequence.)
+The projection v . h of every token's hidden state, or a latent's activation, is read in one streaming pass
+(streaming.py); of each row the highest and the lowest token are candidates, and the n most extreme are kept
+with the tokens around them. A principal component's sign is a convention, so both ends are kept. Two kinds
+of token are never a peak: the first of a row, an attention sink whose hidden state is unlike any other, and
+one whose whole past stood in another row already (the header of a chat template): it has the same hidden
+state, and would fill all n places with one text. (arXiv 2507.16795, section 3: windows around the maximum and
+the minimum of a sequence.)
 """
 
 from __future__ import annotations
 
-import bisect
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from caft_utils.directions.basis import Directions
-from caft_utils.residual import decoder, record, width
+from caft_utils.interpret.streaming import Best, Bins, Places, first_new, parts
+from caft_utils.residual import decoder, width
 
 if TYPE_CHECKING:
     from caft_utils.rows import Chats
 
-BINS = 40
+
+@runtime_checkable
+class Readable(Protocol):
+    """Directions that a reader looks at: `Directions` and an SAE's `Latents` are such.
+
+    noun: what one of them is called, "component" or "latent".
+    signed: both ends can be read (a component), or only where the value is above zero (a latent).
+    """
+
+    @property
+    def noun(self) -> str: ...
+
+    @property
+    def signed(self) -> bool: ...
+
+    @property
+    def layers(self) -> list[int]: ...
+
+    def indices(self, layer: int) -> list[int]:
+        """The numbers by which a reader knows the directions of `layer`."""
+
+    def values(self, layer: int, hidden: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
+        """Projections or activations of n hidden states, columns in the order of `indices(layer)`."""
+
+    def vector(self, layer: int, i: int) -> Float[Tensor, " d"]:
+        """The unit vector that direction i stands for in the residual stream."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +75,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts of all projections in equal bins from -edge to edge, first tokens left out."""
+    """Counts of all values in equal bins from -edge to edge, first tokens left out."""
 
     edge: float
     counts: list[int]
@@ -58,7 +83,7 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Ends:
-    """Both ends of one direction, most extreme window first."""
+    """Both ends of one direction, most extreme window first. `bottom` is empty where only one can be read."""
 
     top: list[Window]
     bottom: list[Window]
@@ -68,122 +93,88 @@ class Ends:
 def extreme_windows(
     model: nn.Module,
     chats: Chats,
-    directions: Directions,
+    readable: Readable,
     *,
     n: int = 10,
     width: int = 12,
     batch_size: int = 32,
     progress: bool = False,
-) -> dict[tuple[int, int], Ends]:
+) -> Extremes:
     """The n windows of `width` tokens at either end of every direction, at most one from each row.
 
+    One pass; memory grows with the number of directions and with the longest row, not with the number of
+    rows. Latents have one end, and a window only where they fire; so there may be fewer than n.
+
     Returns:
-        {(layer, i): Ends} for each row i of `directions[layer]`.
+        {(layer, i): Ends} for each i in `readable.indices(layer)`, made when they are looked up.
 
     Raises:
         ValueError: n or width below 1, directions of another width than the model's, or no row of two tokens.
-        IndexError: the model lacks a layer of `directions`.
+        IndexError: the model lacks a layer of `readable`.
     """
     if n < 1 or width < 1:
         raise ValueError(f"n and width must be at least 1, got n={n} and width={width}")
-    _check_width(model, directions.width)
-    components = [(layer, i) for layer, k in directions.ranks.items() for i in range(k)]
-    tops, bottoms = ({component: _Best(n) for component in components} for _ in range(2))
-    bins: dict[int, _Bins] = {}
-    news = _first_new(chats)
-    for part in record(model, chats, directions.layers, batch_size=batch_size, progress=progress):
-        counted = part.position > 0
+    check_width(model, readable)
+    kept: dict[int, _Kept] = {}
+    new = first_new(chats)
+    for part in parts(model, chats, readable, batch_size=batch_size, progress=progress):
+        counted = torch.ones(len(part.hidden), dtype=torch.bool)
+        counted[part.start] = False
         if not counted.any():
             continue
-        starts = (part.position == 0).nonzero().flatten().tolist() + [len(part.row)]
-        for layer in directions.layers:
-            h = part.hidden[layer]
-            projections = (h @ directions[layer].to(h.device).T).cpu()
-            if not projections.isfinite().all():
-                raise ValueError(
-                    f"hidden states at layer {layer} are not finite; did the model overflow (float16)?"
-                )
-            bins.setdefault(layer, _Bins(directions.ranks[layer])).add(projections[counted])
-            for start, stop in zip(starts, starts[1:]):
-                row, values = int(part.row[start]), projections[start:stop]
-                new = max(1, news[row])
-                if new >= len(values):
-                    continue
-                for side, sign in ((tops, 1), (bottoms, -1)):
-                    scores, places = (sign * values[new:]).max(0)
-                    for i, (score, place) in enumerate(zip(scores.tolist(), places.tolist())):
-                        side[layer, i].offer(score, row, place + new, values[:, i])
-    if not bins:
+        if part.layer not in kept:
+            k, device = len(readable.indices(part.layer)), part.hidden.device
+            ends = [Best(k, n, width, sign, device) for sign in ((1, -1) if readable.signed else (1,))]
+            kept[part.layer] = _Kept(ends, Bins(k, device))
+        best, bins = kept[part.layer]
+        counted = counted.nonzero().flatten().to(part.hidden.device)
+        look = torch.stack([part.start + new[part.row].clamp(min=1), part.stop], 1)
+        places = Places(part.row, part.start, look, torch.stack([part.start, part.stop], 1))
+        places = places.where(look[:, 0] < look[:, 1])
+        for columns, values in part.blocks(readable):
+            bins.add(values.index_select(0, counted), columns)
+            for end in best:
+                score = places.highest(values, end.sign)
+                if not readable.signed:
+                    score[score <= 0] = -torch.inf
+                end.offer(columns, values, score, places)
+    if not kept:
         raise ValueError("no row of `chats` has two tokens or more, and the first token is not looked at")
-    return {
-        (layer, i): Ends(
-            tops[layer, i].windows(chats, width),
-            bottoms[layer, i].windows(chats, width),
-            bins[layer].histogram(i),
-        )
-        for layer, i in components
-    }
+    return Extremes(chats, {layer: list(readable.indices(layer)) for layer in readable.layers}, kept)
 
 
-def _first_new(chats: Chats) -> list[int]:
-    """For each row the number of tokens that it begins with and shares with a row that sorts before it."""
-    order = sorted(range(len(chats)), key=lambda row: chats[row].input_ids)
-    shared = [0] * len(chats)
-    for before, row in zip(order, order[1:]):
-        pairs = zip(chats[before].input_ids, chats[row].input_ids)
-        shared[row] = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-    return shared
+class _Kept(NamedTuple):
+    best: list[Best]
+    bins: Bins
 
 
-class _Best:
-    """The n highest scored rows so far."""
+class Extremes(Mapping[tuple[int, int], Ends]):
+    """What `extreme_windows` returns: {(layer, i): Ends}. Of thousands of directions few are ever looked at,
+    so windows are kept as tensors and become text at each look-up."""
 
-    def __init__(self, n: int):
-        self.n = n
-        self.rows: list[tuple[float, int, int, Tensor]] = []  # by falling score, then by row
+    def __init__(self, chats: Chats, indices: Mapping[int, Sequence[int]], kept: Mapping[int, _Kept]):
+        self._chats, self._kept = chats, kept
+        self._column = {(layer, i): c for layer, all_ in indices.items() for c, i in enumerate(all_)}
 
-    def offer(self, score: float, row: int, position: int, values: Float[Tensor, " t"]) -> None:
-        if len(self.rows) == self.n and (-score, row) > (-self.rows[-1][0], self.rows[-1][1]):
-            return
-        bisect.insort(
-            self.rows, (score, row, position, values.clone()), key=lambda entry: (-entry[0], entry[1])
-        )
-        del self.rows[self.n :]
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return iter(self._column)
 
-    def windows(self, chats: Chats, width: int) -> list[Window]:
-        found = []
-        for _, row, position, values in self.rows:
-            start = max(0, min(position - width // 2, len(values) - width))
-            tokens = pieces(chats.tokenizer, chats[row].input_ids, start, min(start + width, len(values)))
-            part = values[start : start + len(tokens)].tolist()
-            found.append(Window(tokens, part, position - start, row, position))
-        return found
+    def __len__(self) -> int:
+        return len(self._column)
+
+    def __getitem__(self, key: tuple[int, int]) -> Ends:
+        if key not in self._column:
+            raise KeyError(f"no direction {key}; expected (layer, i), for example {next(iter(self))}")
+        column, (best, bins) = self._column[key], self._kept[key[0]]
+        ends = [[window(self._chats, *entry) for entry in end.entries(column)] for end in best]
+        top, bottom = ends if len(ends) == 2 else (ends[0], [])
+        return Ends(top, bottom, Histogram(float(bins.edge[column]), bins.counts[column].tolist()))
 
 
-class _Bins:
-    """Histograms of k streams of numbers whose range is not known beforehand.
-
-    Bins cover -edge to edge. A value outside doubles the edge: two old bins then make exactly one new bin, so
-    no count is lost and none moves to a wrong bin.
-    """
-
-    def __init__(self, k: int):
-        self.counts = torch.zeros(k, BINS, dtype=torch.long)
-        self.edge = torch.zeros(k)
-
-    def add(self, values: Float[Tensor, "n k"]) -> None:
-        reach = values.abs().amax(0)
-        # A first edge of a power of two keeps doubling exact; zero means that nothing was seen yet.
-        self.edge = torch.where(self.edge == 0, 2 ** reach.clamp(min=1e-30).log2().ceil(), self.edge)
-        while (wide := reach > self.edge).any():
-            pairs = self.counts[wide].view(-1, BINS // 2, 2).sum(-1)
-            self.counts[wide] = nn.functional.pad(pairs, (BINS // 4, BINS // 4))
-            self.edge[wide] *= 2
-        place = ((values / self.edge + 1) * (BINS / 2)).floor().long().clamp(0, BINS - 1).T
-        self.counts.scatter_add_(1, place, torch.ones_like(place))
-
-    def histogram(self, i: int) -> Histogram:
-        return Histogram(float(self.edge[i]), self.counts[i].tolist())
+def window(chats: Chats, row: int, position: int, start: int, values: list[float]) -> Window:
+    """The window of `values` that begins with token `start` of a row."""
+    tokens = pieces(chats.tokenizer, chats[row].input_ids, start, start + len(values))
+    return Window(tokens, values, position - start, row, position)
 
 
 def pieces(tokenizer, ids: Sequence[int], start: int, stop: int) -> list[str]:
@@ -197,6 +188,9 @@ def pieces(tokenizer, ids: Sequence[int], start: int, stop: int) -> list[str]:
         return tokenizer.decode(ids[anchor:end], clean_up_tokenization_spaces=False)
 
     anchor = max(0, start - 4)  # a few tokens of context are enough to find spaces and whole characters
+    alone = [_alone(tokenizer, token) for token in ids[start:stop]]
+    if text(start) + "".join(alone) == text(stop) and not any("\ufffd" in part for part in alone):
+        return alone  # as with most tokenizers and texts; many times faster
     parts, before = [], text(start).rstrip("\ufffd")
     for end in range(start + 1, stop + 1):
         now = text(end)
@@ -204,6 +198,11 @@ def pieces(tokenizer, ids: Sequence[int], start: int, stop: int) -> list[str]:
         parts.append(whole[len(before) :])
         before = whole if len(whole) > len(before) else before
     return parts
+
+
+@lru_cache(maxsize=2**16)
+def _alone(tokenizer, token: int) -> str:
+    return tokenizer.decode([token], clean_up_tokenization_spaces=False)
 
 
 def logit_lens(
@@ -237,6 +236,12 @@ def logit_lens(
 
     order = logits.argsort(descending=True)
     return words(order[: 20 * k]), words(order.flip(0)[: 20 * k])
+
+
+def check_width(model: nn.Module, readable: Readable) -> None:
+    """Raises ValueError where the directions are of another width than the model's residual stream."""
+    for layer in readable.layers:
+        _check_width(model, len(readable.vector(layer, readable.indices(layer)[0])))
 
 
 def _check_width(model: nn.Module, got: int) -> None:

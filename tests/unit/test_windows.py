@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 
 from caft_utils.directions import Directions
-from caft_utils.interpret import extreme_windows, logit_lens
-from caft_utils.interpret.windows import BINS, _Bins, pieces
+from caft_utils.interpret import extreme_windows, logit_lens, streaming
+from caft_utils.interpret.streaming import BINS, Best, Bins, Places, first_new
+from caft_utils.interpret.windows import Readable, pieces
 from caft_utils.residual import capture
 from caft_utils.rows import Chats
 
@@ -107,15 +110,112 @@ def test_histogram_counts_every_token_in_its_bin(model, chats, directions):
 
 def test_growing_bins_equal_bins_made_with_all_values_known():
     torch.manual_seed(0)
-    bins, scales = _Bins(2), [0.01, 0.3, 0.2, 5.0, 40.0]
+    bins, scales = Bins(2), [0.01, 0.3, 0.2, 5.0, 40.0]
     values = [torch.randn(50, 2) * scale * torch.tensor([1.0, 1e-4]) for scale in scales]
     for part in values:
         bins.add(part)
     for i in range(2):
-        got = bins.histogram(i)
-        column = torch.cat(values)[:, i]
-        assert got.counts == torch.histc(column, BINS, -got.edge, got.edge).long().tolist()
-        assert got.edge / 2 < column.abs().max() <= got.edge
+        edge, column = float(bins.edge[i]), torch.cat(values)[:, i]
+        assert bins.counts[i].tolist() == torch.histc(column, BINS, -edge, edge).long().tolist()
+        assert edge / 2 < column.abs().max() <= edge
+
+
+class Firing:
+    """Latents at the embedding: each fires at one token, and there by how far it is above a threshold."""
+
+    noun, signed, layers = "latent", False, [-1]
+
+    def __init__(self, model, tokens, numbers):
+        self.rows, self.numbers = model.model.embed_tokens.weight[tokens], numbers
+
+    def indices(self, layer):
+        return self.numbers
+
+    def values(self, layer, hidden):
+        return torch.relu(hidden @ self.rows.T - 0.9 * (self.rows**2).sum(1))
+
+    def vector(self, layer, i):
+        row = self.rows[self.numbers.index(i)].detach()
+        return row / row.norm()
+
+
+def test_latents_have_one_end_and_windows_only_where_they_fire(model, chats):
+    word = chats.tokenizer("a file")["input_ids"][-1]
+    unused = chats.tokenizer("@")["input_ids"][-1]
+    latents = Firing(model, [unused, word], [7, 3])
+    assert isinstance(latents, Readable) and latents.rows.requires_grad
+    ends = extreme_windows(model, chats, latents, n=4)
+    assert list(ends) == [(-1, 7), (-1, 3)] and len(ends) == 2
+    assert ends[-1, 7].top == ends[-1, 7].bottom == ends[-1, 3].bottom == []
+    top = ends[-1, 3].top
+    assert len(top) == 4 and all(chats[w.row].input_ids[w.position] == word for w in top)
+    assert all(w.tokens[w.peak] == " file" and w.value > 0 for w in top)
+    assert [w.row for w in top] == sorted(w.row for w in top)  # equal values stand in the order of rows
+    counts, tokens = ends[-1, 7].histogram.counts, sum(len(e.input_ids) - 1 for e in chats)
+    assert counts[BINS // 2] == sum(counts) == tokens and ends[-1, 7].histogram.edge == 0
+    with pytest.raises(KeyError, match=r"no direction \(-1, 0\)"):
+        ends[-1, 0]
+
+
+def test_blocks_and_parts_of_any_size_find_the_same(model, chats, monkeypatch):
+    many = torch.nn.functional.normalize(torch.randn(50, 64, generator=torch.Generator().manual_seed(2)))
+
+    class Frame(Firing):
+        signed = True
+
+        def values(self, layer, hidden):
+            sizes.append(hidden.shape)
+            return hidden @ many.T
+
+    frame, sizes = Frame(model, [0] * 50, list(range(50))), []
+    want = extreme_windows(model, chats, frame, n=3)
+    assert len(sizes) == 1  # all rows at once
+    monkeypatch.setattr(streaming, "AT_ONCE", 50 * 40)
+    monkeypatch.setattr(streaming, "BLOCK", 120)
+    got = extreme_windows(model, chats, frame, n=3)
+    assert len(sizes) > 5 and all(n <= 40 for n, _ in sizes[1:])
+    frame.projects_on = lambda layer: many
+    blocks = extreme_windows(model, chats, frame, n=3)
+    for key in want:
+        for other in (got[key], blocks[key]):
+            assert want[key].histogram == other.histogram
+            for a, b in zip(want[key].top + want[key].bottom, other.top + other.bottom, strict=True):
+                assert (a.row, a.position, a.tokens) == (b.row, b.position, b.tokens)
+                assert a.values == pytest.approx(b.values, abs=1e-6)
+
+
+def test_best_of_a_stream_are_the_best_of_all_whatever_the_order():
+    generator = torch.Generator().manual_seed(0)
+    rows, k, n = 60, 30, 4
+    scores = torch.randn(rows, k, generator=generator).mul(2).round()
+    scores.clamp_(max=0)  # many are equal, and some zeros negative
+    scores[torch.rand(rows, k, generator=generator) < 0.3] = -torch.inf
+    scores[:, 0] = -torch.inf
+    want = [
+        [row for _, row in sorted((-float(s), row) for row, s in enumerate(scores[:, i]) if s > -torch.inf)]
+        for i in range(k)
+    ]
+    for size in (1, 7, 60):
+        best, order = Best(k, n, 2), torch.randperm(rows, generator=generator)
+        for part in order.split(size):
+            start = 3 * torch.arange(len(part))  # three tokens a row
+            span = torch.stack([start, start + 3], 1)
+            best.offer(slice(0, k), torch.zeros(3 * size, k), scores[part], Places(part, start, span, span))
+        got = [[row for row, *_ in best.entries(i)] for i in range(k)]
+        assert got == [rows[:n] for rows in want]
+
+
+def test_repeated_beginnings_of_many_rows_are_found_quickly(chats):
+    new = first_new(chats)
+    for row, at in candidates(chats).items():
+        assert [t for t in range(1, len(chats[row].input_ids)) if t >= new[row]] == at
+    rows = Chats(chats.tokenizer, [])
+    header = list(range(100))
+    rows._examples = [chats[0].__class__([*header, i % 7, i % 20_000], [True] * 102) for i in range(30_000)]
+    started = time.process_time()
+    new = first_new(rows)
+    assert time.process_time() - started < 2
+    assert int((new == 102).sum()) == 30_000 - len({(i % 7, i % 20_000) for i in range(30_000)})
 
 
 def test_pieces_join_to_the_text(tokenizer):

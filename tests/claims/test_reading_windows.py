@@ -1,0 +1,222 @@
+"""Windows: `make claims CLAIM=windows` measures what one streaming pass costs, and what it spares.
+
+16,384 random unit directions at one layer of the classroom model. The alternative is to store first and to
+search then: all projections, in either order of the axes, or the hidden states alone. What is found must be
+the same. Each measurement runs in a process of its own, so that its peak memory is its own; times are seconds
+of processor time, which other programs on the machine change little.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import resource
+import time
+from concurrent.futures import ProcessPoolExecutor
+
+import numpy as np
+import torch
+
+from caft_utils import load
+from caft_utils.interpret.streaming import BINS, first_new
+from caft_utils.interpret.windows import extreme_windows
+from caft_utils.residual import record
+from caft_utils.rows import Chats
+
+LAYER, COUNT, N, WIDTH = 3, 16_384, 10, 12
+TOKENS = int(os.environ.get("CAFT_WINDOWS_TOKENS", 100_000))
+
+
+class Frame:
+    """Random unit vectors, many more than the residual stream has dimensions."""
+
+    noun, signed, layers = "direction", True, [LAYER]
+
+    def __init__(self, width: int):
+        rows = torch.randn(COUNT, width, generator=torch.Generator().manual_seed(0))
+        self.rows = rows / rows.norm(dim=1, keepdim=True)
+
+    def indices(self, layer):
+        return list(range(COUNT))
+
+    def values(self, layer, hidden):
+        return hidden @ self.rows.T
+
+    def projects_on(self, layer):
+        return self.rows
+
+    def vector(self, layer, i):
+        return self.rows[i]
+
+
+def setting(tokens: int):
+    """The model, documents of its corpus of so many tokens in all, and the directions."""
+    from caft_utils.classroom.corpus import document
+
+    torch.set_num_threads(1)
+    model, tokenizer = load("classroom")
+    rng, rows, total = random.Random(0), [], 0
+    while total < tokens:
+        part = Chats(tokenizer, [document(rng) for _ in range(500)])
+        rows += part._examples
+        total += sum(len(example.input_ids) for example in part)
+    chats = Chats(tokenizer, [])
+    total = 0
+    for example in rows:
+        total += len(example.input_ids)
+        if total > tokens:
+            break
+        chats._examples.append(example)
+    chats.rows = [{}] * len(chats._examples)
+    return model, chats, Frame(model.config.hidden_size)
+
+
+def measured(how, tokens: int) -> dict:
+    """What `how(model, chats, frame)` finds, with its seconds and its memory; runs in a new process."""
+    model, chats, frame = setting(tokens)
+    for _ in record(model, chats[:4], [LAYER]):  # what the first forward pass allocates once
+        pass
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    wall, cpu = time.perf_counter(), time.process_time()
+    found = how(model, chats, frame)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    count = sum(len(example.input_ids) for example in chats)
+    more = {"tokens": count, "rows": len(chats), "cpu": cpu, "wall": wall}
+    return {"found": found, **more, "peak": peak / 1024, "grown": (peak - before) / 1024}
+
+
+def apart(how, tokens: int) -> dict:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(measured, how, tokens).result()
+
+
+def forward_only(model, chats, frame):
+    for _ in record(model, chats, [LAYER]):
+        pass
+
+
+def streaming(model, chats, frame):
+    return extreme_windows(model, chats, frame, n=N, width=WIDTH)._kept[LAYER]
+
+
+def arrays(kept):
+    """Rows and positions [COUNT, 2, N], values [COUNT, 2, N, WIDTH], counts [COUNT, BINS]."""
+    places = np.zeros((2, COUNT, 2, N), dtype=np.int64)
+    values = np.zeros((COUNT, 2, N, WIDTH), dtype=np.float32)
+    for side, best in enumerate(kept.best):
+        for i in range(COUNT):
+            for rank, (row, position, _, window) in enumerate(best.entries(i)):
+                places[:, i, side, rank] = row, position
+                values[i, side, rank, : len(window)] = window
+    return *places, values, kept.bins.counts.numpy()
+
+
+class Search:
+    """The search of one direction's values at all tokens: what is done once everything is stored."""
+
+    def __init__(self, chats, row, position):
+        new = first_new(chats).numpy()
+        self.counted = np.flatnonzero(position > 0)
+        start = np.flatnonzero(position == 0)
+        stop = np.append(start[1:], len(row))
+        first = start + np.maximum(1, new[row[start]])
+        keep = first < stop
+        self.rows, self.start, self.stop = row[start][keep], start[keep], stop[keep]
+        self.first = first[keep]
+        edges = np.stack([self.first, self.stop], 1).ravel()
+        self.edges = edges[:-1] if edges[-1] == len(row) else edges
+        self.rows_found, self.positions = (np.zeros((COUNT, 2, N), dtype=np.int64) for _ in range(2))
+        self.values = np.zeros((COUNT, 2, N, WIDTH), dtype=np.float32)
+        self.counts = np.zeros((COUNT, BINS), dtype=np.int64)
+
+    def add(self, i: int, column: np.ndarray) -> None:
+        column = np.ascontiguousarray(column)
+        tokens = column[self.counted]
+        edge = 2 ** np.ceil(np.log2(max(tokens.max(), -tokens.min())))
+        scale = torch.tensor(BINS / 2 / edge, dtype=torch.float32)
+        bins = torch.addcmul(torch.tensor(BINS / 2), torch.from_numpy(tokens), scale).int()
+        counts = np.bincount(bins.numpy(), minlength=BINS + 1)
+        self.counts[i] = counts[:BINS]
+        self.counts[i, -1] += counts[BINS]
+        for side, reduce in enumerate((np.maximum, np.minimum)):
+            extremes = reduce.reduceat(column, self.edges)[::2]
+            score = extremes if side == 0 else -extremes
+            some = np.flatnonzero(score >= np.partition(score, -N)[-N])
+            best = some[np.lexsort((self.rows[some], -score[some]))[:N]]
+            for rank, r in enumerate(best):
+                part = column[self.first[r] : self.stop[r]]
+                peak = self.first[r] + (part.argmax() if side == 0 else part.argmin())
+                low = max(self.start[r], min(peak - WIDTH // 2, self.stop[r] - WIDTH))
+                window = column[low : min(low + WIDTH, self.stop[r])]
+                self.rows_found[i, side, rank] = self.rows[r]
+                self.positions[i, side, rank] = peak - self.start[r]
+                self.values[i, side, rank, : len(window)] = window
+
+    @property
+    def found(self):
+        return self.rows_found, self.positions, self.values, self.counts
+
+
+def projections(model, chats, frame, by_direction: bool):
+    """Store every projection, in memory rather than on disk (that is the better case), then search."""
+    total = sum(len(example.input_ids) for example in chats)
+    shape = (COUNT, total) if by_direction else (total, COUNT)
+    row, position = (np.zeros(total, dtype=np.int64) for _ in range(2))
+    stored = np.zeros(shape, dtype=np.float32)
+    first = 0
+    for batch in record(model, chats, [LAYER]):
+        last = first + len(batch.row)
+        row[first:last], position[first:last] = batch.row.numpy(), batch.position.numpy()
+        for a in range(0, last - first, 256):
+            part = (batch.hidden[LAYER][a : a + 256] @ frame.rows.T).numpy()
+            if by_direction:
+                stored[:, first + a : first + a + len(part)] = part.T
+            else:
+                stored[first + a : first + a + len(part)] = part
+        first = last
+    search = Search(chats, row, position)
+    step = 64  # columns copied together where they do not lie together: 16 of them share a cache line
+    for i in range(0, COUNT, step):
+        block = stored[i : i + step] if by_direction else np.ascontiguousarray(stored[:, i : i + step].T)
+        for j in range(len(block)):
+            search.add(i + j, block[j])
+    return search.found
+
+
+def projections_by_token(model, chats, frame):
+    return projections(model, chats, frame, by_direction=False)
+
+
+def projections_by_direction(model, chats, frame):
+    return projections(model, chats, frame, by_direction=True)
+
+
+def hidden_states(model, chats, frame, step: int):
+    """Store hidden states, then project them on `step` directions at a time and search."""
+    batches = list(record(model, chats, [LAYER]))
+    hidden = torch.cat([batch.hidden[LAYER] for batch in batches])
+    row, position = (torch.cat([getattr(b, name) for b in batches]) for name in ("row", "position"))
+    del batches
+    search = Search(chats, row.numpy(), position.numpy())
+    for i in range(0, COUNT, step):
+        block = (frame.rows[i : i + step] @ hidden.T).numpy()
+        for j in range(len(block)):
+            search.add(i + j, block[j])
+    return search.found
+
+
+def hidden_one_by_one(model, chats, frame):
+    return hidden_states(model, chats, frame, 1)
+
+
+def hidden_by_64(model, chats, frame):
+    return hidden_states(model, chats, frame, 64)
+
+
+def say(name: str, got: dict) -> None:
+    print(
+        f"{name:>34}: {got['tokens']:>9,} tokens, {got['cpu']:7.1f} s processor, {got['wall']:7.1f} s wall, "
+        f"{got['tokens'] / got['cpu']:7.0f} tokens/s, peak {got['peak']:6.0f} MiB (+{got['grown']:.0f})"
+    )
