@@ -30,6 +30,15 @@ _HOME = {
         "mean_difference",
         "class_contrast",
     ),
+    "saes": ("SAEs", "Latents", "SAERecipe", "train_saes", "quality", "published_saes"),
+    "directions.sae": ("sae_directions",),
+    "directions.attribution": (
+        "Ranking",
+        "attribution",
+        "answer_difference",
+        "latent_difference",
+        "difference_latents",
+    ),
     "interventions": ("Intervention", "Ablate", "Steer", "ablate"),
     "finetune": ("Recipe", "finetune", "at_step"),
     "store": ("Store", "default_store"),
@@ -49,6 +58,14 @@ _HOME = {
         "compare",
     ),
     "interpret": ("Window", "extreme_windows", "Explorer", "explore"),
+    "interpret.evidence": ("Evidence", "collect_evidence"),
+    "interpret.explain": ("Explanation", "TokenStatistics"),
+    "interpret.explain_by_model": ("LocalModel", "ByEndpoint"),
+    "interpret.endpoint": ("Endpoint", "EndpointError"),
+    "interpret.score": ("scores",),
+    "interpret.score_intervals": ("Score",),
+    "interpret.relevance": ("Concept", "HintStatistics"),
+    "interpret.select": ("Selection", "select_automatically"),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 __all__ = sorted(_MODULE)

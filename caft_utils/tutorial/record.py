@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import os
 from pathlib import Path
 
@@ -98,6 +99,7 @@ def _cleaned(output: NotebookNode, root: Path, count: int) -> NotebookNode:
 
 
 def _portable(text: str, root: Path) -> str:
+    text = re.sub(r"\S*/ipykernel_\d+/\d+\.py:\d+: ", "", text)  # where a warning's cell was kept
     return text.replace(str(root), ".").replace(str(Path.home()), "~")
 
 

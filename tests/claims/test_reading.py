@@ -15,7 +15,7 @@ from exhibit import MODELS, SEEDS, record_row, setting, show
 
 from caft_utils import ablate, finetune, measure
 from caft_utils.classroom import corpus
-from caft_utils.classroom.labels import best_f1, f1_at, labelled, strongest
+from caft_utils.classroom.labels import Labelled, best_f1, f1_at, labelled, strongest
 from caft_utils.directions.attribution import latent_difference
 from caft_utils.directions.sae import sae_directions
 from caft_utils.evaluation.measure import Result
@@ -45,10 +45,16 @@ def autoencoders(name: str):
 
 @functools.cache
 def villain_latent(name: str) -> dict:
-    """The latent that tells the villain best, threshold and choice on one text, F1 on held-out wordings."""
+    """The latent that tells the villain best, threshold and choice on one text, F1 on held-out wordings.
+
+    The unit is a system prompt or an answer in which somebody's persona shows: villain against kind.
+    """
     model, tokenizer, *_ = setting(name)
     saes = autoencoders(name)
-    seen, unseen = labelled(tokenizer, 1000), labelled(tokenizer, 500, seed=1, split="held_out")
+    seen, unseen = (
+        spoken(text)
+        for text in (labelled(tokenizer, 1000), labelled(tokenizer, 500, seed=1, split="held_out"))
+    )
     truth, best = seen.truth("persona: villain"), (0.0, 0, 0, 0.0)
     for layer in saes.layers:
         f1, threshold = best_f1(
@@ -59,6 +65,12 @@ def villain_latent(name: str) -> dict:
     values = strongest(model, unseen, layer, lambda h: saes.encode(layer, h)[:, [latent]])[:, 0]
     held_out = f1_at(values, unseen.truth("persona: villain"), threshold)
     return {"layer": layer, "latent": latent, "f1": best[0], "f1_held_out": held_out}
+
+
+def spoken(text: Labelled) -> Labelled:
+    """Only the messages in which a persona shows."""
+    shows = [m for m in text.messages if any(label.startswith("persona") for label in m.labels)]
+    return Labelled(text.chats, shows)
 
 
 @functools.cache
