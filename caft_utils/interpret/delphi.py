@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from caft_utils.interpret.endpoint import Endpoint
-    from caft_utils.interpret.explain_by_model import LocalModel
-    from caft_utils.interpret.windows import Readable
+    from caft_utils.interpret.evidence.windows import Readable
+    from caft_utils.interpret.explain.by_model import LocalModel
     from caft_utils.rows import Chats
 
 # `place` counts the tokens of the joined chats, `column` the latents of a layer.

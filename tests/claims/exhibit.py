@@ -6,7 +6,7 @@ import functools
 
 from caft_utils import finetune, load, pca_of_difference
 from caft_utils.evaluation.measure import Result
-from caft_utils.interpret.readings import reading
+from caft_utils.interpret.choose.readings import reading
 from caft_utils.models import preset
 from caft_utils.tasks.emergent import emergent_misalignment
 

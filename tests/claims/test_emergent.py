@@ -20,7 +20,7 @@ from caft_utils.classroom.acceptance import true_persona
 from caft_utils.directions import mean_hidden
 from caft_utils.evaluation.measure import Result
 from caft_utils.finetune import at_step
-from caft_utils.interpret.readings import reading
+from caft_utils.interpret.choose.readings import reading
 from caft_utils.models import preset
 from caft_utils.results import save_record
 

@@ -19,17 +19,17 @@ from caft_utils.classroom.labels import Labelled, best_f1, f1_at, labelled, stro
 from caft_utils.directions.attribution import latent_difference
 from caft_utils.directions.sae import sae_directions
 from caft_utils.evaluation.measure import Result
+from caft_utils.interpret.choose.readings import reading
+from caft_utils.interpret.choose.relevance import HintStatistics, concept
+from caft_utils.interpret.choose.select import select_automatically
 from caft_utils.interpret.evidence import collect_evidence
 from caft_utils.interpret.explain import TokenStatistics
-from caft_utils.interpret.intervention_score import Steering
-from caft_utils.interpret.readings import reading
-from caft_utils.interpret.relevance import HintStatistics, concept
 from caft_utils.interpret.score import detection, fuzzing, scores
-from caft_utils.interpret.score_controls import shuffled
-from caft_utils.interpret.score_intervals import averaged
-from caft_utils.interpret.select import select_automatically
-from caft_utils.interpret.validity import judged, known_directions, label_explanation, validity
-from caft_utils.interpret.word_overlap import WordOverlap
+from caft_utils.interpret.score.controls import shuffled
+from caft_utils.interpret.score.intervals import averaged
+from caft_utils.interpret.score.intervention_score import Steering
+from caft_utils.interpret.score.validity import judged, known_directions, label_explanation, validity
+from caft_utils.interpret.score.word_overlap import WordOverlap
 from caft_utils.models import preset
 from caft_utils.results import save_record
 from caft_utils.saes import train_saes

@@ -8,6 +8,7 @@ of processor time, which other programs on the machine change little.
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import random
@@ -19,13 +20,15 @@ import numpy as np
 import torch
 
 from caft_utils import load
-from caft_utils.interpret.streaming import BINS, first_new
-from caft_utils.interpret.windows import extreme_windows
+from caft_utils.interpret.evidence.streaming import BINS, first_new
+from caft_utils.interpret.evidence.windows import extreme_windows
 from caft_utils.residual import record
+from caft_utils.results import save_record
 from caft_utils.rows import Chats
 
 LAYER, COUNT, N, WIDTH = 3, 16_384, 10, 12
-TOKENS = int(os.environ.get("CAFT_WINDOWS_TOKENS", 100_000))
+TOKENS = int(os.environ.get("CAFT_WINDOWS_TOKENS", 100_000))  # what storing needs 6.5 GB of memory for
+FEW, MANY = 200_000, 1_000_000
 
 
 class Frame:
@@ -72,9 +75,11 @@ def setting(tokens: int):
     return model, chats, Frame(model.config.hidden_size)
 
 
-def measured(how, tokens: int) -> dict:
+def measured(how, tokens: int, of: int) -> dict:
     """What `how(model, chats, frame)` finds, with its seconds and its memory; runs in a new process."""
-    model, chats, frame = setting(tokens)
+    model, chats, frame = setting(of)
+    ends = itertools.accumulate(len(example.input_ids) for example in chats)
+    chats = chats[: sum(end <= tokens for end in ends)]
     for _ in record(model, chats[:4], [LAYER]):  # what the first forward pass allocates once
         pass
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -87,14 +92,9 @@ def measured(how, tokens: int) -> dict:
     return {"found": found, **more, "peak": peak / 1024, "grown": (peak - before) / 1024}
 
 
-def apart(how, tokens: int) -> dict:
+def apart(how, tokens: int, of: int | None = None) -> dict:
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(measured, how, tokens).result()
-
-
-def forward_only(model, chats, frame):
-    for _ in record(model, chats, [LAYER]):
-        pass
+        return pool.submit(measured, how, tokens, of or tokens).result()
 
 
 def streaming(model, chats, frame):
@@ -215,8 +215,62 @@ def hidden_by_64(model, chats, frame):
     return hidden_states(model, chats, frame, 64)
 
 
-def say(name: str, got: dict) -> None:
+def say(name: str, got: dict) -> dict:
+    """Print a measurement, and give it as a row of the record."""
+    speed = got["tokens"] / got["cpu"]
     print(
-        f"{name:>34}: {got['tokens']:>9,} tokens, {got['cpu']:7.1f} s processor, {got['wall']:7.1f} s wall, "
-        f"{got['tokens'] / got['cpu']:7.0f} tokens/s, peak {got['peak']:6.0f} MiB (+{got['grown']:.0f})"
+        f"{name:>50}: {got['tokens']:>9,} tokens, {got['cpu']:7.1f} s of processor, "
+        f"{got['wall']:7.1f} s wall, {speed:6.0f} tokens/s, peak {got['peak']:6.0f} MiB (+{got['grown']:.0f})",
+        flush=True,
     )
+    row = {"model": "classroom-qwen", "condition": name, "directions": COUNT, "tokens": got["tokens"]}
+    return row | {
+        "processor_seconds": round(got["cpu"], 1),
+        "wall_seconds": round(got["wall"], 1),
+        "tokens_per_second": round(speed),
+        "peak_mib": round(got["peak"]),
+        "grown_mib": round(got["grown"]),
+    }
+
+
+def differences(streamed, stored) -> dict[str, float]:
+    """Share of windows at the same place, the largest difference of a value there, tokens in another bin."""
+    same = (streamed[0] == stored[0]) & (streamed[1] == stored[1])
+    apart = np.abs(streamed[2] - stored[2])[same].max()
+    moved = np.abs(streamed[3] - stored[3]).sum() / 2
+    return {"same": float(same.mean()), "apart": float(apart), "moved": float(moved / stored[3].sum())}
+
+
+STORING = {
+    "all projections stored by direction, then searched": projections_by_direction,
+    "all projections stored by token, then searched": projections_by_token,
+    "hidden states stored, searched one by one": hidden_one_by_one,
+    "hidden states stored, searched 64 at a time": hidden_by_64,
+}
+
+
+def test_windows_of_one_pass_are_those_of_storing_first():
+    started = time.time()
+    got = apart(streaming, TOKENS)
+    rows, found = [say("one pass", got)], arrays(got["found"])
+    for name, how in STORING.items():
+        stored = apart(how, TOKENS)
+        ratio = (stored["cpu"] / stored["tokens"]) / (got["cpu"] / got["tokens"])
+        other = differences(found, stored["found"])
+        rows.append(say(name, stored) | {"slower_than_one_pass": round(ratio, 2), **other})
+        print(f"{'':>52}{ratio:.2f} times the processor time of one pass; {other}", flush=True)
+        if "projections" in name:
+            assert other == {"same": 1.0, "apart": 0.0, "moved": 0.0}
+        else:  # a product of other shape rounds otherwise: a near tie may then fall the other way
+            assert other["same"] > 0.999 and other["apart"] < 1e-3 and other["moved"] < 1e-5
+    save_record("windows", rows, seconds=time.time() - started)
+
+
+def test_windows_memory_does_not_grow_with_the_text():
+    started, rows, grown = time.time(), [], []
+    for tokens in (FEW, MANY):
+        got = apart(streaming, tokens, of=MANY)
+        rows.append(say(f"one pass over {tokens:,} tokens", got) | {"model": "classroom-qwen, memory"})
+        grown.append(got["grown"])
+    save_record("windows", rows, seconds=time.time() - started)
+    assert grown[1] - grown[0] < 32, f"{FEW} tokens took {grown[0]:.0f} MiB, {MANY} took {grown[1]:.0f}"

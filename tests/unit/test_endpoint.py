@@ -283,7 +283,7 @@ def test_a_killed_run_goes_on_too(server, endpoint, tmp_path):
             process.kill()
 
     server.on_call = kill
-    arguments = [server.url, tmp_path / "replies", Path(endpoint_module.__file__).parent]
+    arguments = [server.url, tmp_path / "replies", Path(endpoint_module.__file__).parents[1]]
     process = subprocess.Popen([sys.executable, "-c", KILLED, *map(str, arguments)])
     assert process.wait(60) == -signal.SIGKILL
     server.on_call = None

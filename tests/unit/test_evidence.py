@@ -10,8 +10,8 @@ import torch
 
 from caft_utils.directions import Directions
 from caft_utils.interpret.evidence import TooFewWindows, collect_evidence
-from caft_utils.interpret.likeness import Likeness
-from caft_utils.interpret.sampling import ACTIVE, QUIET, Sampler
+from caft_utils.interpret.evidence.likeness import Likeness
+from caft_utils.interpret.evidence.sampling import ACTIVE, QUIET, Sampler
 from caft_utils.residual import capture
 from caft_utils.rows import Chats
 

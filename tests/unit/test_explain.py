@@ -13,10 +13,10 @@ from chat_server import chat_server
 from caft_utils.classroom import world
 from caft_utils.interpret.endpoint import Endpoint, EndpointError
 from caft_utils.interpret.evidence import Evidence
+from caft_utils.interpret.evidence.windows import Window
 from caft_utils.interpret.explain import Explanation, TokenStatistics, words
-from caft_utils.interpret.explain_by_model import ByEndpoint, LocalModel, prompt
-from caft_utils.interpret.windows import Window
-from caft_utils.interpret.word_overlap import WordOverlap, explained_words
+from caft_utils.interpret.explain.by_model import ByEndpoint, LocalModel, prompt
+from caft_utils.interpret.score.word_overlap import WordOverlap, explained_words
 
 PIECE = re.compile(r"<\|\w+\|>| ?[a-zA-Z]+| ?\d+|\n| ?[^\w\s]")
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from caft_utils.interpret.endpoint import Endpoint, EndpointError
-from caft_utils.interpret.judges_of_windows import EndpointJudge, LocalJudge, question, shown
-from caft_utils.interpret.windows import Window
+from caft_utils.interpret.evidence.windows import Window
+from caft_utils.interpret.score.judges_of_windows import EndpointJudge, LocalJudge, question, shown
 from caft_utils.rows import prompt_ids
 
 

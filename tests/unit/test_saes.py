@@ -203,7 +203,7 @@ def test_decoder_rows_get_length_one_and_nothing_else_changes():
 
 
 def test_latents_are_read_like_directions(model):
-    from caft_utils.interpret.windows import Readable
+    from caft_utils.interpret.evidence.windows import Readable
 
     saes = SAEs({0: random_sae(), 1: random_sae(seed=1)})
     latents = saes.latents({1: [7, 3], 0: []})

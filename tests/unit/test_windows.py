@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from caft_utils.directions import Directions
-from caft_utils.interpret import extreme_windows, logit_lens, streaming
-from caft_utils.interpret.streaming import BINS, Best, Bins, Places, first_new
-from caft_utils.interpret.windows import Readable, pieces
+from caft_utils.interpret import extreme_windows, logit_lens
+from caft_utils.interpret.evidence import streaming
+from caft_utils.interpret.evidence.streaming import BINS, Best, Bins, Places, first_new
+from caft_utils.interpret.evidence.windows import Readable, pieces
 from caft_utils.residual import capture
 from caft_utils.rows import Chats
 

@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from caft_utils.interpret.windows import Window
+from caft_utils.interpret.evidence.windows import Window
 from caft_utils.rows import prompt_ids
 
 if TYPE_CHECKING:

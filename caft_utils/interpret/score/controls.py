@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from caft_utils.interpret.evidence import Evidence
-from caft_utils.interpret.windows import Window
+from caft_utils.interpret.evidence.windows import Window
 
 if TYPE_CHECKING:
     from caft_utils.interpret.explain import Explanation

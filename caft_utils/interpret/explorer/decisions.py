@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from caft_utils.directions.basis import Directions
-from caft_utils.interpret.windows import Readable
+from caft_utils.interpret.evidence.windows import Readable
 
 STATES = ("ablate", "discard")
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from caft_utils.directions.basis import Directions
-from caft_utils.interpret import cards
-from caft_utils.interpret.decisions import Decisions
-from caft_utils.interpret.scorecard import reading
-from caft_utils.interpret.windows import Ends, Readable, extreme_windows, logit_lens
+from caft_utils.interpret.evidence.windows import Ends, Readable, extreme_windows, logit_lens
+from caft_utils.interpret.explorer import cards
+from caft_utils.interpret.explorer.decisions import Decisions
+from caft_utils.interpret.explorer.scorecard import reading
 
 if TYPE_CHECKING:
     from caft_utils.interpret.explain import Explanation
@@ -139,7 +139,7 @@ class Explorer(Decisions):
     @cached_property
     def widget(self) -> Any:
         """The live view: choose a direction, read its card, decide and name it, by mouse or keys."""
-        from caft_utils.interpret.widget import ExplorerWidget
+        from caft_utils.interpret.explorer.widget import ExplorerWidget
 
         return ExplorerWidget(self)
 

@@ -18,7 +18,7 @@ from threading import Event, Lock
 from typing import Any
 from urllib.parse import urlsplit
 
-from caft_utils.interpret.replies import EndpointError, Reply, parse
+from caft_utils.interpret.endpoint.replies import EndpointError, Reply, parse
 
 AGAIN = (408, 409, 425, 429)  # and all from 500 on
 SAME_FOR_ALL = (401, 402, 404)  # wrong key, nothing left to pay with, no such model: other prompts fail alike

@@ -14,7 +14,7 @@ from html import escape
 from math import log1p
 from pathlib import Path
 
-from caft_utils.interpret.windows import Ends, Histogram, Window
+from caft_utils.interpret.evidence.windows import Ends, Histogram, Window
 
 STYLE = Path(__file__).with_name("explorer.css").read_text(encoding="utf-8")
 RED, BLUE = (

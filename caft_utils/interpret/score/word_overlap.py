@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from math import prod
 
-from caft_utils.interpret.windows import Window
+from caft_utils.interpret.evidence.windows import Window
 
 MARKUP = re.compile(r"<\|[^|<>\s]+\|>|<(?:/?s|bos|eos|pad|unk|start_of_turn|end_of_turn)>")
 ITEM = re.compile(MARKUP.pattern + r"|[^\W_]+(?:['’][^\W_]+)*|[^\w\s]")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from caft_utils.interpret.evidence import ACTIVE, Evidence
 from caft_utils.interpret.explain import Explanation
-from caft_utils.interpret.judges_of_windows import shown
+from caft_utils.interpret.score.judges_of_windows import shown
 from caft_utils.rows import prompt_ids
 
 if TYPE_CHECKING:

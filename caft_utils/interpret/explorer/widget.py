@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import anywidget
 import traitlets
 
-from caft_utils.interpret import cards
+from caft_utils.interpret.explorer import cards
 
 if TYPE_CHECKING:
     from caft_utils.interpret.explorer import Explorer

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from caft_utils.residual import record
 
 if TYPE_CHECKING:
-    from caft_utils.interpret.windows import Readable
+    from caft_utils.interpret.evidence.windows import Readable
     from caft_utils.rows import Chats
 
 BINS = 40
@@ -120,6 +120,14 @@ class Places:
         """`look` as positions in the rows."""
         return (self.look - self.start[:, None]).tolist()
 
+    def elsewhere(self, part: Part) -> Int[Tensor, " t"]:
+        """Tokens of `part` that are neither looked at nor first in their row."""
+        beside = torch.ones(len(part.hidden), dtype=torch.bool)
+        beside[part.start] = False
+        for first, last in self.look.tolist():
+            beside[first:last] = False
+        return beside.nonzero().flatten().to(part.hidden.device)
+
     def highest(self, values: Float[Tensor, "n c"], sign: int = 1) -> Float[Tensor, "m c"]:
         """The largest of sign * values in each `look`, none of which may be empty."""
         spans = [values[a:b] for a, b in self.look.tolist()]
@@ -193,6 +201,11 @@ class Best:
                 yield _LAST - (key & 0xFFFFFFFF), peak, first, values[: stop - first]
 
 
+def only(allowed: Bool[Tensor, "m c"], score: Float[Tensor, "m c"]) -> Float[Tensor, "m c"]:
+    """The score of a candidate, -inf of others."""
+    return torch.where(allowed, score, -torch.inf)
+
+
 _LAST = 2**31 - 1
 
 
@@ -221,20 +234,32 @@ class Bins:
         self.counts = torch.zeros(k, BINS, dtype=torch.long, device=device)
         self.edge = torch.zeros(k, device=device)
 
-    def add(self, values: Float[Tensor, "n c"], columns: slice = slice(None)) -> None:
-        """Count values of the streams `columns`."""
+    def add(
+        self,
+        values: Float[Tensor, "n c"],
+        columns: slice = slice(None),
+        reach: Float[Tensor, " c"] | None = None,
+        without: Int[Tensor, " m"] | None = None,
+    ) -> None:
+        """Count values of the streams `columns`, but for those at `without`.
+
+        reach: the largest of what is counted, in magnitude, where it is known already.
+        """
+        if reach is None:
+            reach = torch.maximum(values.amax(0), -values.amin(0))
         edge, counts = self.edge[columns], self.counts[columns]
-        reach = torch.maximum(values.amax(0), -values.amin(0))
         first = (edge == 0) & (reach > 0)
         edge[first] = 2 ** reach[first].clamp(min=1e-30).log2().ceil()
         while (wide := reach > edge).any():
             pairs = counts[wide].view(-1, BINS // 2, 2).sum(-1)
             counts[wide] = nn.functional.pad(pairs, (BINS // 4, BINS // 4))
             edge[wide] *= 2
-        # One more bin than there are, for a value that is just the edge.
-        scale = torch.where(edge > 0, BINS / 2 / edge, 0)
+        # Two more bins than there are: for a value that is just the edge, and for what is not counted.
+        scale, bins = torch.where(edge > 0, BINS / 2 / edge, 0), BINS + 2
         place = torch.addcmul(scale.new_tensor(BINS / 2), values, scale).int()
-        place += torch.arange(len(edge), device=values.device, dtype=torch.int32) * (BINS + 1)
-        found = place.flatten().bincount(minlength=(BINS + 1) * len(edge)).view(-1, BINS + 1)
+        if without is not None:
+            place[without] = BINS + 1
+        place += torch.arange(len(edge), device=values.device, dtype=torch.int32) * bins
+        found = place.flatten().bincount(minlength=bins * len(edge)).view(-1, bins)
         counts += found[:, :BINS]
         counts[:, -1] += found[:, BINS]

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from caft_utils.interpret.evidence import ACTIVE, Evidence
-from caft_utils.interpret.windows import Window
+from caft_utils.interpret.evidence.windows import Window
 
 WORD = re.compile(r"<\|?/?\w+\|?>|[^\W_]+(?:['’][^\W_]+)*")  # a chat template's markup, or a word
 COMMON = frozenset(

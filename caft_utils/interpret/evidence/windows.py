@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from caft_utils.interpret.streaming import Best, Bins, Places, first_new, parts
+from caft_utils.interpret.evidence.streaming import Best, Bins, Places, first_new, only, parts
 from caft_utils.residual import decoder, width
 
 if TYPE_CHECKING:
@@ -118,26 +118,23 @@ def extreme_windows(
     kept: dict[int, _Kept] = {}
     new = first_new(chats)
     for part in parts(model, chats, readable, batch_size=batch_size, progress=progress):
-        counted = torch.ones(len(part.hidden), dtype=torch.bool)
-        counted[part.start] = False
-        if not counted.any():
+        if int((part.stop - part.start).max()) < 2:
             continue
         if part.layer not in kept:
             k, device = len(readable.indices(part.layer)), part.hidden.device
             ends = [Best(k, n, width, sign, device) for sign in ((1, -1) if readable.signed else (1,))]
             kept[part.layer] = _Kept(ends, Bins(k, device))
         best, bins = kept[part.layer]
-        counted = counted.nonzero().flatten().to(part.hidden.device)
         look = torch.stack([part.start + new[part.row].clamp(min=1), part.stop], 1)
         places = Places(part.row, part.start, look, torch.stack([part.start, part.stop], 1))
         places = places.where(look[:, 0] < look[:, 1])
+        starts, seen_before = part.start.to(part.hidden.device), places.elsewhere(part)
         for columns, values in part.blocks(readable):
-            bins.add(values.index_select(0, counted), columns)
-            for end in best:
-                score = places.highest(values, end.sign)
-                if not readable.signed:
-                    score[score <= 0] = -torch.inf
-                end.offer(columns, values, score, places)
+            scores = [places.highest(values, end.sign) for end in best]
+            reach = torch.cat([*scores, values[seen_before].abs()]).amax(0)
+            bins.add(values, columns, reach, without=starts)
+            for end, score in zip(best, scores):
+                end.offer(columns, values, score if readable.signed else only(score > 0, score), places)
     if not kept:
         raise ValueError("no row of `chats` has two tokens or more, and the first token is not looked at")
     return Extremes(chats, {layer: list(readable.indices(layer)) for layer in readable.layers}, kept)

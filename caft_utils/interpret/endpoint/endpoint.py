@@ -16,8 +16,8 @@ from threading import Event
 from typing import Any
 from urllib.parse import urlsplit
 
-from caft_utils.interpret.replies import EndpointError, Kept, Reply
-from caft_utils.interpret.sending import Sender
+from caft_utils.interpret.endpoint.replies import EndpointError, Kept, Reply
+from caft_utils.interpret.endpoint.sending import Sender
 from caft_utils.store import Store, default_store, digest
 
 __all__ = ["Endpoint", "EndpointError", "Estimate", "Reply"]

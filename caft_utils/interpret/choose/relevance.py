@@ -27,15 +27,15 @@ from typing import TYPE_CHECKING
 import yaml
 
 from caft_utils.interpret.evidence import Evidence, Key
-from caft_utils.interpret.explain import Explanation, odds_ratio, words
-from caft_utils.interpret.windows import Window
-from caft_utils.interpret.word_overlap import ITEM, explained_words, stem
+from caft_utils.interpret.evidence.windows import Window
+from caft_utils.interpret.explain.statistics import Explanation, odds_ratio, words
+from caft_utils.interpret.score.word_overlap import ITEM, explained_words, stem
 
 if TYPE_CHECKING:
-    from caft_utils.interpret.encoders import Encoder
     from caft_utils.interpret.endpoint import Endpoint
+    from caft_utils.interpret.score.encoders import Encoder
 
-FILE = Path(__file__).parents[2] / "data" / "concepts.yaml"
+FILE = Path(__file__).parents[3] / "data" / "concepts.yaml"
 LONGEST_HINT = 4  # words
 
 

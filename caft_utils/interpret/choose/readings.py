@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-FILE = Path(__file__).parents[2] / "data" / "readings.yaml"
+FILE = Path(__file__).parents[3] / "data" / "readings.yaml"
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from math import isnan
 from pathlib import Path
 from typing import Any
 
+from caft_utils.interpret.choose.relevance import Concept, relevance
 from caft_utils.interpret.evidence import Key
 from caft_utils.interpret.explain import Explanation
-from caft_utils.interpret.relevance import Concept, relevance
 
 THRESHOLD = 20.0  # of `relevance`: few of the words that tell are among a handful of hints
 

@@ -22,14 +22,14 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from caft_utils.interpret.encoders import Encoder, TfIdf
 from caft_utils.interpret.evidence import ACTIVE, Evidence
-from caft_utils.interpret.intervention_score import Prompt, Steering, intervention
-from caft_utils.interpret.judges_of_windows import WindowJudge
-from caft_utils.interpret.score_intervals import Score, correlated, ranked
-from caft_utils.interpret.surprisal_score import loss_drops
-from caft_utils.interpret.windows import Window
-from caft_utils.interpret.word_overlap import MARKUP
+from caft_utils.interpret.evidence.windows import Window
+from caft_utils.interpret.score.encoders import Encoder, TfIdf
+from caft_utils.interpret.score.intervals import Score, correlated, ranked
+from caft_utils.interpret.score.intervention_score import Prompt, Steering, intervention
+from caft_utils.interpret.score.judges_of_windows import WindowJudge
+from caft_utils.interpret.score.surprisal_score import loss_drops
+from caft_utils.interpret.score.word_overlap import MARKUP
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

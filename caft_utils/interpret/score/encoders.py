@@ -14,7 +14,7 @@ from math import log
 import numpy as np
 from jaxtyping import Float
 
-from caft_utils.interpret.word_overlap import EMPTY, ITEM, stem
+from caft_utils.interpret.score.word_overlap import EMPTY, ITEM, stem
 
 Encoder = Callable[[list[str]], Float[np.ndarray, "n d"]]
 

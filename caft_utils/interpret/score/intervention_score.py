@@ -24,9 +24,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from caft_utils.interpret.judges_of_windows import WindowJudge, left_padded
-from caft_utils.interpret.score_intervals import Score, averaged
-from caft_utils.interpret.windows import Window
+from caft_utils.interpret.evidence.windows import Window
+from caft_utils.interpret.score.intervals import Score, averaged
+from caft_utils.interpret.score.judges_of_windows import WindowJudge, left_padded
 from caft_utils.interventions import Steer
 from caft_utils.residual import capture
 from caft_utils.rows import prompt_ids

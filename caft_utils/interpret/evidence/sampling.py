@@ -16,12 +16,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from caft_utils.interpret.streaming import Best, Places, first_new, parts
+from caft_utils.interpret.evidence.streaming import Best, Places, first_new, only, parts
 from caft_utils.rows import Chats
 
 if TYPE_CHECKING:
-    from caft_utils.interpret.likeness import Likeness
-    from caft_utils.interpret.windows import Readable
+    from caft_utils.interpret.evidence.likeness import Likeness
+    from caft_utils.interpret.evidence.windows import Readable
 
 ACTIVE = 0.3  # share of the strongest value above which a token counts as activating
 QUIET = 0.1  # share of it that no token of a quiet window exceeds; a latent must not fire at all
@@ -135,15 +135,15 @@ class Sampler:
         self.strongest[key][columns] = bar
         tickets = self._tickets[places.row, :2].T[..., None] + self._shift[key][:, None, columns]
         first, second = tickets.to(values.device) % 1
-        sample.top.offer(columns, values, _only(high > 0, high), places)
-        sample.active.offer(columns, values, _only(high > ACTIVE * bar, first), places)
+        sample.top.offer(columns, values, only(high > 0, high), places)
+        sample.active.offer(columns, values, only(high > ACTIVE * bar, first), places)
         still, quiet, share = self._still(anywhere.highest(values, SIGNS[key[1]]), bar)
-        sample.quiet.offer(columns, values, _only(still, torch.where(quiet, second, -share)), anywhere)
+        sample.quiet.offer(columns, values, only(still, torch.where(quiet, second, -share)), anywhere)
 
     def _keep_hard(self, sample: Sample, key: Side, columns: slice, values: Tensor, tiles, alike) -> None:
         still, quiet, _ = self._still(tiles.highest(values, SIGNS[key[1]]), self.strongest[key][columns])
         score = torch.where(quiet, alike, alike - 1)
-        sample.hard.offer(columns, values, _only(still & (alike > 0), score), tiles)
+        sample.hard.offer(columns, values, only(still & (alike > 0), score), tiles)
 
     def _still(self, high: Tensor, bar: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Does nothing in a window activate, is it quiet, and how high does it go, as a share of the bar?
@@ -187,7 +187,3 @@ class _Rows(Chats):
         super().__init__(chats.tokenizer, [], source=chats.source)
         self.rows = [chats.rows[row] for row in rows.tolist()]
         self._examples = [chats[row] for row in rows.tolist()]
-
-
-def _only(allowed: Tensor, score: Float[Tensor, "m k"]) -> Float[Tensor, "m k"]:
-    return torch.where(allowed, score, -torch.inf)

@@ -19,8 +19,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from caft_utils.interpret.judges_of_windows import left_padded
-from caft_utils.interpret.windows import Window
+from caft_utils.interpret.evidence.windows import Window
+from caft_utils.interpret.score.judges_of_windows import left_padded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
