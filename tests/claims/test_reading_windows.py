@@ -220,7 +220,8 @@ def say(name: str, got: dict) -> dict:
     speed = got["tokens"] / got["cpu"]
     print(
         f"{name:>50}: {got['tokens']:>9,} tokens, {got['cpu']:7.1f} s of processor, "
-        f"{got['wall']:7.1f} s wall, {speed:6.0f} tokens/s, peak {got['peak']:6.0f} MiB (+{got['grown']:.0f})",
+        f"{got['wall']:7.1f} s wall, {speed:6.0f} tokens/s, peak {got['peak']:6.0f} MiB "
+        f"(+{got['grown']:.0f})",
         flush=True,
     )
     row = {"model": "classroom-qwen", "condition": name, "directions": COUNT, "tokens": got["tokens"]}
