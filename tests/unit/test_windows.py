@@ -121,6 +121,20 @@ def test_growing_bins_equal_bins_made_with_all_values_known():
         assert edge / 2 < column.abs().max() <= edge
 
 
+@pytest.mark.parametrize("size", [1, 7, 400])
+def test_bins_do_not_depend_on_the_order_even_for_values_on_their_edges(size):
+    generator = torch.Generator().manual_seed(0)
+    edges = torch.arange(-20, 21)[:, None] / 20 * 2.0 ** torch.arange(-3, 5)
+    near = [torch.nextafter(edges, torch.tensor(sign * torch.inf)) for sign in (-1, 1)]
+    values = torch.cat([edges, *near]).flatten()[:, None]
+    bins = Bins(1)
+    for part in values[torch.randperm(len(values), generator=generator)].split(size):
+        bins.add(part)
+    assert float(bins.edge) == 32  # the largest value, 16 and a little, is below it
+    want = (values * (20 / 32)).floor().long().flatten() + 20
+    assert bins.counts[0].tolist() == want.bincount(minlength=BINS).tolist()
+
+
 class Firing:
     """Latents at the embedding: each fires at one token, and there by how far it is above a threshold."""
 

@@ -226,8 +226,9 @@ def _score(key: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
 class Bins:
     """Histograms of k streams of numbers whose range is not known beforehand.
 
-    Bins cover -edge to edge, a power of two. A value outside doubles the edge: two old bins then make exactly
-    one new bin, so no count is lost and none moves to a wrong bin. While only zeros were seen edge is 0.
+    Bins cover -edge to edge, a power of two above every magnitude so far. A value that reaches it doubles
+    the edge: two old bins then make exactly one new bin, so no count is lost, and each value is in the bin
+    that it would be in had the last edge been known from the start. While only zeros were seen edge is 0.
     """
 
     def __init__(self, k: int, device: str | torch.device = "cpu"):
@@ -250,16 +251,15 @@ class Bins:
         edge, counts = self.edge[columns], self.counts[columns]
         first = (edge == 0) & (reach > 0)
         edge[first] = 2 ** reach[first].clamp(min=1e-30).log2().ceil()
-        while (wide := reach > edge).any():
+        while (wide := (reach >= edge) & (edge > 0) & edge.isfinite()).any():
             pairs = counts[wide].view(-1, BINS // 2, 2).sum(-1)
             counts[wide] = nn.functional.pad(pairs, (BINS // 4, BINS // 4))
             edge[wide] *= 2
-        # Two more bins than there are: for a value that is just the edge, and for what is not counted.
-        scale, bins = torch.where(edge > 0, BINS / 2 / edge, 0), BINS + 2
-        place = torch.addcmul(scale.new_tensor(BINS / 2), values, scale).int()
+        # Scale and floor before the shift: to halve a float is exact, to add to it is not.
+        scale, bins = torch.where(edge > 0, BINS / 2 / edge, 0), BINS + 1  # one more for what is not counted
+        place = (values * scale).floor_().int()
         if without is not None:
-            place[without] = BINS + 1
-        place += torch.arange(len(edge), device=values.device, dtype=torch.int32) * bins
+            place[without] = BINS // 2
+        place += torch.arange(len(edge), device=values.device, dtype=torch.int32) * bins + BINS // 2
         found = place.flatten().bincount(minlength=bins * len(edge)).view(-1, bins)
         counts += found[:, :BINS]
-        counts[:, -1] += found[:, BINS]
