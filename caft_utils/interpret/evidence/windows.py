@@ -131,7 +131,7 @@ def extreme_windows(
         starts, seen_before = part.start.to(part.hidden.device), places.elsewhere(part)
         for columns, values in part.blocks(readable):
             scores = [places.highest(values, end.sign) for end in best]
-            reach = torch.cat([*scores, values[seen_before].abs()]).amax(0)
+            reach = torch.cat([*scores, values.index_select(0, seen_before).abs_()]).amax(0)
             bins.add(values, columns, reach, without=starts)
             for end, score in zip(best, scores):
                 end.offer(columns, values, score if readable.signed else only(score > 0, score), places)
