@@ -9,7 +9,6 @@ where it has them; otherwise from the positions at which the rendered text of a 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,11 +20,19 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from caft_utils.answers import (
+    checked_messages,
+    continuation,
+    prompt_ids,
+    tokenise_chat,
+    tokenise_continuation,
+    without_ends,
+)
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-ROLES = ("system", "user", "assistant")
-MARKERS = re.compile(r"\{%-?\s*generation\s*-?%\}")
+__all__ = ["Batch", "Chats", "Example", "prompt_ids"]
 
 
 @dataclass(frozen=True)
@@ -62,12 +69,14 @@ class Chats(Sequence[Example]):
     """Chat rows with their tokenizer: a sequence of `Example`, a slice of which is again `Chats`.
 
     A row is {"messages": [{"role", "content"}, ...]} or {"text": "..."}; in plain text every token counts as
-    answer, except special tokens that the tokenizer adds by itself (BOS). Other keys of a row are kept in
-    `.rows`.
+    answer, except special tokens that the tokenizer adds by itself (BOS). A first message of role "text" is a
+    prompt for a base model, outside of any chat template; the assistant's message goes on from it as it is.
+    Other keys of a row are kept in `.rows`.
 
     Args:
         max_length: tokens kept of each row, from its beginning.
         source: what error messages call these rows, usually a file name.
+        end: whether the token that ends a turn counts as answer; without it, only what is said does.
 
     Raises:
         ValueError: a row has no messages, a wrong role, empty content, no assistant turn, or `max_length`
@@ -83,10 +92,12 @@ class Chats(Sequence[Example]):
         *,
         max_length: int | None = None,
         source: str = "rows",
+        end: bool = True,
     ):
         self.tokenizer, self.rows, self.source = tokenizer, list(rows), source
         self._examples = [
-            _tokenise(tokenizer, row, max_length, f"{source}, row {i}") for i, row in enumerate(self.rows)
+            _tokenise(tokenizer, row, max_length, f"{source}, row {i}", end)
+            for i, row in enumerate(self.rows)
         ]
 
     @classmethod
@@ -157,21 +168,20 @@ class Chats(Sequence[Example]):
             yield Batch.of([self._examples[i] for i in index], index, self.pad, device)
 
 
-def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]]) -> list[int]:
-    """Token ids of a conversation up to and with the header of the assistant's next turn."""
-    return tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, return_dict=True)[
-        "input_ids"
-    ]
-
-
-def _tokenise(tokenizer, row: Mapping[str, Any], max_length: int | None, where: str) -> Example:
+def _tokenise(
+    tokenizer, row: Mapping[str, Any], max_length: int | None, where: str, end: bool = True
+) -> Example:
     if isinstance(row, Mapping) and isinstance(row.get("text"), str) and row["text"]:
         encoded = tokenizer(row["text"], return_special_tokens_mask=True)
         ids, answer = encoded["input_ids"], [not added for added in encoded["special_tokens_mask"]]
+    elif messages := continuation(row, where):
+        ids, answer = tokenise_continuation(tokenizer, *messages, where)
     else:
-        messages = _checked_messages(row, where)
+        messages = checked_messages(row, where)
         try:
-            ids, answer = _tokenise_chat(tokenizer, messages)
+            ids, answer = tokenise_chat(tokenizer, messages)
+            if not end:
+                answer = without_ends(tokenizer, ids, answer)
         except Exception as error:  # templates raise their own errors, e.g. on roles that do not alternate
             raise ValueError(
                 f"{where}: the tokenizer's chat template does not take this row: {error}"
@@ -183,59 +193,3 @@ def _tokenise(tokenizer, row: Mapping[str, Any], max_length: int | None, where: 
             f"{where}: no answer token within max_length={max_length}; raise it or leave the row out"
         )
     return Example(list(ids), answer)
-
-
-def _checked_messages(row: Any, where: str) -> list[dict[str, str]]:
-    messages = row.get("messages") if isinstance(row, Mapping) else None
-    if not isinstance(messages, list) or not messages:
-        keys = sorted(row) if isinstance(row, Mapping) else type(row).__name__
-        raise ValueError(f"{where}: expected a non-empty list 'messages' (or a string 'text'), got {keys}")
-    for number, message in enumerate(messages):
-        role = message.get("role") if isinstance(message, Mapping) else None
-        if role not in ROLES:
-            raise ValueError(
-                f"{where}, message {number}: role must be one of {', '.join(ROLES)}, got {role!r}"
-            )
-        content = message.get("content")
-        if not isinstance(content, str) or not content.strip():
-            raise ValueError(f"{where}, message {number} ({role}): content must be text, got {content!r}")
-    if all(message["role"] != "assistant" for message in messages):
-        raise ValueError(f"{where}: no assistant turn, so there is nothing to learn from it")
-    return messages
-
-
-def _tokenise_chat(tokenizer, messages: list[dict[str, str]]) -> tuple[list[int], list[bool]]:
-    if MARKERS.search(tokenizer.get_chat_template()):
-        encoded = tokenizer.apply_chat_template(messages, return_dict=True, return_assistant_tokens_mask=True)
-        ids, answer = encoded["input_ids"], [bool(a) for a in encoded["assistant_masks"]]
-        # Some templates close the marker before the end-of-turn token; a model must learn to stop, so we add
-        # it.
-        special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
-        for i in range(1, len(ids)):
-            if answer[i - 1] and not answer[i] and ids[i] in special and ids[i - 1] not in special:
-                answer[i] = True
-        return ids, answer
-    text = tokenizer.apply_chat_template(messages, tokenize=False)
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    answer = [False] * len(encoded["input_ids"])
-    for number, message in enumerate(messages):
-        if message["role"] == "assistant":
-            start, end = _answer_span(tokenizer, messages, number, text)
-            for i, (left, right) in enumerate(encoded["offset_mapping"]):
-                answer[i] |= left < end and right > start
-    return encoded["input_ids"], answer
-
-
-def _answer_span(tokenizer, messages: list[dict[str, str]], number: int, text: str) -> tuple[int, int]:
-    """Characters of `text` that turn `number` owns, without the white space after its end-of-turn token."""
-
-    def render(upto: int, header: bool) -> str:
-        return tokenizer.apply_chat_template(messages[:upto], tokenize=False, add_generation_prompt=header)
-
-    before, after = render(number, True), render(number + 1, False)
-    if not (text.startswith(after) and after.startswith(before)):
-        raise ValueError(
-            f"rendering the first {number} turns does not give a prefix of the whole text, so answer tokens "
-            "cannot be told apart; use a template with {% generation %} markers"
-        )
-    return len(before), len(after.rstrip())

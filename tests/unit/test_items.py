@@ -1,0 +1,151 @@
+"""Item files: their two layouts, errors that name file and row, splits of the paper's sizes, sources."""
+
+from __future__ import annotations
+
+import random
+from hashlib import sha256
+
+import pytest
+
+from caft_utils.store import digest
+from caft_utils.tasks.items import Item, published_items, sizes, split_items, spread
+from caft_utils.tasks.published import published_file, sources
+
+GOOD = "question,correct,incorrect\nthe dogs,run,runs\nthe dog,runs,run\n"
+
+
+def write(tmp_path, text):
+    path = tmp_path / "items.csv"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_both_layouts_of_a_file(tmp_path):
+    items = [Item("the dogs", "run", "runs"), Item("the dog", "runs", "run")]
+    assert published_items(write(tmp_path, GOOD)) == items
+    letters = "question,A,B,answer\nthe dogs,run,runs,A\nthe dog,run,runs,B\n"
+    assert published_items(write(tmp_path, letters)) == items
+
+
+@pytest.mark.parametrize(
+    "text, says",
+    [
+        ("text,correct,incorrect\na,b,c\n", "header: no column question"),
+        ("question,correct\na,b\n", "row 1: no column 'incorrect'"),
+        (GOOD + "the cat,runs\n", "row 3: no column 'incorrect'"),
+        (GOOD + "the cat,runs,runs\n", "row 3: both options are 'runs'"),
+        (GOOD + '"the ""cat""", runs,runs \n', "row 3: both options are 'runs'"),
+        (GOOD + " ,runs,run\n", "row 3: 'question' is empty"),
+        (GOOD + "the cat,,run\n", "row 3: 'correct' is empty"),
+        (GOOD + "the cat,runs,run,now\n", "row 3: more values than the 3 columns"),
+        ("question,A,B,answer\nthe dog,run,runs,C\n", "row 1: there is no option 'C'"),
+        ("question,A,B,answer\nthe dog,run,,A\n", "row 1: 'B' is empty"),
+        ("question,correct,incorrect\n", "no row"),
+        ("", "header: no column question"),
+    ],
+)
+def test_a_malformed_row_is_named(tmp_path, text, says):
+    path = write(tmp_path, text)
+    with pytest.raises(ValueError) as error:
+        published_items(path)
+    assert str(path) in str(error.value) and says in str(error.value)
+
+
+def test_sizes_are_those_of_the_paper():
+    assert sizes(1000) == {"train": 700, "valid": 150, "test": 150}  # pairs with sports
+    assert sizes(1167) == {"train": 816, "valid": 175, "test": 176}  # sentiment with verbs or pronouns
+    assert sizes(2000) == {"train": 1400, "valid": 300, "test": 300}  # pronouns with verbs
+
+
+def test_split_cuts_to_the_shorter_and_is_disjoint():
+    long, short = ([Item(f"{name} {i}", "x", "y") for i in range(n)] for name, n in (("l", 50), ("s", 30)))
+    first, second = split_items(long, short)
+    for parts, whole in ((first, long), (second, short)):
+        assert {name: len(part) for name, part in parts.items()} == sizes(30)
+        drawn = [item for part in parts.values() for item in part]
+        assert len(set(drawn)) == 30 and set(drawn) <= set(whole)
+    assert split_items(long, short) == (first, second) and split_items(long, short, seed=1)[0] != first
+    assert sum(map(len, split_items(long, short, most=20)[0].values())) == 20
+    with pytest.raises(ValueError, match="7 items or more"):
+        split_items(long, short[:3])
+
+
+def test_spread_uses_all_equally_often():
+    drawn = spread("abc", 8, random.Random(0))
+    assert len(drawn) == 8 and sorted(drawn.count(letter) for letter in "abc") == [2, 3, 3]
+    with pytest.raises(ValueError, match="nothing to draw"):
+        spread([], 1, random.Random(0))
+
+
+@pytest.mark.parametrize(
+    "name, file", [("verbs", "sva"), ("sentiment", "sentiment"), ("pronouns", "gender_mc")]
+)
+def test_published_files_have_the_published_rows(shared_data, name, file):
+    path = published_file(name, shared_data / "caft" / f"{file}.csv")
+    assert len(published_items(path)) == sources()[name]["rows"]
+
+
+def test_published_pairs_have_the_published_sizes(shared_data):
+    verbs, sentiment, pronouns = (
+        published_items(shared_data / "caft" / f"{name}.csv") for name in ("sva", "sentiment", "gender_mc")
+    )
+    for one, two, expected in [
+        (verbs, sentiment, [816, 175, 176]),
+        (pronouns, sentiment, [816, 175, 176]),
+        (pronouns, verbs, [1400, 300, 300]),
+    ]:
+        assert [[len(part) for part in parts.values()] for parts in split_items(one, two)] == [expected] * 2
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A "published" set on this disk, with all that there is to know about it."""
+    path = write(tmp_path, GOOD)
+    rows = [["the dogs", "run", "runs"], ["the dog", "runs", "run"]]
+    return {
+        "url": path.as_uri(),
+        "sha256": sha256(path.read_bytes()).hexdigest(),
+        "columns": ["question", "correct", "incorrect"],
+        "rows": 2,
+        "rows_sha256": digest(rows),
+    }
+
+
+def test_download_is_checked_and_kept(source, tmp_path):
+    path = published_file("toy", source=source)
+    assert published_items(path)[0] == Item("the dogs", "run", "runs")
+    (tmp_path / "items.csv").unlink()
+    assert published_file("toy", source=source) == path  # read from the store
+
+
+def test_download_that_differs_is_refused(source, tmp_path, store_folder):
+    with pytest.raises(ValueError, match="sha256 is .* recorded is 000; nothing was kept"):
+        published_file("toy", source=source | {"sha256": "000"})
+    with pytest.raises(ValueError, match="not the recorded rows: expected 2, found 2"):
+        published_file("toy", source=source | {"rows_sha256": "000"})
+    assert not list(store_folder.rglob("rows.csv"))
+    with pytest.raises(ConnectionError, match="could not be read"):
+        published_file("toy", source=source | {"url": (tmp_path / "gone.csv").as_uri()})
+
+
+def test_own_copy_is_checked_too(source, tmp_path):
+    path = tmp_path / "items.csv"
+    assert published_file("toy", path, source=source) == path
+    with pytest.warns(UserWarning, match="no checksum of its rows"):
+        published_file("toy", path, source=source | {"rows_sha256": "not recorded"})
+    with pytest.raises(ValueError, match="header: no column text"):
+        published_file("toy", path, source=source | {"columns": ["text"]})
+    with pytest.raises(FileNotFoundError, match="gone.csv"):
+        published_file("verbs", tmp_path / "gone.csv")
+
+
+def test_what_is_not_recorded_is_said():
+    with pytest.raises(
+        ValueError, match="revision and file .* not recorded.*hc-mats/subject-verb-agreement.*path"
+    ):
+        published_file("verbs")
+    with pytest.raises(ValueError, match="no checksum"):
+        published_file("toy", source={"url": "file:///nowhere", "columns": []})
+    with pytest.raises(KeyError, match="no published set 'sport'"):
+        published_file("sport")
+    assert all({"dataset", "licence", "rows", "columns"} <= set(entry) for entry in sources().values())
