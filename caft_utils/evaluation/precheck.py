@@ -99,7 +99,7 @@ def precheck(
 
 
 def letter_accuracy(model: PreTrainedModel, chats: Chats, *, batch_size: int = 64) -> Rate:
-    """Share of rows in which the right letter has a higher logit than the wrong one.
+    """Share of rows in which the right letter has a higher logit than the wrong one; a tie counts one half.
 
     Raises:
         ValueError: the first answer tokens of the rows are not two, each row having one of them.
@@ -109,7 +109,7 @@ def letter_accuracy(model: PreTrainedModel, chats: Chats, *, batch_size: int = 6
         said = chats.tokenizer.convert_ids_to_tokens(letters[:5])
         raise ValueError(f"{chats.source}: expected rows answered by one of two letters, got {said}")
     margin = answer_difference(right, [sum(letters) - letter for letter in right])
-    hits = [0] * len(chats)
+    hits = [0.0] * len(chats)
     was_training = model.training
     model.eval()
     try:
@@ -119,7 +119,7 @@ def letter_accuracy(model: PreTrainedModel, chats: Chats, *, batch_size: int = 6
                     input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
                 ).logits
             for row, value in zip(batch.index, margin(logits, batch).tolist()):
-                hits[row] = int(value > 0)
+                hits[row] = 0.5 if value == 0 else float(value > 0)
     finally:
         model.train(was_training)
     return clustered_rate(hits, [1] * len(hits), range(len(hits)), [0] * len(hits))

@@ -173,3 +173,48 @@ def test_file_limit_empty_and_broken_json(tokenizer, tmp_path):
     file.write_text("\n")
     with pytest.raises(ValueError, match="no row found"):
         Chats.from_file(file, tokenizer)
+
+
+PLAIN = {"messages": [{"role": "text", "content": "the question:"}, {"role": "assistant", "content": " A"}]}
+
+
+def test_a_plain_prompt_is_outside_of_the_template(tokenizer, new_tokenizer):
+    from tokenizers.processors import TemplateProcessing
+
+    with_bos = new_tokenizer()
+    with_bos.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|im_start|> $A", special_tokens=[("<|im_start|>", 1)]
+    )
+    for one, bos in ((tokenizer, []), (with_bos, [1])):
+        chats = Chats(one, [PLAIN])
+        plain = one("the question: A", add_special_tokens=False)["input_ids"]
+        assert chats[0].input_ids == bos + plain and answers(chats) == " A"
+        assert prompt_ids(one, PLAIN["messages"][:1]) == chats[0].input_ids[: chats[0].answer.index(True)]
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        PLAIN["messages"][:1],
+        [*PLAIN["messages"], PLAIN["messages"][1]],
+        [PLAIN["messages"][0], {"role": "user", "content": "x"}],
+        [PLAIN["messages"][0], {"role": "assistant", "content": " "}],
+        [PLAIN["messages"][0], {"role": "assistant"}],
+    ],
+)
+def test_a_plain_prompt_needs_one_answer(tokenizer, messages):
+    with pytest.raises(ValueError, match="rows, row 0: a 'text' message must be followed by one 'assistant'"):
+        Chats(tokenizer, [{"messages": messages}])
+
+
+def test_an_answer_that_melts_into_its_prompt_is_refused(tokenizer):
+    assert len(tokenizer("question")["input_ids"]) < len(tokenizer("ques")["input_ids"]) + 3
+    split = [{"role": "text", "content": "ques"}, {"role": "assistant", "content": "tion"}]
+    with pytest.raises(ValueError, match="rows, row 0: this tokenizer joins .* 'tion'.*put a space"):
+        Chats(tokenizer, [{"messages": split}])
+
+
+def test_answers_without_their_end(tokenizer):
+    whole, said = Chats(tokenizer, [CHAT]), Chats(tokenizer, [CHAT], end=False)
+    assert answers(said) == "import selfa ünï € 🙂 word" and said[0].input_ids == whole[0].input_ids
+    assert said.fingerprint != whole.fingerprint
