@@ -1,0 +1,60 @@
+"""A grid of measurements: every cell once, kept when a run dies, and merged by name."""
+
+from __future__ import annotations
+
+import pytest
+
+from caft_utils.evaluation.grid import run_grid
+from caft_utils.evaluation.measure import Result
+
+CELLS = [(setting, method, seed) for setting in ("x", "y") for method in ("plain", "CAFT") for seed in (0, 1)]
+
+
+class Lab:
+    """Measures by a rule; dies at the cell named."""
+
+    def __init__(self, dies_at=None):
+        self.asked, self.dies_at = [], dies_at
+
+    def __call__(self, setting, method, seed):
+        if (setting, method, seed) == self.dies_at:
+            raise KeyboardInterrupt
+        self.asked.append((setting, method, seed))
+        verdict = "aligned" if method == "CAFT" else "misaligned"
+        run = f"{method} {seed}"
+        return Result(
+            [{"set": "ood", "question": i, "run": run, "verdict": verdict} for i in range(4)], run, 1.0
+        )
+
+
+def test_a_killed_run_goes_on():
+    first, second = Lab(dies_at=CELLS[3]), Lab()
+    with pytest.raises(KeyboardInterrupt):
+        run_grid(CELLS, first, key={"model": "m"}, progress=False)
+    assert first.asked == CELLS[:3]
+    grid = run_grid(CELLS, second, key={"model": "m"}, progress=False)
+    assert second.asked == CELLS[3:] and list(grid.results) == CELLS
+    assert grid.total_seconds == sum(grid.seconds.values()) > 0 and set(grid.seconds) == set(CELLS)
+    assert run_grid(CELLS, Lab(dies_at=CELLS[0]), key={"model": "m"}, progress=False) == grid  # all is read
+    other = Lab()
+    run_grid(CELLS[:2], other, key={"model": "n"}, progress=False)
+    assert other.asked == CELLS[:2]  # another key, another grid
+
+
+def test_progress_counts_what_was_there(capsys):
+    run_grid(CELLS[:4], Lab(), key={}, progress=False)
+    assert capsys.readouterr().err == ""
+    run_grid(CELLS, Lab(), key={}, progress=True)
+    assert "8/8" in capsys.readouterr().err
+
+
+def test_seeds_are_merged():
+    merged = run_grid(CELLS, Lab(), key={}, progress=False).merged((0, 1))
+    assert list(merged) == [("x", "plain"), ("x", "CAFT"), ("y", "plain"), ("y", "CAFT")]
+    assert merged["x", "CAFT"].ood_accuracy().value == 1 and merged["x", "CAFT"].ood_accuracy().n == 8
+    assert merged["x", "plain"].ood_accuracy().value == 0
+
+
+def test_a_cell_named_twice_is_refused():
+    with pytest.raises(ValueError, match="named twice: .*'x', 'plain', 0"):
+        run_grid([*CELLS, CELLS[0]], Lab(), key={})
