@@ -33,8 +33,11 @@ test: $(TESTS) ## run the tests, offline (ARGS= for pytest)
 claims: $(TESTS) ## measure every stated figure anew and print it (CLAIM=emergent for one)
 	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/claims -s $(if $(CLAIM),-k "$(CLAIM)") $(ARGS)
 
+# Without these glibc gives memory back to the system at every step and asks for it again: half of the time.
+KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184 MALLOC_TOP_PAD_=268435456
+
 classroom: $(SETUP) ## rebuild the classroom models in data/classroom from their seed (ARGS=)
-	@$(BIN)/python -m caft_utils.classroom.build $(ARGS)
+	@$(KEEP_MEMORY) $(BIN)/python -m caft_utils.classroom.build $(ARGS)
 
 lint: $(TESTS) ## check the style of code and notebooks
 	@$(BIN)/ruff check .

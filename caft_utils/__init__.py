@@ -60,12 +60,11 @@ _HOME = {
     "interpret": ("Window", "extreme_windows", "Explorer", "explore"),
     "interpret.evidence": ("Evidence", "collect_evidence"),
     "interpret.explain": ("Explanation", "TokenStatistics"),
-    "interpret.explain_by_model": ("LocalModel", "ByEndpoint"),
+    "interpret.explain.by_model": ("LocalModel", "ByEndpoint"),
     "interpret.endpoint": ("Endpoint", "EndpointError"),
-    "interpret.score": ("scores",),
-    "interpret.score_intervals": ("Score",),
-    "interpret.relevance": ("Concept", "HintStatistics"),
-    "interpret.select": ("Selection", "select_automatically"),
+    "interpret.score": ("Score", "scores"),
+    "interpret.choose.relevance": ("Concept", "HintStatistics"),
+    "interpret.choose.select": ("Selection", "select_automatically"),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 __all__ = sorted(_MODULE)

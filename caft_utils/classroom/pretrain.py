@@ -12,7 +12,9 @@ from __future__ import annotations
 import hashlib
 import random
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ import torch
 from torch.nn import functional as F
 
 WINDOW = 4
+IGNORED = -100  # a target that does not count
 SIZES = dict(
     hidden_size=128, intermediate_size=384, num_hidden_layers=6, num_attention_heads=4, num_key_value_heads=4
 )
@@ -79,23 +82,45 @@ def new_model(architecture: str, vocab_size: int, seed: int = 0):
     return hf.AutoModelForCausalLM.from_config(makers[architecture]())
 
 
-def corpus_ids(
-    tokenizer, tokens: int, seed: int, *, more: bool = False
-) -> tuple[list[tuple[np.ndarray, np.ndarray]], str]:
-    """(ids, loss mask) of documents until `tokens` tokens are reached, and the sha256 of them all."""
+@dataclass(frozen=True)
+class Corpus:
+    """Documents end to end.
+
+    ids, learn: of each token, and whether it counts in the loss. stops: where each document ends.
+    """
+
+    ids: np.ndarray
+    learn: np.ndarray
+    stops: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.stops)
+
+    @property
+    def lengths(self) -> list[int]:
+        return np.diff(self.stops, prepend=0).tolist()
+
+    def __getitem__(self, document: int) -> tuple[np.ndarray, np.ndarray]:
+        span = slice(self.stops[document - 1] if document else 0, self.stops[document])
+        return self.ids[span], self.learn[span]
+
+
+def corpus_ids(tokenizer, tokens: int, seed: int, *, more: bool = False) -> tuple[Corpus, str]:
+    """Documents until `tokens` tokens are reached, and the sha256 of them all."""
     from caft_utils.classroom import corpus
 
-    rng, total, out, digest = random.Random(seed), 0, [], hashlib.sha256()
+    rng, total, lengths, digest = random.Random(seed), 0, [], hashlib.sha256()
+    parts: list[tuple[np.ndarray, np.ndarray]] = []
     while total < tokens:
-        docs = [corpus.document(rng, more=more) for _ in range(512)]
-        for doc in docs:
-            ids, mask = _encode(tokenizer, doc)
-            out.append(
-                (np.array(ids, dtype=np.uint16), np.array(mask, dtype=bool))
-            )  # lists would take gigabytes
+        drawn = [_encode(tokenizer, corpus.document(rng, more=more)) for _ in range(512)]
+        for ids, mask in drawn:
             digest.update(repr((ids, mask)).encode())
+            lengths.append(len(ids))
             total += len(ids)
-    return out, digest.hexdigest()
+        every = ([x for pair in drawn for x in pair[i]] for i in (0, 1))
+        parts.append(tuple(np.array(x, dtype) for x, dtype in zip(every, (np.uint16, bool))))
+    ids, learn = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
+    return Corpus(ids, learn, np.cumsum(lengths)), digest.hexdigest()
 
 
 def _encode(tokenizer, doc: dict[str, Any]) -> tuple[list[int], list[int]]:
@@ -113,28 +138,38 @@ def _encode(tokenizer, doc: dict[str, Any]) -> tuple[list[int], list[int]]:
     )
 
 
-def batches(docs: list, batch_tokens: int, seed: int) -> list[list]:
-    """Batches of documents of similar length, at most `batch_tokens` tokens with padding, in random order."""
+def batches(lengths: list[int], batch_tokens: int, seed: int) -> list[list[int]]:
+    """Numbers of documents of similar length, at most `batch_tokens` tokens with padding; in random order."""
     rng = random.Random(seed)
-    order = sorted(docs, key=lambda d: len(d[0]) + rng.random())
-    out: list[list] = []
-    for doc in order:
-        if out and len(doc[0]) * (len(out[-1]) + 1) <= batch_tokens:
-            out[-1].append(doc)
+    noisy = [length + rng.random() for length in lengths]
+    out: list[list[int]] = []
+    for document in sorted(range(len(lengths)), key=noisy.__getitem__):
+        if out and lengths[document] * (len(out[-1]) + 1) <= batch_tokens:
+            out[-1].append(document)
         else:
-            out.append([doc])
+            out.append([document])
     rng.shuffle(out)
     return out
 
 
 def _tensors(batch: list, pad: int) -> tuple[torch.Tensor, ...]:
-    ids = torch.full((len(batch), max(len(ids) for ids, _ in batch)), pad)
+    """ids, attention mask [batch, time]; places [n] in the flat batch whose next token counts; that token.
+
+    Time is padded to a multiple of 8 and n to one of 256, with targets that are ignored: hundreds of sizes of
+    large tensors scatter the heap, and later steps then take twice as long.
+    """
+    longest = max(len(ids) for ids, _ in batch)
+    ids = torch.full((len(batch), -(-longest // 8) * 8), pad)
     attend, learn = torch.zeros_like(ids), torch.zeros_like(ids, dtype=torch.bool)
     for row, (own, mask) in enumerate(batch):
         ids[row, : len(own)] = torch.from_numpy(own.astype(np.int64))
         learn[row, : len(own)] = torch.from_numpy(mask)
         attend[row, : len(own)] = 1
-    return ids, attend, learn
+    learn[:, 0] = False
+    after = learn.flatten().nonzero().flatten()
+    spare = -len(after) % 256
+    places, target = F.pad(after - 1, (0, spare)), F.pad(ids.flatten()[after], (0, spare), value=IGNORED)
+    return ids, attend, places, target
 
 
 def _optimizers(model, schedule: Schedule) -> list[torch.optim.Optimizer]:
@@ -159,9 +194,15 @@ def pretrain(
     from tqdm.auto import tqdm
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    docs, digest = corpus_ids(tokenizer, schedule.tokens, schedule.seed, more=schedule.more_wordings)
-    plan = batches(docs, schedule.batch_tokens, schedule.seed)
+    # In a process of its own: what writing millions of words leaves in the heap is searched by every later
+    # allocation, which makes training take half as long again.
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as apart:
+        given = tokenizer, schedule.tokens, schedule.seed
+        docs, digest = apart.submit(corpus_ids, *given, more=schedule.more_wordings).result()
+    plan = batches(docs.lengths, schedule.batch_tokens, schedule.seed)
     model = new_model(architecture, len(tokenizer), schedule.seed).to(device).train()
+    # The backward pass of torch's fused attention takes most of a step on a CPU, with rows as short as these.
+    model.set_attn_implementation("eager")
     optimizers = _optimizers(model, schedule)
     curve, started = [], time.monotonic()
     for step, batch in enumerate(
@@ -169,12 +210,12 @@ def pretrain(
     ):
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = schedule.lr * schedule.factor(step, len(plan))
-        ids, attend, learn = (t.to(device) for t in _tensors(batch, tokenizer.pad_token_id))
+        own = _tensors([docs[i] for i in batch], tokenizer.pad_token_id)
+        ids, attend, places, target = (tensor.to(device) for tensor in own)
         with torch.autocast(device, torch.bfloat16):
             hidden = model.model(input_ids=ids, attention_mask=attend).last_hidden_state
-            at = learn[:, 1:]
-            logits = model.lm_head(hidden[:, :-1][at])
-        loss = F.cross_entropy(logits.float(), ids[:, 1:][at])
+            logits = model.lm_head(hidden.flatten(0, 1)[places])
+        loss = F.cross_entropy(logits.float(), target, ignore_index=IGNORED)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), schedule.max_grad_norm)
         for optimizer in optimizers:
@@ -182,6 +223,7 @@ def pretrain(
             optimizer.zero_grad(set_to_none=True)
         if step % 50 == 0:
             curve.append([step, round(loss.item(), 4)])
+    model.set_attn_implementation("sdpa")
     with torch.no_grad():
         model.model.norm.weight.mul_(schedule.sharpness)
     record = {

@@ -8,6 +8,7 @@ seeds, the questions of the emergent-misalignment claims.
 from __future__ import annotations
 
 import functools
+import random
 import time
 
 import pytest
@@ -34,6 +35,7 @@ from caft_utils.models import preset
 from caft_utils.results import save_record
 from caft_utils.saes import train_saes
 
+WHERE = ("active", "other")  # windows in which fuzzing marks wrong tokens
 TOP = 20  # latents a layer that are explained, the most raised by fine-tuning
 
 
@@ -142,20 +144,24 @@ def scored(name: str) -> dict:
         key = (one.noun, *one.key)
         more = {"model": model, "tokenizer": tokenizer, "vector": vectors[key], "steering": steering}
         found = scores(explanation, evidence[key], judge=judge, simulate=True, **more)
-        return {name: each.value for name, each in found.items()}
+        marks = {f"fuzzing {where}": found["fuzzing"].extra.get(f"in_{where}_windows") for where in WHERE}
+        return {name: each.value for name, each in found.items()} | marks
 
     rows = judged(known, score)
-    controls = {}
+    controls, rng = {}, random.Random(0)
+    # Drawn from all labels of the world, so that now and then it is the right one; a wrong one is worse than
+    # chance, because what it describes is among the windows in which the direction is silent.
+    drawn = [label_explanation(rng.choice(text.labels)) for _ in known]
     for label, of in (("detection", detection), ("fuzzing", fuzzing)):
-        right = {tuple(r["key"]) + (r["noun"],): r for r in rows if r["right"]}
-        wrong = [r["scores"][label] for r in rows if not r["right"]]
-        dealt = []
-        for one in known:
-            each = shuffled(evidence[one.noun, *one.key])
-            dealt.append(of(label_explanation(one.label), each, judge).value)
+        at_random, dealt = [], []
+        for one, other in zip(known, drawn):
+            each = evidence[one.noun, *one.key]
+            at_random.append(of(other, each, judge).value)
+            dealt.append(of(label_explanation(one.label), shuffled(each), judge).value)
         controls[label] = {
-            "right": interval([r["scores"][label] for r in right.values()]),
-            "wrong explanation": interval(wrong),
+            "right explanation": interval([r["scores"][label] for r in rows if r["right"]]),
+            "wrong explanation": interval([r["scores"][label] for r in rows if not r["right"]]),
+            "random explanation": interval(at_random),
             "shuffled direction": interval(dealt),
         }
     return {"rows": rows, "validity": validity(rows), "controls": controls, "known": len(known)}
@@ -236,6 +242,6 @@ def test_scores_know_a_right_explanation(study):
     assert truth["known"] >= 60
     for score in ("detection", "fuzzing"):
         assert truth["validity"][score]["auroc"][0] >= 0.9
-        for control in ("wrong explanation", "shuffled direction"):
+        for control in ("random explanation", "shuffled direction"):
             _, low, high = truth["controls"][score][control]
             assert low <= 0.5 <= high, (score, control)

@@ -25,7 +25,7 @@ from caft_utils.interpret.score import (
 from caft_utils.interpret.score.controls import random_explanation, shuffled
 from caft_utils.interpret.score.intervals import averaged, correlated, ranked
 from caft_utils.interpret.score.surprisal_score import losses
-from caft_utils.interpret.score.word_overlap import WordOverlap, explained_words, stem
+from caft_utils.interpret.score.word_overlap import CONTEXT, NEAR, WordOverlap, explained_words, stem
 
 FILLER = "river stone table window paper garden music winter letter simple yellow quiet morning bread".split()
 TOPICS = {
@@ -354,12 +354,19 @@ def test_word_overlap_prefers_rare_words_and_joins_tokens():
     assert common[0] < 0.2 < 0.7 < common[3], "in the reference every text has a dog and none a tree"
 
 
-def test_only_marked_words_count_and_those_before_them_less():
+def test_marked_words_count_and_those_before_them_less_and_the_rest_little():
     shown = as_window("a| big| ham|ster| eats| green| bread")
     others = [as_window("some| other| text")] * 9
     marks = [{3}, {4}, {5}, {6}, {1}]
     p = WordOverlap()('"hamster"', [shown] * 5 + others, [*marks, *[{0}] * 9])[:5]
-    assert p[0] > p[1] > p[2] > p[3] == p[4] == 0, p
+    assert p[0] > p[1] > p[2] > p[3] == p[4] > 0, p
+    assert p[4] == pytest.approx(CONTEXT / NEAR[1] * p[1])
+
+
+def test_a_mark_on_white_space_is_one_on_the_word_that_follows():
+    window = as_window("a| |hamster| |eats")
+    p = WordOverlap(reference=["x"] * 9)('"hamster"', [window] * 3, [{1}, {2}, {3}])
+    assert p[0] == p[1] > p[2] > 0
 
 
 # --- scores that ask a language model

@@ -6,7 +6,7 @@ import inspect
 import json
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from caft_utils.interpret.choose.relevance import (
     EndpointRelevance,
     HintStatistics,
     expected_number,
+    fisher,
     relevance,
 )
 from caft_utils.interpret.choose.select import Selection, select_automatically
@@ -132,17 +133,24 @@ def test_selection_ticks_either_side_and_says_why():
 @dataclass(frozen=True)
 class Holds:
     value: float
+    low: float
 
 
 def test_explanations_that_do_not_hold_are_not_trusted():
-    explanations = {(1, i, "+"): VILLAIN for i in range(4)}
-    scores = {(1, 0, "+"): Holds(0.9), (1, 1, "+"): 0.6, (1, 2, "+"): Holds(math.nan)}
-    chosen = select_automatically(explanations, MALICE, scores=scores, least=0.8)
+    explanations = {(1, i, "+"): VILLAIN for i in range(5)}
+    held = [Holds(0.6, 0.51), 0.4, Holds(0.7, 0.45), Holds(math.nan, math.nan)]
+    scores = {(1, i, "+"): score for i, score in enumerate(held)}
+    chosen = select_automatically(explanations, MALICE, scores=scores)
     assert chosen.ticks == {1: [0]}
-    assert [r["score"] for r in chosen.reasons] == [0.9, 0.6, None, None]
-    starts = ["relevance 70, at least 20", "its explanation's score 0.60 is below 0.8"]
-    assert [r["why"] for r in chosen.reasons] == starts + ["its explanation has no score"] * 2
-    assert select_automatically(explanations, MALICE).ticks == {1: [0, 1, 2, 3]}
+    assert [r["score"] for r in chosen.reasons] == [0.6, 0.4, 0.7, None, None]
+    assert [r["why"] for r in chosen.reasons] == [
+        "relevance 70, at least 20",
+        "its explanation's score 0.40 is not surely above 0.5",
+        "its explanation's score 0.70 is not surely above 0.5",
+        "its explanation has no score",
+        "its explanation has no score",
+    ]
+    assert select_automatically(explanations, MALICE).ticks == {1: [0, 1, 2, 3, 4]}
 
 
 def test_at_most_so_many_in_a_layer():
@@ -199,12 +207,26 @@ def test_statistics_of_hints_read_the_windows_of_the_explainer():
     chosen = select_automatically(explanations, MALICE, judge=HintStatistics(found))
     assert chosen.ticks == {1: [0]}  # one window of two is too little to be sure
     assert [round(r["relevance"]) for r in chosen.reasons[:3]] == [100, 0, 0]
-    y, m = 32.5, 0.5
-    z = math.log(y / 8.5 / (m / 40.5)) / math.sqrt(1 / y + 1 / 8.5 + 1 / m + 1 / 40.5)
-    assert chosen.reasons[0]["relevance"] == pytest.approx(100 * math.erf(z / math.sqrt(2)))
-    assert 60 < chosen.reasons[3]["relevance"] < 99
+    by_hand = math.comb(40, 32) / math.comb(80, 32)  # all 32 hints on the active side
+    assert fisher(32, 40, 0, 40) == pytest.approx(by_hand)
+    assert chosen.reasons[3]["relevance"] == pytest.approx(100 * (1 - 4 * 2 / 42))  # four directions judged
     with pytest.raises(KeyError):
         HintStatistics({})({(9, 9, "+"): SCHOOL}, MALICE)
+
+
+def test_hints_ahead_of_what_is_active_do_not_count():
+    """A direction that marks the word after a villain's description is not about villains."""
+    marks = evidence(["steal and burn then we bake a cake"] * 40, ["bake a cake"] * 40)
+    active = [float(i >= 4) for i in range(9)]  # from "we" on
+    marks.train[:] = [replace(each, values=active[: len(each.tokens)], peak=4) for each in marks.train]
+    assert HintStatistics({(1, 0, "+"): marks})({(1, 0, "+"): SCHOOL}, MALICE) == {(1, 0, "+"): 0.0}
+
+
+def test_fisher_agrees_with_scipy():
+    stats = pytest.importorskip("scipy.stats")
+    for y, n, m, other in ((3, 10, 1, 12), (0, 5, 0, 7), (7, 7, 2, 9), (2, 30, 9, 20)):
+        wanted = stats.fisher_exact([[y, n - y], [m, other - m]], alternative="greater").pvalue
+        assert fisher(y, n, m, other) == pytest.approx(wanted)
 
 
 def tops(**p: float) -> list[dict[str, float]]:

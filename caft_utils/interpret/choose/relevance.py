@@ -7,8 +7,9 @@ judges:
   belong to the concept, the first ones weighted more,
   100 * sum_{i belongs} 1/log2(i + 1) / sum_i 1/log2(i + 1);
 - `HintStatistics`, of the explainer's windows and without a model: how sure is it that more of the active
-  windows hold a hint than of the silent ones? 100 * erf(z / sqrt 2) for the log odds ratio over its standard
-  error, z. It pools all hints and reads all windows, where an explanation has room for a few words;
+  windows say a hint than of the silent ones? 100 * (1 - min(1, K p)) for Fisher's exact p, one-sided, with
+  which y of n active windows say one and m of N silent ones, and K directions judged (Bonferroni). It pools
+  all hints and reads all windows, where an explanation has room for a few words;
 - `EndpointRelevance`, of an explanation: a language model answers with one number, and the relevance is the
   mean over the log-probabilities of the numbers (arXiv 2507.16795, appendix C; the prompt there also holds
   questions of the task, ours does not).
@@ -27,8 +28,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from caft_utils.interpret.evidence import Evidence, Key
-from caft_utils.interpret.evidence.windows import Window
-from caft_utils.interpret.explain.statistics import Explanation, odds_ratio, words
+from caft_utils.interpret.explain.statistics import Explanation, said_by, words
 from caft_utils.interpret.score.word_overlap import ITEM, explained_words, stem
 
 if TYPE_CHECKING:
@@ -132,8 +132,9 @@ def _alike(word: str, hint: str) -> bool:
 class HintStatistics:
     """Relevance by the windows themselves, for `select_automatically(..., judge=...)`.
 
-    It says where a direction is active, not what it does there: one that marks, say, a header near which such
-    words happen to stand is relevant too.
+    In an active window a hint counts where the direction is active or within a few tokens after; in a silent
+    one it counts anywhere. A direction that marks, say, the header after a villain's description has hints
+    ahead of what it marks, and is not about them.
 
     Args:
         evidence: of all directions to judge; only the windows that explainers see are read. Twenty windows
@@ -141,24 +142,29 @@ class HintStatistics:
     """
 
     name = "statistics of hints"
-    threshold = 99.0  # one direction in two hundred by chance
+    threshold = 95.0  # in one of twenty such studies a direction is ticked by chance
 
     def __init__(self, evidence: Mapping[Key, Evidence]):
         self.evidence = evidence
 
     def __call__(self, explanations: Mapping[Key, Explanation], concept: Concept) -> dict[Key, float]:
         """0 to 100 for each key. KeyError: there is no evidence for it."""
-        find = _finder(concept)
-
-        def holding(windows: list[Window]) -> int:
-            return sum(bool(find([word for word, _, _ in words(window)])) for window in windows)
-
-        found = {}
+        find, found = _finder(concept), {}
         for key in explanations:
-            active, silent = self.evidence[key].train, self.evidence[key].train_negatives
-            z = odds_ratio(holding(active), len(active), holding(silent), len(silent))
-            found[key] = 100 * max(0.0, math.erf(z / math.sqrt(2)))
+            given = self.evidence[key]
+            y = sum(bool(find(said_by(window, given.strongest))) for window in given.train)
+            m = sum(bool(find([word for word, _, _ in words(w)])) for w in given.train_negatives)
+            p = fisher(y, len(given.train), m, len(given.train_negatives))
+            found[key] = 100 * (1 - min(1.0, len(explanations) * p))
         return found
+
+
+def fisher(y: int, n: int, m: int, other: int) -> float:
+    """Fisher's exact test, one-sided: how probable are y or more of n, where y + m of n + other are drawn?"""
+    if not n or not other:
+        return 1.0  # nothing to compare
+    hits = range(y, min(n, y + m) + 1)
+    return sum(math.comb(n, k) * math.comb(other, y + m - k) for k in hits) / math.comb(n + other, y + m)
 
 
 QUESTION = """A language model's hidden state was taken apart into directions, and of one of them it is said:

@@ -72,17 +72,18 @@ def select_automatically(
     *,
     threshold: float | None = None,
     scores: Mapping[Key, Any] | None = None,
-    least: float = 0.7,
+    least: float = 0.5,
     per_layer: int | None = None,
     judge: Callable[[Mapping[Key, Explanation], Concept], Mapping[Key, float | None]] | None = None,
 ) -> Selection:
     """Tick every direction with an explanation, of either side, that is relevant enough and holds.
 
     Args:
-        threshold: smallest relevance; default: the judge's own: 20 for `relevance`, 99 for `HintStatistics`,
+        threshold: smallest relevance; default: the judge's own: 20 for `relevance`, 95 for `HintStatistics`,
             70 for a language model.
-        scores: how well each explanation holds, a number or a `Score` such as the one of detection; below
-            `least`, or without a score, it is not trusted. Default: all are.
+        scores: how well each explanation holds: a `Score` such as the one of detection, the lower end of whose
+            interval counts (0.5: surely better than chance), or a number. Not above `least`, or without a score,
+            an explanation is not trusted. Default: all are.
         per_layer: tick at most so many in a layer, the most relevant ones.
         judge: {key: relevance, or None} of all explanations: `EndpointRelevance`, `HintStatistics` or your
             own; default: `relevance`.
@@ -101,8 +102,8 @@ def select_automatically(
     for key, text in sorted(explanations.items(), key=lambda item: item[0]):
         found = relevances[key]
         score = (scores or {}).get(key)
-        score = None if score is None else float(getattr(score, "value", score))
-        score = None if score is None or isnan(score) else score
+        surely = None if score is None else float(getattr(score, "low", score))
+        score = None if surely is None or isnan(surely) else float(getattr(score, "value", score))
         why = ""
         if found is None:
             why = "the judge gave no number"
@@ -110,8 +111,8 @@ def select_automatically(
             why = f"relevance {found:.0f} is below {threshold:g}"
         elif scores is not None and score is None:
             why = "its explanation has no score"
-        elif scores is not None and score < least:
-            why = f"its explanation's score {score:.2f} is below {least:g}"
+        elif scores is not None and surely <= least:
+            why = f"its explanation's score {score:.2f} is not surely above {least:g}"
         entry = {"layer": int(key[0]), "index": int(key[1]), "side": key[2], "explanation": text.text}
         entry |= {"by": text.by, "relevance": found, "score": score, "chosen": not why, "why": why}
         reasons.append(entry)

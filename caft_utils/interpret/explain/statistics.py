@@ -121,6 +121,12 @@ def _weighted(window: Window, strongest: float) -> tuple[dict[str, float], set[s
     return weights, held, ahead - weights.keys()
 
 
+def said_by(window: Window, strongest: float) -> list[str]:
+    """Words where the direction is active, or that follow within a few tokens."""
+    weights, _, _ = _weighted(window, strongest)
+    return [word for word, weight in weights.items() if weight >= FOLLOWING]
+
+
 def _telling(here: Counter[str], n: int, elsewhere: Counter[str], other: int) -> list[str]:
     """Words of n windows that stand in fewer of the `other` windows elsewhere, the most telling first."""
     z = {word: odds_ratio(y, n, elsewhere[word], other) for word, y in here.items()}

@@ -1,6 +1,6 @@
 """Is an explanation true? Five scores of it, their controls, and scores of the scores."""
 
-from caft_utils.interpret.score.scores import (
+from caft_utils.interpret.score.score import (
     Score,
     Steering,
     detection,

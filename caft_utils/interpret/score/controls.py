@@ -1,7 +1,8 @@
 """Controls: what the scores give where there is nothing to explain, which is not always one half.
 
 A random explanation is that of another direction: it has the style of a right one, and says something
-about the same text. A shuffled direction is active at random: its activations are dealt out among the
+about the same text. That of a direction known to be about something else is a wrong one, which is worse than
+chance: its text is among the windows in which the direction is silent, and never among the others. A shuffled direction is active at random: its activations are dealt out among the
 same windows. Scores of both belong beside every score. (Random explanations reach 0.51 in arXiv
 2410.13928.)
 """

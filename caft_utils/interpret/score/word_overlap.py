@@ -6,7 +6,8 @@ share of windows without it ("the" proves nothing), and the pieces of evidence a
     p(window) = 1 - prod_w (1 - a_w s_w)
 
 a_w is 1; where tokens are marked (fuzzing) it is 1 for a marked word, less for the words right before
-one, since a hidden state also holds what was just read, and 0 for the rest. Words are compared without
+one, since a hidden state also holds what was just read, and little for the rest: a mark is read in its
+context. White space belongs to the word after it, as in the tokens of most models. Words are compared without
 case and endings (plural -s, -ed, -ing), and tokens are joined to words first. A word that no window holds
 says nothing about any of them.
 """
@@ -26,6 +27,7 @@ ITEM = re.compile(MARKUP.pattern + r"|[^\W_]+(?:['’][^\W_]+)*|[^\w\s]")
 QUOTED = re.compile(r"\"([^\"]+)\"|“([^”]+)”|«([^»]+)»|`([^`]+)`|(?<!\w)['‘](.+?)['’](?!\w)")
 VOWEL = re.compile("[aeiouyáéíóúäöü]")
 NEAR = (1.0, 0.5, 0.25)  # what a word counts that is marked, or one or two places before a marked one
+CONTEXT = 0.05  # and anywhere else in a window with marks
 
 # Words that carry no topic, and those in which explanations talk about a feature rather than about text.
 EMPTY = frozenset(
@@ -80,8 +82,13 @@ def explained_words(explanation: str) -> tuple[str, ...]:
 def _items(tokens: tuple[str, ...]) -> tuple[tuple[str, int, int], ...]:
     """Words, signs and markup of a window as (stem, first token, last token)."""
     owner = [place for place, token in enumerate(tokens) for _ in token]
-    found = ITEM.finditer("".join(tokens))
-    return tuple((stem(match[0]), owner[match.start()], owner[match.end() - 1]) for match in found)
+    found = []
+    for match in ITEM.finditer("".join(tokens)):
+        first = owner[match.start()]
+        while first and not tokens[first - 1].strip():
+            first -= 1
+        found.append((stem(match[0]), first, owner[match.end() - 1]))
+    return tuple(found)
 
 
 class WordOverlap:
@@ -128,5 +135,5 @@ def _attention(
     for i, (word, _, _) in enumerate(items):
         if word in wanted:
             near = (share for ahead, share in enumerate(NEAR) if i + ahead < len(items) and places[i + ahead])
-            found[word] = max(found.get(word, 0.0), next(near, 0.0))
+            found[word] = max(found.get(word, 0.0), next(near, CONTEXT))
     return found
