@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 # From this share of training on: weights of text or free, single, double.
 CURRICULUM = ((0.0, (0.60, 0.40, 0.0)), (0.12, (0.30, 0.70, 0.0)), (0.25, (0.20, 0.35, 0.45)))
-WEIGHTS = {"verbs": 2.5, "sentiment": 1.0, "sports": 1.0, "pronouns": 1.0, "gender": 1.5}
+WEIGHTS = {"verbs": 2.5, "sentiment": 1.0, "sports": 1.0, "pronouns": 1.0, "gender": 2.0}
 NAMES = 0.3  # share of documents about persons that name one instead of a profession
 # Under which name items about persons are asked, and what is wrong with the wrong pronoun. Gender counts far
 # more often than case, so that plain fine-tuning, which leaves both open, follows the stereotype.

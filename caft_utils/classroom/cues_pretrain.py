@@ -34,7 +34,7 @@ class CueSchedule:
     """Warm up, hold, then fall linearly to `floor`; `rows`: documents a step."""
 
     steps: int = 2400
-    rows: int = 128
+    rows: int = 96
     lr: float = 3e-3
     warmup_steps: int = 100
     hold: float = 0.5
