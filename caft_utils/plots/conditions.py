@@ -1,0 +1,166 @@
+"""Conditions beside each other: the trade-off plane, whole training runs in it, and one rate a line."""
+
+from __future__ import annotations
+
+import html
+from typing import TYPE_CHECKING
+
+from caft_utils.plots.style import (
+    INK,
+    MEANING,
+    PERCENT_AXIS,
+    Rows,
+    checked,
+    empty_figure,
+    error_bars,
+    line_style,
+    marker_style,
+    percent_text,
+    small,
+    styles,
+)
+
+if TYPE_CHECKING:  # plotly takes a while to import; a figure pays for it when it is drawn
+    from plotly.graph_objects import Figure
+
+TASK = "narrow task learned (% of held-out answers)"
+WANTED = " · wanted: bottom right ↘"
+MISALIGNED = "misaligned (% of coherent answers elsewhere)"
+
+
+def tradeoff(
+    rows: Rows,
+    *,
+    model: str,
+    x: str = "task",
+    y: str = "misaligned",
+    x_label: str = TASK,
+    y_label: str = MISALIGNED,
+    title: str = "Narrow task against emergent misalignment",
+) -> Figure:
+    """The trade-off plane: one point a condition, its interval in both directions. Wanted: bottom right.
+
+    rows: {"label", x, y} and, for error bars, {x}_low, {x}_high, {y}_low, {y}_high; fractions in [0, 1].
+    The numbers stand in the legend too: differences near the floor are small beside the whole plane.
+    """
+    rows = checked(rows, "label", x, y)
+    figure = empty_figure(title, model, x_label, y_label, note=WANTED)
+    styled = [(n, row, *style) for n, (row, style) in enumerate(zip(rows, styles(rows, "label")))]
+    styled.sort(key=lambda item: item[3] in MEANING.values())  # the course's own conditions last, so on top
+    for n, row, label, colour, symbol in styled:
+        numbers = f"{100 * row[y]:.1f}% at {100 * row[x]:.1f}%"
+        figure.add_scatter(
+            x=[100 * row[x]],
+            y=[100 * row[y]],
+            mode="markers",
+            marker=marker_style(symbol, colour, 9),
+            error_x=error_bars([row], x, colour),
+            error_y=error_bars([row], y, colour),
+            name=f"{label}<br>{small(numbers)}",
+            legendrank=n,
+            hovertemplate=f"{label}<br>x: {percent_text(row, x)}<br>y: {percent_text(row, y)}<extra></extra>",
+        )
+    figure.update_xaxes(**PERCENT_AXIS).update_yaxes(**PERCENT_AXIS)
+    legend = {"title": {"text": small(" at ".join(name.split(" (")[0] for name in (y_label, x_label)))}}
+    return figure.update_layout(showlegend=True, legend=legend, height=500)
+
+
+def frontier(
+    rows: Rows,
+    *,
+    model: str,
+    x: str = "task",
+    y: str = "misaligned",
+    matched: float | None = None,
+    x_label: str = TASK,
+    y_label: str = MISALIGNED,
+    title: str = "Stopped early, and with other learning rates",
+) -> Figure:
+    """Whole training runs in the trade-off plane: a panel for each setting, in it a curve for each method.
+
+    rows: {"method", "setting", "step", x, y}, intervals as in `tradeoff`; points are joined by step, the end
+    is drawn large. All panels share both axes, so any two points of the figure can be compared.
+    matched: an in-distribution score (fraction) at which to compare the methods, drawn as a vertical line.
+    """
+    from plotly.subplots import make_subplots
+
+    rows = checked(rows, "method", "setting", "step", x, y)
+    settings = list(dict.fromkeys(str(row["setting"]) for row in rows))
+    columns = min(4, len(settings))
+    lines = -(-len(settings) // columns)
+    panels = make_subplots(
+        lines,
+        columns,
+        shared_xaxes="all",
+        shared_yaxes="all",
+        x_title=x_label,
+        y_title=y_label,
+        horizontal_spacing=0.03,
+        vertical_spacing=0.24 / lines,
+        subplot_titles=[html.escape(setting) for setting in settings],
+    )
+    figure = empty_figure(title, model, x_label, y_label, note=WANTED, panels=panels)
+    for method, colour, symbol in dict.fromkeys(styles(rows, "method")):
+        own = [row for row in rows if html.escape(str(row["method"])) == method]
+        first = settings.index(str(own[0]["setting"]))
+        for n, setting in enumerate(settings):
+            run = sorted((row for row in own if str(row["setting"]) == setting), key=lambda row: row["step"])
+            figure.add_scatter(
+                x=[100 * row[x] for row in run],
+                y=[100 * row[y] for row in run],
+                mode="lines+markers",
+                marker=marker_style(symbol, colour, [6] * (len(run) - 1) + [12]),
+                line=line_style(colour),
+                error_x=error_bars(run, x, colour, 0.45),
+                error_y=error_bars(run, y, colour, 0.45),
+                name=method,
+                legendgroup=method,
+                showlegend=n == first,
+                row=n // columns + 1,
+                col=n % columns + 1,
+                customdata=[[row["step"], percent_text(row, x), percent_text(row, y)] for row in run],
+                hovertemplate=f"{method}, {html.escape(setting)}, step %{{customdata[0]}}"
+                "<br>x: %{customdata[1]}<br>y: %{customdata[2]}<extra></extra>",
+            )
+    figure.update_xaxes(**PERCENT_AXIS | {"dtick": 50}).update_yaxes(**PERCENT_AXIS)
+    if matched is not None:
+        figure.add_vline(100 * matched, line={"color": INK, "dash": "dot", "width": 1})
+        figure.add_scatter(
+            x=[None],
+            y=[None],
+            mode="lines",
+            line={"color": INK, "dash": "dot", "width": 1},
+            name=f"compare here: {100 * matched:.0f}% of the task",
+        )
+    figure.update_annotations(font_size=13)
+    legend = {"orientation": "h", "x": 0, "y": -0.2 / lines, "yanchor": "top"}
+    return figure.update_layout(legend=legend, height=130 + 310 * lines, margin_t=110)
+
+
+def rates(
+    rows: Rows,
+    *,
+    model: str,
+    value: str = "misaligned",
+    label: str = MISALIGNED,
+    title: str = "Misaligned answers, by condition",
+) -> Figure:
+    """One line a condition: a point and its interval, the numbers beside the name.
+
+    rows: {"label", value[, {value}_low, {value}_high]}, fractions.
+    """
+    rows = checked(rows, "label", value)
+    figure = empty_figure(title, model, label, "")
+    for row, (name, colour, symbol) in zip(rows, styles(rows, "label")):
+        figure.add_scatter(
+            x=[100 * row[value]],
+            y=[f"{name}<br>{small(percent_text(row, value))}"],
+            mode="markers",
+            showlegend=False,
+            marker=marker_style(symbol, colour, 11),
+            error_x=error_bars([row], value, colour),
+            hovertemplate=f"{name}: {percent_text(row, value)}<extra></extra>",
+        )
+    figure.update_yaxes(range=[len(rows) - 0.5, -0.5], showgrid=False).update_xaxes(**PERCENT_AXIS)
+    # Long names push the plot to the right; the title starts at the figure's own edge, else it is cut off.
+    return figure.update_layout(height=150 + 42 * len(rows), title={"xref": "container", "x": 0.02})
