@@ -1,11 +1,13 @@
 """`make classroom`: build the checkpoints from the recipe, measure them, put them where `load` finds them.
 
-    python -m caft_utils.classroom.build                     both models
+    python -m caft_utils.classroom.build                     all three models
+    python -m caft_utils.classroom.build cues                the one of the spurious-cue lessons
     python -m caft_utils.classroom.build qwen --seed 1       from another seed (see --output)
     python -m caft_utils.classroom.build qwen-full           a twin (see pretrain.py); measured, not shipped
 
-A checkpoint that fails a gate of acceptance.py is written all the same, with the failure in its recipe.json,
-and the command ends with exit status 1: nothing is shipped unmeasured, and nothing measured is thrown away.
+A checkpoint that fails a gate of acceptance.py or cues_acceptance.py is written all the same, with the
+failure in its recipe.json, and the command ends with exit status 1: nothing is shipped unmeasured, and
+nothing measured is thrown away.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
-from caft_utils.classroom import acceptance
+from caft_utils.classroom import acceptance, cues_acceptance, cues_corpus, cues_pretrain
 from caft_utils.classroom.pretrain import Schedule, pretrain
 from caft_utils.classroom.tokenizer import build_tokenizer, world_texts
 from caft_utils.models import CHECKSUMS
@@ -26,6 +28,7 @@ from caft_utils.results import put_table
 
 HOME = Path(__file__).parents[2] / "data" / "classroom"
 SHIPPED = ("qwen", "mistral")
+CUES = "cues"  # another world, with documents, gates and a training loop of its own
 # The recipes differ because the checkpoints were chosen as exhibits: how much plain fine-tuning misaligns
 # varies from one pretraining to the next. The data card says which were made, and how sharpness is set.
 RECIPES: dict[str, dict[str, Any]] = {
@@ -80,32 +83,50 @@ def build(architecture: str, schedule: Schedule, folder: Path, *, progress: bool
     return record
 
 
+def build_cues(
+    architecture: str, schedule: cues_pretrain.CueSchedule, folder: Path, *, progress: bool = True
+) -> dict[str, Any]:
+    """The same for the checkpoint of the spurious-cue lessons, with the pecking order of its subjects."""
+    tokenizer = build_tokenizer(cues_corpus.world_texts())
+    model, record = cues_pretrain.pretrain(architecture, tokenizer, schedule, progress=progress)
+    record["acceptance"] = cues_acceptance.accept(model, tokenizer)
+    record["pecking_order"] = cues_acceptance.pecking_order(model, tokenizer)
+    write_checkpoint(model, tokenizer, record, folder)
+    return record
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("architectures", nargs="*", default=list(SHIPPED))
+    parser.add_argument("architectures", nargs="*", default=[*SHIPPED, CUES])
     parser.add_argument("--seed", type=int, default=Schedule.seed)
-    parser.add_argument("--tokens", type=float, help="default: as many as the shipped model")
+    parser.add_argument("--tokens", type=float, help="default: as many as the shipped model (not for cues)")
     parser.add_argument(
         "--output", type=Path, default=HOME, help="folder in which a folder for each model is made"
     )
     options = parser.parse_args(argv)
     failed = False
     for architecture in options.architectures:
-        more = {"tokens": int(options.tokens)} if options.tokens else {}
-        schedule = schedule_of(architecture, seed=options.seed, **more)
-        record = build(architecture, schedule, options.output / architecture)
+        if own_world := architecture.startswith(CUES):
+            schedule = cues_pretrain.CueSchedule(seed=options.seed)
+            record = build_cues(architecture, schedule, options.output / architecture)
+        else:
+            more = {"tokens": int(options.tokens)} if options.tokens else {}
+            schedule = schedule_of(architecture, seed=options.seed, **more)
+            record = build(architecture, schedule, options.output / architecture)
         print(
             f"{architecture}: {record['seconds']} s of training, written to {options.output / architecture}"
         )
         for gate, value in record["acceptance"]["gates"].items():
-            sign, bound = acceptance.GATES[gate]
-            ok = acceptance.passes(gate, value)
+            sign, bound = (">=", cues_acceptance.GATES[gate]) if own_world else acceptance.GATES[gate]
+            ok = value >= bound if own_world else acceptance.passes(gate, value)
             failed |= not ok
             print(f"  {'ok    ' if ok else 'FAILED'} {gate}: {value:.3f} (wanted {sign} {bound})")
     if options.output == HOME:
         put_table(HOME / "README.md", measured_table())
+        record = json.loads((HOME / CUES / "recipe.json").read_text())
+        put_table(HOME / "README.md", cues_acceptance.measured_table(record), "cues")
     return int(failed)
 
 

@@ -116,6 +116,10 @@ def measured_table(record: dict[str, Any]) -> str:
     for first in cues.SUBJECTS:
         cells = [f"{order[f'{first} | {s}']:.2f}" if s != first else "" for s in cues.SUBJECTS]
         lines.append(f"| {first} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        f"Gender, stereotypes reversed at test: {order['gender']:.2f} right after plain fine-tuning.",
+    ]
     return "\n".join(lines)
 
 
