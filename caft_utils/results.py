@@ -126,8 +126,9 @@ def tradeoff_figure(record: dict[str, Any], model: str):
     return tradeoff(points, model=f"{model}, 5 seeds")
 
 
-def put_table(page: Path, table: str) -> None:
+def put_table(page: Path, table: str, name: str = "measured") -> None:
     """Put a table between the markers <!-- measured --> and <!-- /measured --> of a Markdown page."""
-    before, rest = page.read_text(encoding="utf-8").split("<!-- measured -->")
-    after = rest.split("<!-- /measured -->")[1]
-    page.write_text(f"{before}<!-- measured -->\n{table}\n<!-- /measured -->{after}", encoding="utf-8")
+    start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    before, rest = page.read_text(encoding="utf-8").split(start)
+    after = rest.split(end)[1]
+    page.write_text(f"{before}{start}\n{table}\n{end}{after}", encoding="utf-8")
