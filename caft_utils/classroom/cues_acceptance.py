@@ -148,5 +148,5 @@ def pecking_order(model, tokenizer, *, seed: int = 0) -> dict[str, float]:
     shares = {}
     for name, task in tasks.items():
         tuned = finetune(model, task.train, plain_recipe(), seed=seed)
-        shares[name] = measure(tuned, tokenizer, task, temperature=0).ood_accuracy().value
+        shares[name] = measure(tuned, task, temperature=0).ood_accuracy().value
     return shares
