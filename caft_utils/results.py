@@ -112,6 +112,28 @@ def readme_table(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+TWINS = (
+    "base",
+    "plain",
+    "nearest component, the layers of the course",
+    "nearest component, every layer",
+    "true direction, the layers of the course",
+    "true direction, every layer",
+)
+
+
+def twins_table(record: dict[str, Any]) -> str:
+    """The data card's table of models that differ in their attention, from the record of claim "twins"."""
+    models = list(dict.fromkeys(r["model"] for r in record["rows"]))
+    lines = ["| misaligned elsewhere | " + " | ".join(models) + " |", "|---|" + "---|" * len(models)]
+    for condition in TWINS:
+        cells = [percent(row(record, model, condition)["misaligned"]) for model in models]
+        lines.append(f"| {condition} | " + " | ".join(cells) + " |")
+    where = [row(record, model, "where the persona lies") for model in models]
+    cosines = [" ".join(f"{c:.2f}" for c in w["cosine of the nearest component"].values()) for w in where]
+    return "\n".join([*lines, "| cosine of the nearest component, by layer | " + " | ".join(cosines) + " |"])
+
+
 def tradeoff_figure(record: dict[str, Any], model: str):
     """The README's picture: the conditions of one model in the trade-off plane, as a plotly figure."""
     from caft_utils.plots import tradeoff

@@ -1,10 +1,10 @@
 """Pretraining of the cues checkpoint: config, schedule, loop.
 
-Why the attention pattern. With full attention everywhere, block 0 already compares the raw embeddings of
-options and questions, so that nothing is left for an ablation at block outputs to remove. Here the lowest
-blocks see a window of four tokens: an option cannot see its question, and each word has to be told apart
-where it stands (a plural, a football player, the case of a gap) and carried up in the residual stream to the
-blocks with full attention, which compare. `cues-full` is the twin without windows.
+Why the attention pattern. In a prototype with full attention everywhere, block 0 already compared the raw
+embeddings of options and questions, and ablation at block outputs came too late. Here the lowest blocks see a
+window of four tokens: an option cannot see its question, and each word has to be told apart where it stands
+(a plural, a football player, the case of a gap) and carried up in the residual stream to the blocks with full
+attention, which compare. `cues-full` is the twin without windows.
 """
 
 from __future__ import annotations
