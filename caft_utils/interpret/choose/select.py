@@ -81,9 +81,9 @@ def select_automatically(
     Args:
         threshold: smallest relevance; default: the judge's own: 20 for `relevance`, 95 for `HintStatistics`,
             70 for a language model.
-        scores: how well each explanation holds: a `Score` such as the one of detection, the lower end of whose
-            interval counts (0.5: surely better than chance), or a number. Not above `least`, or without a score,
-            an explanation is not trusted. Default: all are.
+        scores: how well each explanation holds: a `Score` such as the one of detection, the lower end
+            of whose interval counts (0.5: surely better than chance), or a number. Not above `least`, or
+            without a score, an explanation is not trusted. Default: all are.
         per_layer: tick at most so many in a layer, the most relevant ones.
         judge: {key: relevance, or None} of all explanations: `EndpointRelevance`, `HintStatistics` or your
             own; default: `relevance`.

