@@ -19,6 +19,7 @@ from caft_utils.evaluation.statistics import Rate, clustered_rate
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from caft_utils.directions.attribution import Metric
     from caft_utils.interventions import Intervention
     from caft_utils.rows import Chats
 
@@ -104,11 +105,7 @@ def letter_accuracy(model: PreTrainedModel, chats: Chats, *, batch_size: int = 6
     Raises:
         ValueError: the first answer tokens of the rows are not two, each row having one of them.
     """
-    right = [example.input_ids[example.answer.index(True)] for example in chats]
-    if len(letters := sorted(set(right))) != 2:
-        said = chats.tokenizer.convert_ids_to_tokens(letters[:5])
-        raise ValueError(f"{chats.source}: expected rows answered by one of two letters, got {said}")
-    margin = answer_difference(right, [sum(letters) - letter for letter in right])
+    margin = letter_difference(chats)
     hits = [0.0] * len(chats)
     was_training = model.training
     model.eval()
@@ -123,3 +120,16 @@ def letter_accuracy(model: PreTrainedModel, chats: Chats, *, batch_size: int = 6
     finally:
         model.train(was_training)
     return clustered_rate(hits, [1] * len(hits), range(len(hits)), [0] * len(hits))
+
+
+def letter_difference(chats: Chats) -> Metric:
+    """A metric for `attribution`: the logit of the right letter minus that of the wrong one.
+
+    Raises:
+        ValueError: the first answer tokens of the rows are not two, each row having one of them.
+    """
+    right = [example.input_ids[example.answer.index(True)] for example in chats]
+    if len(letters := sorted(set(right))) != 2:
+        said = chats.tokenizer.convert_ids_to_tokens(letters[:5])
+        raise ValueError(f"{chats.source}: expected rows answered by one of two letters, got {said}")
+    return answer_difference(right, [sum(letters) - letter for letter in right])
