@@ -1,10 +1,11 @@
-"""A reader at work: the explorer in a real JupyterLab, by keys and mouse, until the exported folder is read.
+"""The explorer in a real JupyterLab, by keys and mouse, until notebook 06 ablates what the reader exported.
 
 Leaves screenshots in build/browser.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ import torch
 
 from caft_utils import EMBEDDING, Chats, Directions, ablate, capture, load
 
-SHOTS = Path(__file__).parents[2] / "build" / "browser"
+ROOT = Path(__file__).parents[2]
+SHOTS = ROOT / "build" / "browser"
 EVIL = "<script>f()</script>&lt;"
 WORSE = "<img src=x onerror=window.hacked=1>"  # a browser runs this one wherever markup is not escaped
 
@@ -56,7 +58,9 @@ def notebook(lab):
     return "reading.ipynb"
 
 
-def test_a_reader_steps_ticks_names_and_exports(page, lab, notebook, run_notebook):
+def test_a_reader_steps_ticks_names_and_exports(
+    page, lab, notebook, run_notebook, store_folder, tmp_path, monkeypatch
+):
     from playwright.sync_api import expect
 
     run_notebook(notebook)
@@ -127,7 +131,7 @@ def test_a_reader_steps_ticks_names_and_exports(page, lab, notebook, run_noteboo
     explorer.get_by_role("button", name="0", exact=True).first.click()
     page.screenshot(path=SHOTS / "jupyterlab-dark.png")
 
-    # What was exported is what the next notebook ablates.
+    # What was exported can be ablated,
     model, tokenizer = load("classroom")
     bad = Directions.load(lab.folder / "picked")
     assert bad.ranks == {1: 1, 2: 1} and bad.about["selected"] == {"1": [0], "2": [2]}
@@ -141,4 +145,15 @@ def test_a_reader_steps_ticks_names_and_exports(page, lab, notebook, run_noteboo
         model(batch.input_ids)
     for layer in (1, 2):
         assert (hidden[layer] @ bad[layer].T).abs().max() < 1e-4 * hidden[layer].norm()
+
+    # and is what the next notebook fine-tunes without, in its fast form.
+    from caft_utils.tutorial.run import run_all
+
+    monkeypatch.setenv("PLOTLY_RENDERER", "plotly_mimetype")
+    (path,) = (ROOT / "notebooks").glob("06_*.ipynb")
+    parameters = {"FAST": True, "DIRECTIONS": str(lab.folder / "picked")}
+    (run,) = run_all([path], tmp_path / "executed", parameters)
+    assert run.status == "done", run.error
+    keys = [json.loads(file.read_text()) for file in (store_folder / "finetune").glob("*/key.json")]
+    assert ablate(bad).fingerprint in [key["during"] for key in keys]
     print(f"screenshots: {SHOTS}")
