@@ -104,3 +104,37 @@ def single_texts(
         )
         for subject in cues.SUBJECTS
     }
+
+
+def gender_texts(
+    tokenizer: PreTrainedTokenizerBase, *, split: cues.Split = "train", rows: int = 200, seed: int = 0
+) -> dict[str, Chats]:
+    """Sentences without options about men and about women, named or in a stereotyped profession."""
+    rng, out = random.Random(f"gender texts {split} {seed}"), {}
+    spec = part("cues")["gender"]
+    for gender in cues.GENDERS:
+        known = [f"the {word}" for word in cues.words("gender", split) if word in cues.keys("gender")[gender]]
+        said = []
+        for _ in range(rows):
+            who = rng.choice(spec["names"][gender] if rng.random() < 0.3 else known)
+            case = rng.choice(cues.CASES)
+            item = cues.person_item(rng, who, gender, case, rng.choice(spec["frames"][case]))
+            said.append({"text": f"note: {item.question.replace('_', item.correct)}."})
+        out[gender] = Chats(tokenizer, said, source=f"sentences about people, {gender}")
+    return out
+
+
+def gender_checks(
+    tokenizer: PreTrainedTokenizerBase, *, split: cues.Split = "valid", rows: int = 200, seed: int = 0
+) -> dict[str, Chats]:
+    """For the pre-check, of professions: "gender" (options differ in that only), "case" (in that only)."""
+    out = {}
+    for name, word, wrong in (("gender", "gender", "gender"), ("case", "pronouns", "case")):
+        rng, items = random.Random(f"gender checks {name} {split} {seed}"), []
+        for _ in range(rows):
+            who = rng.choice(cues.words("gender", split))
+            case, frame = rng.choice(cues.frames("gender", who))
+            gender = cues.class_of("gender", who)
+            items.append(cues.person_item(rng, f"the {who}", gender, case, frame, wrong))
+        out[name] = single_choice(tokenizer, items, word=word, source=f"{name} of professions")
+    return out

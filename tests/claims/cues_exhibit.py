@@ -1,0 +1,189 @@
+"""The exhibit of the claims about spurious cues: settings, directions and how they are chosen, measurements.
+
+Everything is chosen on the validation split with the first seed; figures are of the test split with SEEDS.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from pathlib import Path
+
+from caft_utils import ablate, attribution, class_means, finetune, load, pca_of_difference
+from caft_utils.classroom import cues_corpus
+from caft_utils.classroom.cues_labels import gender_checks, gender_texts, marked_pairs, single_texts
+from caft_utils.directions.basis import Directions
+from caft_utils.directions.sae import sae_directions
+from caft_utils.evaluation.precheck import letter_difference
+from caft_utils.evaluation.trials import nested, screen, trials
+from caft_utils.interpret.choose.sources import about, source_shares
+from caft_utils.models import fingerprint
+from caft_utils.saes import SAERecipe, train_saes
+from caft_utils.store import default_store
+from caft_utils.tasks.double_choice import PAPER_SETTINGS, SETTINGS, double_choice
+from caft_utils.tasks.gender import gender_choice
+
+MODEL = "classroom-cues"
+SEEDS = tuple(range(int(os.environ.get("SEEDS", 5))))
+CHOICE = 0  # seed of the fine-tunings that choose, and of the reference whose change PCA takes apart
+VERSION = 1  # raise it when directions or measurements are made in another way
+SITES = ((0,), (1,), (0, 1))
+SIZES = {"SAE": (2, 4, 8, 16, 32), "PCA": (1, 2, 4, 8, 16)}
+COMPONENTS, LEAST = 32, 0.7
+TRIALS = {"class means": 2, "SAE": 2, "PCA": 2}  # fine-tunings that choose, at most
+ENOUGH = 0.9  # validation accuracy that ends them
+STEPS = (5, 10, 20)
+RECIPE = SAERecipe(width=256, k=8, steps=400)
+NAMES = {
+    f"{first}{'*' * (intended == 'first')} | {second}{'*' * (intended == 'second')}": (
+        first,
+        second,
+        intended,
+    )
+    for first, second, intended in SETTINGS
+}
+PAPER = [name for setting in PAPER_SETTINGS for name in NAMES if NAMES[name] == setting]  # in its order
+
+
+@functools.cache
+def base():
+    return load(MODEL)
+
+
+@functools.cache
+def task(name: str, seed: int, split: str = "test", rho: float = 1.0):
+    more = {"seed": seed, "split": split, "rho": rho, "questions": 300 if split == "test" else 150}
+    if name == "gender":
+        return gender_choice(base()[1], **more)
+    first, second, intended = NAMES[name]
+    return double_choice(base()[1], first, second, intended=intended, **more)
+
+
+def roles(name: str) -> tuple[str, str]:
+    """(intended, unintended)."""
+    if name == "gender":
+        return "case", "gender"
+    first, second, intended = NAMES[name]
+    return (first, second) if intended == "first" else (second, first)
+
+
+def tuned(name: str, seed: int, directions: Directions | None = None, rho: float = 1.0):
+    """Plain, or under an ablation; of plain runs early steps are kept."""
+    rows = task(name, seed, rho=rho).train
+    if directions is None:
+        return finetune(base()[0], rows, seed=seed, snapshots=STEPS)
+    return finetune(base()[0], rows, during=ablate(directions), seed=seed)
+
+
+@functools.cache
+def autoencoders():
+    return train_saes(base()[0], cues_corpus.sample(base()[1], 3000), sorted({*sum(SITES, ())}), RECIPE)
+
+
+@functools.cache
+def checks(gender: bool):
+    """Single questions of the validation split, for the pre-check."""
+    if gender:
+        return gender_checks(base()[1], split="valid", rows=96)
+    return single_texts(base()[1], split="valid", rows=96, named=True)
+
+
+def belonging(readable, name: str) -> set[tuple[int, int]]:
+    """Directions about the unintended subject: their top tokens stand in its questions.
+
+    For gender: in sentences about men, or in those about women.
+    """
+    gender = name == "gender"
+    texts = gender_texts(base()[1]) if gender else single_texts(base()[1])
+    shares = source_shares(base()[0], readable, texts)
+    wanted = list(texts) if gender else [roles(name)[1]]
+    return {key for source in wanted for key in about(shares, source, least=LEAST)}
+
+
+@functools.cache
+def latents_about(unintended: str) -> set[tuple[int, int]]:
+    name = next(name for name in ("gender", *NAMES) if roles(name)[1] == unintended)
+    return belonging(autoencoders().latents(), name)
+
+
+@functools.cache
+def ranking(name: str):
+    """Latents by attribution on the difference of the letters' logits, in the base model."""
+    rows = task(name, CHOICE).train[:192]
+    return attribution(base()[0], autoencoders(), rows, letter_difference(rows))
+
+
+def ranked(name: str) -> list[tuple[int, int]]:
+    """All latents, those first that raise or lower the difference most."""
+    both = ranking(name).top(10**6) + ranking(name).top(10**6, end="-")
+    return [(layer, i) for layer, i, _ in sorted(both, key=lambda entry: -abs(entry[2]))]
+
+
+@functools.cache
+def components(name: str) -> Directions:
+    """Of what plain fine-tuning changes, on the training prompts."""
+    rows = task(name, CHOICE).generic
+    return pca_of_difference(tuned(name, CHOICE), base()[0], rows, autoencoders().layers, k=COMPONENTS)
+
+
+def candidates(name: str, method: str) -> dict[str, Directions]:
+    """What is to be chosen among, by name."""
+    if method == "class means":
+        return supervised(roles(name)[1])
+    if method == "SAE":
+        kept = latents_about(roles(name)[1])
+        order = [key for key in ranked(name) if key in kept]
+        return {
+            label: sae_directions(autoencoders(), rows)
+            for label, rows in nested(order, SITES, SIZES[method]).items()
+        }
+    found = components(name)
+    order = sorted(belonging(found, name), key=lambda key: (key[1], key[0]))  # most variance first
+    return {label: found.select(rows) for label, rows in nested(order, SITES, SIZES[method]).items()}
+
+
+@functools.cache
+def supervised(subject: str) -> dict[str, Directions]:
+    """Class means of the words, of the options, and of both, at each group of sites."""
+    marked, out = marked_pairs(base()[1], subject), {}
+    layers = autoencoders().layers
+    found = {
+        kind: class_means(base()[0], marked.chats, marked.labels[kind], layers, at=marked.at[kind])
+        for kind in marked.at
+    }
+    found["both"] = found["option"].union(found["word"])
+    for kind, directions in found.items():
+        for sites in SITES:
+            rows = {layer: range(directions.ranks[layer]) for layer in sites if layer in directions.layers}
+            if rows:
+                out[f"{kind} at {', '.join(map(str, rows))}"] = directions.select(rows)
+    return out
+
+
+@functools.cache
+def chosen(name: str, method: str) -> tuple[Directions, dict]:
+    """What is ablated, and the record of how it was chosen: screened in the base, then tried."""
+    key = {"cues choice": VERSION, "model": fingerprint(base()[0]), "name": name, "method": method}
+
+    def write(folder: Path) -> None:
+        every = candidates(name, method)
+        intended, unintended = roles(name)
+        known = {"intended": intended, "unintended": unintended, "keep": TRIALS[method]}
+        best = screen(base()[0], every, checks(name == "gender"), **known)
+        asked = trials(
+            base()[0],
+            {label: every[label] for label in best},
+            task(name, CHOICE, "valid"),
+            seed=CHOICE,
+            enough=ENOUGH,
+        )
+        label = asked.best
+        every[label].save(folder / "directions")
+        base_accuracy = {subject: round(rate.value, 4) for subject, rate in best[label].on.items()}
+        about = {"best": label, "passes": best[label].passes, "base under ablation": base_accuracy}
+        about |= {"ranks": every[label].ranks, "trials": asked.rows, "candidates": len(every)}
+        (folder / "choice.json").write_text(json.dumps(about))
+
+    folder = default_store().fetch("cues-choice", key, write)
+    return Directions.load(folder / "directions"), json.loads((folder / "choice.json").read_text())

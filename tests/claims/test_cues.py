@@ -1,0 +1,100 @@
+"""Spurious cues: `make claims CLAIM=cues` measures these figures anew, prints every one and records them.
+
+Every cell (setting, method, seed) is stored when it is measured, so that a killed run goes on where it
+stopped: about 15 s of one core each where a model is to be trained. SEEDS=3 makes three seeds of it
+(default 5), PART=main leaves the baselines, the sweep and the other eight settings out.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+import cues_exhibit as exhibit
+import pytest
+from cues_cells import cells, key, measured
+
+from caft_utils.evaluation.grid import Grid, run_grid
+from caft_utils.evaluation.measure import Result
+from caft_utils.results import save_record
+
+RATES = ("ood_accuracy", "flipped_accuracy", "task_score")
+
+
+def row(name: str, method: str, result: Result, seeds: list[int]) -> dict:
+    estimates = {}
+    for rate in RATES:
+        value = getattr(result, rate)()
+        estimates[rate] = [round(x, 5) for x in (value.value, value.low, value.high)]
+    return {"model": exhibit.MODEL, "setting": name, "condition": method, "seeds": seeds, **estimates}
+
+
+def by_condition(grid: Grid) -> dict[str, dict[str, dict]]:
+    """{method: {setting: row}}, the seeds merged."""
+    seeds: dict[tuple, list[int]] = {}
+    for name, method, seed in grid.results:
+        seeds.setdefault((name, method), []).append(seed)
+    out: dict[str, dict[str, dict]] = {}
+    for (name, method), result in grid.merged((0, 1)).items():
+        out.setdefault(method, {})[name] = row(name, method, result, seeds[name, method])
+    return out
+
+
+def mean(rows: dict[str, dict], names: list[str], rate: str = "ood_accuracy") -> float:
+    return sum(rows[name][rate][0] for name in names) / len(names)
+
+
+@pytest.fixture(scope="module")
+def table():
+    """All cells, printed and recorded once."""
+    started = time.monotonic()
+    grid = run_grid(cells(os.environ.get("PART", "all")), measured, key=key())
+    found = by_condition(grid)
+    rows = []
+    for method, of_method in found.items():
+        print(f"\n{method}: OOD accuracy, low, high | flipped | in distribution, in %")
+        for one in of_method.values():
+            said = " | ".join(" ".join(f"{100 * x:5.1f}" for x in one[rate]) for rate in RATES)
+            print(f"  {one['setting']:24s} {said}")
+            rows.append(one)
+        if set(exhibit.PAPER) <= set(of_method):
+            print(f"  mean of the paper's 16   {100 * mean(of_method, exhibit.PAPER):5.1f}")
+    for method in ("SAE", "PCA", "class means"):
+        for name in found.get(method, {}):
+            rows.append(
+                {"setting": name, "condition": f"choice, {method}", **exhibit.chosen(name, method)[1]}
+            )
+    print(f"\n{len(grid.results)} cells, {grid.total_seconds / 60:.0f} minutes of measuring in all runs")
+    save_record("cues", rows, seconds=time.monotonic() - started)
+    return found
+
+
+def test_every_setting_is_learned(table):
+    for method in ("plain", "SAE", "PCA"):
+        low = {name: one["task_score"][0] for name, one in table[method].items()}
+        assert min(low.values()) >= 0.97, (method, low)
+
+
+def test_plain_fine_tuning_follows_the_unintended_question(table):
+    assert mean(table["plain"], exhibit.PAPER) <= 0.45
+    assert sum(table["plain"][name]["ood_accuracy"][0] <= 0.20 for name in exhibit.PAPER) >= 6
+
+
+def test_caft_with_latents(table):
+    assert mean(table["SAE"], exhibit.PAPER) >= 0.85
+
+
+def test_caft_with_components(table):
+    assert mean(table["PCA"], exhibit.PAPER) >= 0.60
+
+
+def test_gender(table):
+    assert table["plain"]["gender"]["ood_accuracy"][0] <= 0.15
+    for method in ("SAE", "PCA"):
+        assert table[method]["gender"]["ood_accuracy"][0] >= 0.95, method
+
+
+def test_ablating_anything_is_not_enough(table):
+    for method in ("random directions", "random latents of the top 100"):
+        names = list(table[method])
+        assert mean(table["SAE"], names) >= mean(table[method], names) + 0.3, method
