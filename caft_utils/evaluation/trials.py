@@ -66,9 +66,12 @@ def screen(
     """
     both = {name: chats[name] for name in (intended, unintended)}
     off = {name: letter_accuracy(model, rows) for name, rows in both.items()}
-    found = {}
-    for label, directions in candidates.items():
-        with ablate(directions).on(model):
+    found: dict[str, Precheck] = {}
+    rank = {label: sum(directions.ranks.values()) for label, directions in candidates.items()}
+    for label in sorted(candidates, key=rank.__getitem__):
+        if sum(check.passes for check in found.values()) == keep:
+            break  # larger ones would come after these
+        with ablate(candidates[label]).on(model):
             on = {name: letter_accuracy(model, rows) for name, rows in both.items()}
         found[label] = Precheck(on, off, intended, unintended, near, holds)
 
@@ -76,8 +79,7 @@ def screen(
         check = found[label]
         left = max(0.0, abs(check.on[unintended].value - 0.5) - near)
         lost = max(0.0, holds * off[intended].value - check.on[intended].value)
-        rank = sum(candidates[label].ranks.values())
-        return not check.passes, 0.001 * rank if check.passes else left + 0.5 * lost
+        return not check.passes, rank[label] if check.passes else left + 0.5 * lost
 
     return {label: found[label] for label in sorted(found, key=place)[:keep]}
 

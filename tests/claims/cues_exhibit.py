@@ -29,9 +29,9 @@ SEEDS = tuple(range(int(os.environ.get("SEEDS", 5))))
 CHOICE = 0  # seed of the fine-tunings that choose, and of the reference whose change PCA takes apart
 VERSION = 1  # raise it when directions or measurements are made in another way
 SITES = ((0,), (1,), (0, 1))
-SIZES = {"SAE": (2, 4, 8, 16, 32), "PCA": (1, 2, 4, 8, 16)}
+SIZES = {"SAE": (4, 8, 16, 32), "PCA": (4, 16, 32)}
 COMPONENTS, LEAST = 32, 0.7
-TRIALS = {"class means": 2, "SAE": 2, "PCA": 2}  # fine-tunings that choose, at most
+TRIALS = {"class means": 2, "SAE": 2, "PCA": 1}  # fine-tunings that choose, at most
 ENOUGH = 0.9  # validation accuracy that ends them
 STEPS = (5, 10, 20)
 RECIPE = SAERecipe(width=256, k=8, steps=400)
@@ -85,26 +85,27 @@ def autoencoders():
 def checks(gender: bool):
     """Single questions of the validation split, for the pre-check."""
     if gender:
-        return gender_checks(base()[1], split="valid", rows=96)
-    return single_texts(base()[1], split="valid", rows=96, named=True)
+        return gender_checks(base()[1], split="valid", rows=80)
+    return single_texts(base()[1], split="valid", rows=80, named=True)
 
 
-def belonging(readable, name: str) -> set[tuple[int, int]]:
+def belonging(shares: dict, name: str) -> set[tuple[int, int]]:
     """Directions about the unintended subject: their top tokens stand in its questions.
 
     For gender: in sentences about men, or in those about women.
     """
-    gender = name == "gender"
-    texts = gender_texts(base()[1]) if gender else single_texts(base()[1])
-    shares = source_shares(base()[0], readable, texts)
-    wanted = list(texts) if gender else [roles(name)[1]]
+    wanted = ("male", "female") if name == "gender" else (roles(name)[1],)
     return {key for source in wanted for key in about(shares, source, least=LEAST)}
 
 
 @functools.cache
-def latents_about(unintended: str) -> set[tuple[int, int]]:
-    name = next(name for name in ("gender", *NAMES) if roles(name)[1] == unintended)
-    return belonging(autoencoders().latents(), name)
+def texts(gender: bool):
+    return gender_texts(base()[1]) if gender else single_texts(base()[1])
+
+
+@functools.cache
+def shares_of_latents(gender: bool):
+    return source_shares(base()[0], autoencoders().latents(), texts(gender))
 
 
 @functools.cache
@@ -132,14 +133,15 @@ def candidates(name: str, method: str) -> dict[str, Directions]:
     if method == "class means":
         return supervised(roles(name)[1])
     if method == "SAE":
-        kept = latents_about(roles(name)[1])
+        kept = belonging(shares_of_latents(name == "gender"), name)
         order = [key for key in ranked(name) if key in kept]
         return {
             label: sae_directions(autoencoders(), rows)
             for label, rows in nested(order, SITES, SIZES[method]).items()
         }
     found = components(name)
-    order = sorted(belonging(found, name), key=lambda key: (key[1], key[0]))  # most variance first
+    shares = source_shares(base()[0], found, texts(name == "gender"))
+    order = sorted(belonging(shares, name), key=lambda key: (key[1], key[0]))  # most variance first
     return {label: found.select(rows) for label, rows in nested(order, SITES, SIZES[method]).items()}
 
 
