@@ -61,7 +61,8 @@ _HOME = {
         "Comparison",
         "compare",
     ),
-    "evaluation.precheck": ("precheck",),
+    "evaluation.precheck": ("precheck", "letter_difference"),
+    "evaluation.trials": ("nested", "screen", "trials"),
     "evaluation.grid": ("run_grid",),
     "interpret": ("Window", "extreme_windows", "Explorer", "explore"),
     "interpret.evidence": ("Evidence", "collect_evidence"),
@@ -71,6 +72,7 @@ _HOME = {
     "interpret.score": ("Score", "scores"),
     "interpret.choose.relevance": ("Concept", "HintStatistics"),
     "interpret.choose.select": ("Selection", "select_automatically"),
+    "interpret.choose.sources": ("source_shares",),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 __all__ = sorted(_MODULE)
