@@ -48,6 +48,7 @@ def run_grid(
     key: Mapping[str, Any],
     store: Store | None = None,
     progress: bool = True,
+    skip_missing: bool = False,
 ) -> Grid:
     """`measured(*cell)` for every cell that is not stored yet, in the order given.
 
@@ -56,6 +57,7 @@ def run_grid(
         key: all that a result depends on besides its cell (fingerprints of the model and of items, recipe,
             the version of the methods): a stored cell counts for the same key only.
         progress: a bar with the time left.
+        skip_missing: measure nothing and return what is stored, for a look at a grid that is not finished.
 
     Raises:
         ValueError: a cell is named twice.
@@ -66,6 +68,8 @@ def run_grid(
     store = store or default_store()
     keys = {cell: {"format": FORMAT, "cell": list(cell), **key} for cell in cells}
     there = {cell: folder for cell in cells if (folder := store.get("grid", keys[cell]))}
+    if skip_missing:
+        cells = list(there)
     todo = [cell for cell in cells if cell not in there]
 
     from tqdm.auto import tqdm

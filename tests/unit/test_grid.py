@@ -58,3 +58,10 @@ def test_seeds_are_merged():
 def test_a_cell_named_twice_is_refused():
     with pytest.raises(ValueError, match="named twice: .*'x', 'plain', 0"):
         run_grid([*CELLS, CELLS[0]], Lab(), key={})
+
+
+def test_a_look_at_a_grid_measures_nothing():
+    run_grid(CELLS[:3], Lab(), key={"look": 1}, progress=False)
+    lab = Lab()
+    found = run_grid(CELLS, lab, key={"look": 1}, progress=False, skip_missing=True)
+    assert list(found.results) == CELLS[:3] and not lab.asked
