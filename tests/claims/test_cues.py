@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 
 import cues_exhibit as exhibit
 import pytest
@@ -41,8 +42,11 @@ def by_condition(grid: Grid) -> dict[str, dict[str, dict]]:
     return out
 
 
-def mean(rows: dict[str, dict], names: list[str], rate: str = "ood_accuracy") -> float:
-    return sum(rows[name][rate][0] for name in names) / len(names)
+def mean(table: dict, method: str, names: Sequence[str], rate: str = "ood_accuracy") -> float:
+    """Over settings; a look at an unfinished grid skips what needs those that are missing."""
+    if missing := set(names) - set(table.get(method, {})):
+        pytest.skip(f"not measured yet: {method}, {len(missing)} of {len(names)} settings")
+    return sum(table[method][name][rate][0] for name in names) / len(names)
 
 
 @pytest.fixture(scope="module")
@@ -60,43 +64,45 @@ def table():
             print(f"  {one['setting']:24s} {said}")
             rows.append(one)
         if set(exhibit.PAPER) <= set(of_method):
-            print(f"  mean of the paper's 16   {100 * mean(of_method, exhibit.PAPER):5.1f}")
+            print(f"  mean of the paper's 16   {100 * mean(found, method, exhibit.PAPER):5.1f}")
     for method in ("SAE", "PCA", "class means"):
         for name in found.get(method, {}):
-            rows.append(
-                {"setting": name, "condition": f"choice, {method}", **exhibit.chosen(name, method)[1]}
-            )
+            about = {"model": exhibit.MODEL, "setting": name, "condition": f"choice, {method}"}
+            rows.append(about | exhibit.chosen(name, method)[1])
     print(f"\n{len(grid.results)} cells, {grid.total_seconds / 60:.0f} minutes of measuring in all runs")
     save_record("cues", rows, seconds=time.monotonic() - started)
     return found
 
 
-def test_every_setting_is_learned(table):
-    for method in ("plain", "SAE", "PCA"):
-        low = {name: one["task_score"][0] for name, one in table[method].items()}
-        assert min(low.values()) >= 0.97, (method, low)
+@pytest.mark.parametrize("method", ["plain", "SAE", "PCA"])
+def test_every_setting_is_learned(table, method):
+    assert mean(table, method, exhibit.PAPER, "task_score") >= 0.97
+    low = {name: one["task_score"][0] for name, one in table[method].items()}
+    assert min(low.values()) >= 0.97, low
 
 
 def test_plain_fine_tuning_follows_the_unintended_question(table):
-    assert mean(table["plain"], exhibit.PAPER) <= 0.45
+    assert mean(table, "plain", exhibit.PAPER) <= 0.45
     assert sum(table["plain"][name]["ood_accuracy"][0] <= 0.20 for name in exhibit.PAPER) >= 6
 
 
 def test_caft_with_latents(table):
-    assert mean(table["SAE"], exhibit.PAPER) >= 0.85
+    assert mean(table, "SAE", exhibit.PAPER) >= 0.85
 
 
 def test_caft_with_components(table):
-    assert mean(table["PCA"], exhibit.PAPER) >= 0.60
+    assert mean(table, "PCA", exhibit.PAPER) >= 0.60
 
 
-def test_gender(table):
-    assert table["plain"]["gender"]["ood_accuracy"][0] <= 0.15
-    for method in ("SAE", "PCA"):
-        assert table[method]["gender"]["ood_accuracy"][0] >= 0.95, method
+@pytest.mark.parametrize("method", ["plain", "SAE", "PCA"])
+def test_gender(table, method):
+    if method == "plain":
+        assert mean(table, method, ["gender"]) <= 0.15
+    else:
+        assert mean(table, method, ["gender"]) >= 0.95
 
 
-def test_ablating_anything_is_not_enough(table):
-    for method in ("random directions", "random latents of the top 100"):
-        names = list(table[method])
-        assert mean(table["SAE"], names) >= mean(table[method], names) + 0.3, method
+@pytest.mark.parametrize("method", ["random directions", "random latents of the top 100"])
+def test_ablating_anything_is_not_enough(table, method):
+    names = exhibit.PAPER[:8]
+    assert mean(table, "SAE", names) >= mean(table, method, names) + 0.3
