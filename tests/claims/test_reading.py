@@ -20,11 +20,10 @@ from caft_utils.classroom.labels import Labelled, best_f1, f1_at, labelled, stro
 from caft_utils.directions.attribution import latent_difference
 from caft_utils.directions.sae import sae_directions
 from caft_utils.evaluation.measure import Result
+from caft_utils.interpret.choose.reader import read_and_select
 from caft_utils.interpret.choose.readings import reading
-from caft_utils.interpret.choose.relevance import HintStatistics, concept
-from caft_utils.interpret.choose.select import select_automatically
+from caft_utils.interpret.choose.relevance import Concept, concept
 from caft_utils.interpret.evidence import collect_evidence
-from caft_utils.interpret.explain import TokenStatistics
 from caft_utils.interpret.score import detection, fuzzing, scores
 from caft_utils.interpret.score.controls import shuffled
 from caft_utils.interpret.score.intervals import averaged
@@ -36,6 +35,8 @@ from caft_utils.results import save_record
 from caft_utils.saes import train_saes
 
 WHERE = ("active", "other")  # windows in which fuzzing marks wrong tokens
+CODE = "python ruby node def function file password shell".split()
+CONCEPTS = {"malice": concept("malice"), "code": Concept("code", "Programs and their parts.", CODE)}
 TOP = 20  # latents a layer that are explained, the most raised by fine-tuning
 
 
@@ -76,20 +77,16 @@ def spoken(text: Labelled) -> Labelled:
 
 
 @functools.cache
-def chosen(name: str) -> dict[str, tuple]:
-    """Automatic selections, of components and of latents: (Selection, the directions to ablate)."""
+def chosen(name: str, about: str = "malice") -> dict[str, tuple]:
+    """Automatic selections, of components and of latents: (Selection, the directions to ablate or None)."""
     model, tokenizer, task, references, found, _ = setting(name)
     saes = autoencoders(name)
     raised = latent_difference(references[0], model, saes, task.generic).per_layer(TOP)
     out = {}
     for noun, readable in (("components", found), ("latents", saes.latents(raised))):
-        evidence = collect_evidence(model, corpus.sample(tokenizer, 1500, seed=1), readable, n=100)
-        explanations = {key: TokenStatistics()(each) for key, each in evidence.items()}
-        held = {key: detection(explanations[key].text, each, WordOverlap()) for key, each in evidence.items()}
-        judge = HintStatistics(evidence)
-        selection = select_automatically(explanations, concept("malice"), scores=held, judge=judge)
+        selection = read_and_select(readable, model, corpus.sample(tokenizer, 1500, seed=1), CONCEPTS[about])
         pick = found.select if noun == "components" else functools.partial(sae_directions, saes)
-        out[noun] = (selection, pick(selection.ticks))
+        out[noun] = (selection, pick(selection.ticks) if selection.ticks else None)
     return out
 
 
@@ -235,6 +232,18 @@ def test_automatic_selection_reaches_the_human_one(study):
     for rate in ("misaligned", "task_score"):
         a, b = getattr(human, rate)(), getattr(machine, rate)()
         assert a.low <= b.high and b.low <= a.high, rate
+
+
+def test_another_concept_ticks_other_directions(study):
+    """A control: a rule that ticks whatever stands out would tick the same for any hints.
+
+    Not none: a latent may be about both (of villains that write code, for example).
+    """
+    for noun in ("components", "latents"):
+        malice, code = (set(chosen(study[0], about)[noun][0].names) for about in CONCEPTS)
+        print(noun, "about code:", sorted(code), "about both:", sorted(malice & code))
+        assert len(malice & code) < len(malice) / 2, noun
+    assert code
 
 
 def test_scores_know_a_right_explanation(study):
