@@ -10,14 +10,11 @@ import html
 import json
 from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from nbformat import NotebookNode
 
 from caft_utils.tutorial.record import PLOTLY, WIDGET
-
-if TYPE_CHECKING:
-    from caft_utils.tutorial.run import Run
+from caft_utils.tutorial.run import Run, minutes_of
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222 }
@@ -65,7 +62,7 @@ def write_index(runs: list[Run], path: Path) -> None:
 
         library = f"<script>{get_plotlyjs()}</script>"
     body = "".join(_section(n, run, figure) for n, (run, figure) in enumerate(zip(runs, figures)))
-    minutes = sum(run.seconds for run in runs) / 60
+    minutes = minutes_of(runs)
     done = sum(run.status == "done" for run in runs)
     path.write_text(
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>CAFT course</title>'

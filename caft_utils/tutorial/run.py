@@ -1,30 +1,35 @@
-"""Execute notebooks in order with papermill and say, all the while, how far it is.
+"""Execute notebooks in order, some side by side, with papermill, and say all the while how far they are.
 
-Each notebook gets a kernel of its own and writes its executed copy after every cell, so a failure or Ctrl-C
-leaves what ran. The time left is the notebooks' own estimate (`metadata.caft.minutes`) at the pace so far:
-
-    left = (planned - done) * elapsed / done      where done counts the running notebook's cells pro rata.
+Each notebook runs in a process and a kernel of its own and writes its executed copy after every cell, so a
+failure or Ctrl-C leaves what ran. Notebooks share what they train through the store: where two want the same
+artefact at the same time, one makes it and the other waits for it.
 """
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import re
+import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import nbformat
 import papermill
 from papermill.engines import NBClientEngine, papermill_engines
 
+from caft_utils.tutorial.progress import Progress
+
 LAST_LINES = 15
+PATIENCE = 10  # seconds that an interrupted notebook has to shut down its kernel
 
 
-@dataclass
+@dataclass(eq=False)
 class Run:
     """One notebook of a tutorial run. status: "waiting", "running", "done" or "failed"."""
 
@@ -33,8 +38,10 @@ class Run:
     minutes: float  # the notebook's own estimate
     cells: int
     status: str = "waiting"
+    cell: int = 0  # the running cell's index
+    began: float = 0.0  # of time.monotonic
     seconds: float = 0.0
-    notebook: nbformat.NotebookNode | None = None  # the executed copy, partial when failed
+    notebook: nbformat.NotebookNode | None = field(default=None, repr=False)  # executed; partial when failed
     error: str = ""
 
     @classmethod
@@ -45,16 +52,31 @@ class Run:
         minutes = notebook.metadata.get("caft", {}).get("minutes", 1.0)
         return cls(path, title[1].strip() if title else path.stem, float(minutes), len(notebook.cells))
 
+    @property
+    def share(self) -> float:
+        """How much of the notebook is done, from 0 to 1, by cells."""
+        if self.status == "running":
+            return min(1.0, self.cell / max(1, self.cells))
+        return float(self.status in ("done", "failed"))
+
+
+def minutes_of(runs: list[Run]) -> float:
+    """Minutes from the first notebook's start to the last one's end."""
+    ran = [run for run in runs if run.seconds]
+    return (max(run.began + run.seconds for run in ran) - min(run.began for run in ran)) / 60 if ran else 0.0
+
 
 def run_all(
     paths: list[Path],
     out: Path,
     parameters: dict,
     *,
+    jobs: int = 1,
     stream: TextIO | None = None,
     finished: Callable[[Run, list[Run]], None] = lambda run, runs: None,
 ) -> list[Run]:
-    """Run the notebooks in the given order; the first failure ends the run and is told in that `Run.error`.
+    """Start the notebooks in the given order, `jobs` at a time; none any more after a failure, which is told
+    in that `Run.error`.
 
     out: folder for the executed copies; parameters: values for the cell tagged `parameters`; finished: called
     after each notebook with it and all of them.
@@ -64,48 +86,99 @@ def run_all(
     for run in runs:  # nothing of an earlier run stands beside this one's
         for suffix in (".ipynb", ".html"):
             (out / run.path.stem).with_suffix(suffix).unlink(missing_ok=True)
-    with Progress(runs, stream or sys.stderr) as progress:
-        for number, run in enumerate(runs):
-            progress.start(number)
-            began = time.monotonic()
-            run.status = "running"
-            _execute(run, out / run.path.name, parameters, progress.cell)
-            run.seconds = time.monotonic() - began
-            progress.finish()
-            finished(run, runs)
-            if run.status == "failed":
-                break
+    waiting, busy = list(runs), {}
+    with Progress(runs, jobs, stream or sys.stderr) as progress:
+        try:
+            while waiting or busy:
+                while waiting and len(busy) < jobs:
+                    run = waiting.pop(0)
+                    process, said = _start(run, out / run.path.name, parameters)
+                    busy[said] = run, process
+                    progress.started(run)
+                for said in wait(list(busy)):
+                    run, process = busy[said]
+                    if not _heard(run, said):
+                        continue
+                    process.join()
+                    del busy[said]
+                    output = out / run.path.name
+                    run.notebook = nbformat.read(output, as_version=4) if output.exists() else None
+                    progress.finished(run)
+                    finished(run, runs)
+                    if run.status == "failed":
+                        waiting.clear()
+        finally:
+            _stop([process for _, process in busy.values()])
     return runs
 
 
-def _execute(run: Run, output: Path, parameters: dict, on_cell: Callable[[int], None]) -> None:
+def _start(run: Run, output: Path, parameters: dict) -> tuple[Any, Connection]:
+    context = multiprocessing.get_context("spawn")  # a fork of a process with threads can hang
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_execute, args=(run.path, output, parameters, run.cells, theirs))
+    process.start()
+    theirs.close()
+    run.status, run.began = "running", time.monotonic()
+    return process, ours
+
+
+def _heard(run: Run, said: Connection) -> bool:
+    """Take in what a notebook's process says; True when it was the last word."""
     try:
-        run.notebook = papermill.execute_notebook(
-            run.path,
+        word = said.recv()
+    except EOFError:
+        word = f"{run.path.name} stopped: its process was killed (out of memory?)"
+    if isinstance(word, int):
+        run.cell = word
+        return False
+    run.status, run.error = ("failed", word) if word else ("done", "")
+    run.seconds = time.monotonic() - run.began
+    return True
+
+
+def _stop(processes: list) -> None:
+    """End what still runs after Ctrl-C: each has had the signal from the terminal, or gets it from here."""
+    for ask in (
+        lambda process: None,
+        lambda process: os.kill(process.pid, signal.SIGINT),
+        lambda p: p.kill(),
+    ):
+        for process in filter(lambda process: process.is_alive(), processes):
+            ask(process)
+        deadline = time.monotonic() + PATIENCE / 2
+        for process in processes:
+            process.join(max(0.0, deadline - time.monotonic()))
+
+
+def _execute(path: Path, output: Path, parameters: dict, cells: int, said: Connection) -> None:
+    """In a process of its own: says the index of each cell that starts, at the end "" or what went wrong."""
+    try:
+        papermill.execute_notebook(
+            path,
             output,
             parameters,
             engine_name="caft",
             kernel_name="python3",
-            cwd=run.path.parent,
+            cwd=path.parent,
             progress_bar=False,
-            on_cell=on_cell,
+            on_cell=said.send,
             extra_arguments=["--IPKernelApp.log_level=ERROR"],  # the kernel's chat about its own transport
         )
-        run.status = "done"
+        said.send("")
+    except KeyboardInterrupt:
+        return  # the one who asked for it tells
     except Exception as error:  # a cell's own, a dead kernel, a broken file: told in one way
-        run.status = "failed"
-        run.notebook = nbformat.read(output, as_version=4) if output.exists() else None
-        run.error = _told(run, error, shift=1 if parameters else 0)
+        said.send(_told(path, cells, error, shift=1 if parameters else 0))
 
 
-def _told(run: Run, error: Exception, shift: int) -> str:
+def _told(path: Path, cells: int, error: Exception, shift: int) -> str:
     where, text = "", f"{type(error).__name__}: {error}"
     if isinstance(error, papermill.PapermillExecutionError):
         # papermill counts the cell of parameters that it put in; a reader of the source does not have it.
-        where = f" at cell {error.cell_index + 1 - shift} of {run.cells} (In [{error.exec_count}])"
+        where = f" at cell {error.cell_index + 1 - shift} of {cells} (In [{error.exec_count}])"
         text = "\n".join(error.traceback) or f"{error.ename}: {error.evalue}"
     lines = re.sub(r"\x1b\[[0-9;]*m", "", text).rstrip().splitlines()[-LAST_LINES:]
-    return "\n".join([f"{run.path.name} stopped{where}:", *("    " + line for line in lines)])
+    return "\n".join([f"{path.name} stopped{where}:", *("    " + line for line in lines)])
 
 
 class _Engine(NBClientEngine):
@@ -124,66 +197,3 @@ class _Engine(NBClientEngine):
 
 
 papermill_engines.register("caft", _Engine)
-
-
-class Progress:
-    """One line, rewritten every second, on a terminal; elsewhere (a log) one line a notebook."""
-
-    def __init__(self, runs: list[Run], stream: TextIO):
-        self.runs, self.stream, self.live = runs, stream, stream.isatty()
-        self.number, self.index, self.began = 0, 0, time.monotonic()
-        self.over = threading.Event()
-        self.ticker = threading.Thread(target=self._tick, daemon=True)
-
-    def __enter__(self) -> Progress:
-        self.began = time.monotonic()
-        if self.live:
-            self.ticker.start()
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.over.set()
-        if self.live:
-            self.ticker.join()
-            self.stream.write("\r\x1b[K")
-
-    def start(self, number: int) -> None:
-        self.number, self.index = number, 0
-        if not self.live:
-            print(self.line(), file=self.stream, flush=True)
-
-    def cell(self, index: int) -> None:
-        self.index = index
-
-    def finish(self) -> None:
-        run = self.runs[self.number]
-        clear = "\r\x1b[K" if self.live else ""
-        text = f"{clear}{self._place():<36} {run.status} in {_clock(run.seconds)}"
-        print(text, file=self.stream, flush=True)
-
-    def line(self) -> str:
-        run, elapsed = self.runs[self.number], time.monotonic() - self.began
-        cell = f"cell {min(self.index + 1, run.cells)} of {run.cells}"
-        return f"{self._place()}  {cell}  {_clock(elapsed)} elapsed, about {_clock(self.left(elapsed))} left"
-
-    def _place(self) -> str:
-        return f"[{self.number + 1}/{len(self.runs)}] {self.runs[self.number].path.stem}"
-
-    def left(self, elapsed: float) -> float:
-        """Seconds that are left, estimated; the plan alone speaks until a twentieth of it is done."""
-        planned = 60 * sum(run.minutes for run in self.runs)
-        current = self.runs[self.number]
-        before = sum(run.minutes for run in self.runs[: self.number])
-        done = 60 * (before + current.minutes * min(1.0, self.index / max(1, current.cells)))
-        if done < planned / 20:
-            return max(0.0, planned - elapsed)
-        return (planned - done) * elapsed / done
-
-    def _tick(self) -> None:
-        while not self.over.wait(1.0):
-            self.stream.write("\r" + self.line() + "\x1b[K")
-            self.stream.flush()
-
-
-def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
