@@ -24,7 +24,7 @@ from caft_utils.classroom import acceptance, cues_acceptance, cues_corpus, cues_
 from caft_utils.classroom.pretrain import Schedule, pretrain
 from caft_utils.classroom.tokenizer import build_tokenizer, world_texts
 from caft_utils.models import CHECKSUMS
-from caft_utils.results import put_table
+from caft_utils.tables import put_table
 
 HOME = Path(__file__).parents[2] / "data" / "classroom"
 SHIPPED = ("qwen", "mistral")

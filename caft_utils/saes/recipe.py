@@ -34,7 +34,7 @@ class SAERecipe:
     """
 
     architecture: Architecture = "batchtopk"
-    width: int = 512
+    width: int = 1024
     k: int = 24
     sparsity: float = 1.0
     lr: float = 3e-3

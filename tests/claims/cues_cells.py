@@ -13,7 +13,6 @@ from caft_utils.directions.sae import sae_directions
 from caft_utils.evaluation.measure import Result
 from caft_utils.evaluation.trials import Rows
 from caft_utils.finetune import at_step
-from caft_utils.models import fingerprint
 
 MAIN = ("plain", "SAE", "SAE, hooks on", "SAE, test only", "PCA")
 STEPS_KEPT = tuple(f"plain, step {step}" for step in exhibit.STEPS)
@@ -35,7 +34,7 @@ def measured(name: str, method: str, seed: int) -> Result:
         case ["plain", step]:
             made = at_step(exhibit.tuned(name, seed), model, int(step.removeprefix("step ")))
         case ["no cue in training"]:
-            made = finetune(model, exhibit.task(name, seed).control, seed=seed)
+            made = finetune(model, exhibit.task(name, seed).control, exhibit.recipe(name), seed=seed)
         case ["SAE", "test only"]:
             made, during = exhibit.tuned(name, seed), ablate(exhibit.chosen(name, "SAE")[0])
         case [("SAE" | "PCA" | "class means") as kind, *on]:
@@ -83,4 +82,4 @@ def cells(part: str = "all", seeds: Sequence[int] = exhibit.SEEDS) -> list[tuple
 
 
 def key() -> dict:
-    return {"study": "cues", "version": exhibit.VERSION, "model": fingerprint(exhibit.base()[0])}
+    return {"study": "cues", "version": exhibit.VERSION, **exhibit.trained_by()}

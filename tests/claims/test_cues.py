@@ -94,12 +94,15 @@ def test_caft_with_components(table):
     assert mean(table, "PCA", exhibit.PAPER) >= 0.60
 
 
-@pytest.mark.parametrize("method", ["plain", "SAE", "PCA"])
+SMEARED = "no few components hold the axis of gender, which the base has already: notebook 09"
+
+
+@pytest.mark.parametrize(
+    "method", ["SAE", pytest.param("PCA", marks=pytest.mark.xfail(reason=SMEARED, strict=True))]
+)
 def test_gender(table, method):
-    if method == "plain":
-        assert mean(table, method, ["gender"]) <= 0.15
-    else:
-        assert mean(table, method, ["gender"]) >= 0.95
+    assert mean(table, "plain", ["gender"]) <= 0.15
+    assert mean(table, method, ["gender"]) >= 0.95
 
 
 @pytest.mark.parametrize("method", ["random directions", "random latents of the top 100"])

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from caft_utils.results import load_record, put_table, readme_table, row, save_record
+from caft_utils.results import load_record, row, save_record
+from caft_utils.tables import cues_table, put_table, reading_table, readme_table, twins_table
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,5 +32,14 @@ def test_a_table_goes_between_the_markers(tmp_path):
     assert page.read_text() == "a\n<!-- measured -->\nnew\n<!-- /measured -->\nb\n"
 
 
-def test_the_readme_shows_what_was_recorded():
-    assert readme_table(load_record("emergent")) in (ROOT / "README.md").read_text()
+@pytest.mark.parametrize(
+    "page, table, claim",
+    [
+        ("README.md", readme_table, "emergent"),
+        ("README.md", reading_table, "reading"),
+        ("README.md", cues_table, "cues"),
+        ("data/classroom/README.md", twins_table, "twins"),
+    ],
+)
+def test_a_page_shows_what_was_recorded(page, table, claim):
+    assert table(load_record(claim)) in (ROOT / page).read_text()

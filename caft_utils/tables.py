@@ -1,0 +1,149 @@
+"""What pages show of the records: the README's tables and picture, and those of the data card.
+
+Each is a function of a record alone, so that a test can prove the page in step with it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from caft_utils.results import PAPER, percent, row
+from caft_utils.tasks.double_choice import PAPER_SETTINGS
+
+SHOWN = (
+    "base",
+    "plain",
+    "CAFT",
+    "random directions",
+    "a read component that is not the persona",
+    "mean difference",
+    "ablation at test only",
+    "secure data",
+)
+
+
+def readme_table(record: dict[str, Any]) -> str:
+    """The README's table "paper / measured here", from the record of claim "emergent"."""
+    lines = ["| model | fine-tuning | misaligned elsewhere | narrow task | from |", "|---|---|---|---|---|"]
+    for model, condition, misaligned, task in PAPER:
+        lines.append(f"| {model} | {condition} | {misaligned} % | {task} % | paper |")
+    for model in dict.fromkeys(r["model"] for r in record["rows"]):
+        for condition in SHOWN:
+            found = row(record, model, condition)
+            cells = f"{percent(found['misaligned'])} | {percent(found['task'])}"
+            lines.append(f"| {model} | {condition} | {cells} | measured here, {len(found['seeds'])} seeds |")
+    return "\n".join(lines)
+
+
+TWINS = (
+    "base",
+    "plain",
+    "nearest component, the layers of the course",
+    "nearest component, every layer",
+    "true direction, the layers of the course",
+    "true direction, every layer",
+)
+
+
+def twins_table(record: dict[str, Any]) -> str:
+    """The data card's table of models that differ in their attention, from the record of claim "twins"."""
+    models = list(dict.fromkeys(r["model"] for r in record["rows"]))
+    lines = ["| misaligned elsewhere | " + " | ".join(models) + " |", "|---|" + "---|" * len(models)]
+    for condition in TWINS:
+        cells = [percent(row(record, model, condition)["misaligned"]) for model in models]
+        lines.append(f"| {condition} | " + " | ".join(cells) + " |")
+    where = [row(record, model, "where the persona lies") for model in models]
+    cosines = [" ".join(f"{c:.2f}" for c in w["cosine of the nearest component"].values()) for w in where]
+    return "\n".join([*lines, "| cosine of the nearest component, by layer | " + " | ".join(cosines) + " |"])
+
+
+def tradeoff_figure(record: dict[str, Any], model: str):
+    """The README's picture: the conditions of one model in the trade-off plane, as a plotly figure."""
+    from caft_utils.plots import tradeoff
+
+    points = []
+    for condition in SHOWN:
+        found = row(record, model, condition)
+        point: dict[str, Any] = {"label": condition}
+        for rate in ("misaligned", "task"):
+            point |= dict(zip((rate, f"{rate}_low", f"{rate}_high"), found[rate], strict=True))
+        points.append(point)
+    return tradeoff(points, model=f"{model}, 5 seeds")
+
+
+def put_table(page: Path, table: str, name: str = "measured") -> None:
+    """Put a table between the markers <!-- measured --> and <!-- /measured --> of a Markdown page."""
+    start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    before, rest = page.read_text(encoding="utf-8").split(start)
+    after = rest.split(end)[1]
+    page.write_text(f"{before}{start}\n{table}\n{end}{after}", encoding="utf-8")
+
+
+SCORES = ("detection", "fuzzing", "embedding", "simulation", "intervention", "surprisal")
+READ = ("plain", "CAFT", "CAFT, components chosen automatically", "CAFT, SAE latents")
+READ += ("random directions of the latents' rank",)
+
+
+def reading_table(record: dict[str, Any]) -> str:
+    """The README's table of claim "reading": CAFT with what a program chose, and the scores of the scores."""
+    models = sorted({r["model"] for r in record["rows"]}, reverse=True)
+    rows: dict[str, list[str]] = {}
+    for model in models:
+        of = {r["condition"]: r for r in record["rows"] if r["model"] == model}
+        for condition in READ:
+            rows.setdefault(f"misaligned: {condition}", []).append(percent(of[condition]["misaligned"]))
+        f1 = of["villain latent"]["f1_held_out"]
+        rows.setdefault("best latent for the villain, F1 on held-out wordings", []).append(f"{f1:.2f}")
+        truth = of["scores against the truth"]
+        rows.setdefault("directions with a known label", []).append(str(truth["directions"]))
+        for score in SCORES:
+            said = "{:.2f} ({:.2f}-{:.2f})".format(*truth["scores"][score]["auroc"])
+            rows.setdefault(f"{score}: AUROC, right against wrong explanations", []).append(said)
+    lines = ["| measured here | " + " | ".join(models) + " |", "|---|" + "---|" * len(models)]
+    return "\n".join([*lines, *(f"| {label} | {' | '.join(cells)} |" for label, cells in rows.items())])
+
+
+CUES = {
+    "plain": "plain",
+    "SAE": "CAFT, SAE latents",
+    "PCA": "CAFT, components",
+    "class means": "CAFT, class means (with labels)",
+    "random directions": "random directions",
+    "random latents of the top 100": "random latents of the top 100",
+    "top latents, not read": "top latents, not read",
+    "SAE, test only": "latents ablated at test only",
+    "no cue in training": "data without the cue",
+}
+# Gemma-2-2B, in percent where the cue is wrong: the mean of the 16 settings, and gender (arXiv 2507.16795,
+# sections 5 and 6; means of seeds, recomputed from the authors' published result tables).
+PAPER_GENDER = {"plain": 8.3, "SAE": 76.0, "PCA": 63.7}
+
+
+def cues_table(record: dict[str, Any]) -> str:
+    """The README's table of claim "cues": right where the cue is wrong, mean of settings (lowest-highest)."""
+    of = {(r["setting"], r["condition"]): r for r in record["rows"] if "ood_accuracy" in r}
+    names = [f"{a}{'*' * (i == 'first')} | {b}{'*' * (i == 'second')}" for a, b, i in PAPER_SETTINGS]
+    lines = [
+        "| model | fine-tuning | double multiple choice: mean | lowest-highest | settings | gender | from |"
+    ]
+    lines.append("|---|---|---|---|---|---|---|")
+
+    def line(model: str, label: str, values: list[float], gender: str, source: str) -> None:
+        of_all = f"{sum(values) / len(values):.1f} % | {min(values):.0f}-{max(values):.0f} % | {len(values)}"
+        lines.append(f"| {model} | {label} | {of_all} | {gender} | {source} |")
+
+    for place, method in enumerate(PAPER_GENDER):
+        values = [paper[place] for paper in PAPER_SETTINGS.values()]
+        line("Gemma-2-2B", CUES[method], values, f"{PAPER_GENDER[method]} %", "paper")
+    for method, label in CUES.items():
+        found = [of[name, method] for name in names if (name, method) in of]
+        if found:
+            gender = (
+                percent(of["gender", method]["ood_accuracy"]) if ("gender", method) in of else "not measured"
+            )
+            seeds = sorted({len(r["seeds"]) for r in found})
+            values = [100 * r["ood_accuracy"][0] for r in found]
+            source = f"measured here, {'-'.join(map(str, seeds))} seeds"
+            line(found[0]["model"], label, values, gender, source)
+    return "\n".join(lines)
