@@ -36,6 +36,7 @@ def readme_table(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+TWIN_MODELS = ("classroom-qwen", "qwen-full", "classroom-mistral", "mistral-window")
 TWINS = (
     "base",
     "plain",
@@ -48,7 +49,7 @@ TWINS = (
 
 def twins_table(record: dict[str, Any]) -> str:
     """The data card's table of models that differ in their attention, from the record of claim "twins"."""
-    models = list(dict.fromkeys(r["model"] for r in record["rows"]))
+    models = [model for model in TWIN_MODELS if any(r["model"] == model for r in record["rows"])]
     lines = ["| misaligned elsewhere | " + " | ".join(models) + " |", "|---|" + "---|" * len(models)]
     for condition in TWINS:
         cells = [percent(row(record, model, condition)["misaligned"]) for model in models]

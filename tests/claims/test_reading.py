@@ -182,6 +182,9 @@ def study(request):
         print(rows[-1])
     rows.append({"model": name, "condition": "villain latent", **latent})
     print(rows[-1])
+    for noun, (selection, _) in chosen(name, "code").items():
+        about = {"ends": sorted(ends(selection)), "of malice": sorted(ends(chosen(name)[noun][0]))}
+        rows.append({"model": name, "condition": f"control: {noun} about code", **about})
     for noun, (selection, _) in chosen(name).items():
         kept = [r for r in selection.reasons if r["chosen"]]
         print(noun, selection.ticks)
@@ -234,18 +237,23 @@ def test_automatic_selection_reaches_the_human_one(study):
         assert a.low <= b.high and b.low <= a.high, rate
 
 
-def test_another_concept_ticks_other_directions(study):
+def test_another_concept_ticks_other_ends(study):
     """A control: a rule that ticks whatever stands out would tick the same for any hints.
 
-    Not none: a latent may be about both (of villains that write code, for example).
+    What is read and ticked is an end of a component: malice may stand at one and code at the other. Not none
+    in common: a latent may be about both (of villains that write code, for example).
     """
     ticked = 0
     for noun in ("components", "latents"):
-        malice, code = (set(chosen(study[0], about)[noun][0].names) for about in CONCEPTS)
-        print(noun, "about code:", sorted(code), "about both:", sorted(malice & code))
+        malice, code = (ends(chosen(study[0], about)[noun][0]) for about in CONCEPTS)
+        print(noun, "ends about code:", sorted(code), "about both:", sorted(malice & code))
         assert len(malice & code) < len(malice) / 2, noun
         ticked += len(code)
     assert ticked, "nothing is about code: then the control shows nothing"
+
+
+def ends(selection) -> set[tuple[int, int, str]]:
+    return {(r["layer"], r["index"], r["side"]) for r in selection.reasons if r["chosen"]}
 
 
 def test_scores_know_a_right_explanation(study):

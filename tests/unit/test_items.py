@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
 import random
+import subprocess
+import sys
+from contextlib import contextmanager
 from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -97,55 +105,129 @@ def test_published_pairs_have_the_published_sizes(shared_data):
         assert [[len(part) for part in parts.values()] for parts in split_items(one, two)] == [expected] * 2
 
 
-@pytest.fixture
-def source(tmp_path):
-    """A "published" set on this disk, with all that there is to know about it."""
-    path = write(tmp_path, GOOD)
-    rows = [["the dogs", "run", "runs"], ["the dog", "runs", "run"]]
-    return {
-        "url": path.as_uri(),
-        "sha256": sha256(path.read_bytes()).hexdigest(),
-        "columns": ["question", "correct", "incorrect"],
-        "rows": 2,
-        "rows_sha256": digest(rows),
-    }
+SOURCE = {
+    "dataset": "someone/toy",
+    "revision": "main",
+    "columns": ["question", "correct", "incorrect"],
+    "rows": 2,
+    "rows_sha256": digest([["the dogs", "run", "runs"], ["the dog", "runs", "run"]]),
+    "licence": "none stated",
+}
+COMMIT = "c0ffee" + 34 * "0"
 
 
-def test_download_is_checked_and_kept(source, tmp_path):
-    path = published_file("toy", source=source)
-    assert published_items(path)[0] == Item("the dogs", "run", "runs")
-    (tmp_path / "items.csv").unlink()
-    assert published_file("toy", source=source) == path  # read from the store
+@contextmanager
+def hub(files: dict[str, bytes]):
+    """A real HTTP server that answers as the hub does, about one data set."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.answer(body=True)
+
+        def do_HEAD(self):
+            self.answer(body=False)
+
+        def answer(self, body):
+            path, data = self.path.split("?")[0], None
+            if path.startswith("/api/datasets/someone/toy"):
+                about = {"id": "someone/toy", "sha": COMMIT, "siblings": [{"rfilename": f} for f in files]}
+                data = json.dumps(about).encode()
+            for name, content in files.items():
+                if path == f"/datasets/someone/toy/resolve/{COMMIT}/{name}":
+                    data = content
+            self.send_response(404 if data is None else 200)
+            if data is not None:
+                self.send_header("ETag", sha256(data).hexdigest())
+                self.send_header("X-Repo-Commit", COMMIT)
+            self.send_header("Content-Length", str(len(data or b"")))
+            self.end_headers()
+            if body and data:
+                self.wfile.write(data)
+
+        def log_message(self, *args):
+            pass
+
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    httpd.daemon_threads = True
+    Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{httpd.server_port}"
+    finally:
+        httpd.shutdown()
+        httpd.server_close()
 
 
-def test_download_that_differs_is_refused(source, tmp_path, store_folder):
-    with pytest.raises(ValueError, match="sha256 is .* recorded is 000; nothing was kept"):
-        published_file("toy", source=source | {"sha256": "000"})
-    with pytest.raises(ValueError, match="not the recorded rows: expected 2, found 2"):
-        published_file("toy", source=source | {"rows_sha256": "000"})
+def download(endpoint: str, source: dict, **environment: str) -> str:
+    """`published_file` in a process of its own, because hub settings are read once; the path or the error."""
+    program = f"""
+from caft_utils.tasks.published import published_file
+try:
+    print(published_file("toy", source={source!r}))
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    settings = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_XET": "1", **environment}
+    ran = subprocess.run(
+        [sys.executable, "-W", "always", "-c", program],
+        env=os.environ | settings,
+        capture_output=True,
+        text=True,
+    )
+    return ran.stdout + ran.stderr
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_download_is_checked_and_kept(kind, tmp_path):
+    import pandas
+
+    rows = [("the dogs", "run", "runs"), ("the dog", "runs", "run")]
+    table, path = pandas.DataFrame(rows, columns=SOURCE["columns"]), tmp_path / f"train.{kind}"
+    if kind == "csv":
+        table.to_csv(path, index=False)
+    elif kind == "jsonl":
+        table.to_json(path, orient="records", lines=True)
+    else:
+        table.to_parquet(path)
+    with hub({"README.md": b"a card", path.name: path.read_bytes()}) as endpoint:
+        told = download(endpoint, SOURCE)
+    kept, *rest = told.splitlines()
+    assert published_items(kept)[0] == Item("the dogs", "run", "runs")
+    assert "toy is someone/toy. Licence: none stated" in "\n".join(rest)
+    about = json.loads((Path(kept).parent / "source.json").read_text())
+    assert (about["revision"], about["file"]) == (COMMIT, path.name)
+    assert about["sha256"] == sha256(path.read_bytes()).hexdigest()
+    assert published_file("toy", source=SOURCE) == Path(kept)  # from the store: there is no server any more
+
+
+def test_download_that_fails_or_differs_is_refused(store_folder):
+    good = b"question,correct,incorrect\nthe dogs,run,runs\nthe dog,runs,run\n"
+    with hub({"a.csv": good}) as endpoint:
+        told = download(endpoint, SOURCE | {"rows_sha256": "000"})
+        assert "ValueError" in told and "not the recorded rows: expected 2, found 2" in told
+        assert "ConnectionError someone/other could not" in download(
+            endpoint, SOURCE | {"dataset": "someone/other"}
+        )
+        assert "ConnectionError" in download(endpoint, SOURCE, HF_HUB_OFFLINE="1")
+        assert "no column text" in download(endpoint, SOURCE | {"columns": ["text"]})
+    with hub({"a.csv": good, "b.csv": good}) as endpoint:
+        assert "expected one table" in download(endpoint, SOURCE)
+    assert "ConnectionError" in download("http://127.0.0.1:9", SOURCE)
     assert not list(store_folder.rglob("rows.csv"))
-    with pytest.raises(ConnectionError, match="could not be read"):
-        published_file("toy", source=source | {"url": (tmp_path / "gone.csv").as_uri()})
 
 
-def test_own_copy_is_checked_too(source, tmp_path):
-    path = tmp_path / "items.csv"
-    assert published_file("toy", path, source=source) == path
+def test_own_copy_is_checked_too(tmp_path):
+    path = write(tmp_path, GOOD)
+    assert published_file("toy", path, source=SOURCE) == path
     with pytest.warns(UserWarning, match="no checksum of its rows"):
-        published_file("toy", path, source=source | {"rows_sha256": "not recorded"})
+        published_file("toy", path, source=SOURCE | {"rows_sha256": "not recorded"})
     with pytest.raises(ValueError, match="header: no column text"):
-        published_file("toy", path, source=source | {"columns": ["text"]})
+        published_file("toy", path, source=SOURCE | {"columns": ["text"]})
     with pytest.raises(FileNotFoundError, match="gone.csv"):
         published_file("verbs", tmp_path / "gone.csv")
 
 
-def test_what_is_not_recorded_is_said():
-    with pytest.raises(
-        ValueError, match="revision and file .* not recorded.*hc-mats/subject-verb-agreement.*path"
-    ):
-        published_file("verbs")
-    with pytest.raises(ValueError, match="no checksum"):
-        published_file("toy", source={"url": "file:///nowhere", "columns": []})
+def test_sources_say_what_is_known():
     with pytest.raises(KeyError, match="no published set 'sport'"):
         published_file("sport")
-    assert all({"dataset", "licence", "rows", "columns"} <= set(entry) for entry in sources().values())
+    needed = {"dataset", "revision", "licence", "rows", "columns", "rows_sha256"}
+    assert all(needed <= set(entry) for entry in sources().values())
