@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import cache
 from hashlib import file_digest, sha256
@@ -208,29 +210,38 @@ def _cached(hub_id: str, revision: str | None) -> str:
     return hub_id
 
 
-def _read(where: str, revision: str | None, device: Any, dtype: Any):
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
+@contextmanager
+def no_file_bars() -> Iterator[None]:
+    """Without transformers' progress bars of files read and written, which would fill a notebook's output."""
     from transformers.utils import logging
 
     bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # one line a file, which would fill a notebook's output
+    logging.disable_progress_bar()
     try:
-        tokenizer = _tokenizer(where, revision)
-        model = AutoModelForCausalLM.from_pretrained(
-            where,
-            revision=revision,
-            dtype=dtype,
-            device_map="auto" if device == "auto" else None,
-            use_safetensors=True,
-        )
+        yield
+    finally:
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _read(where: str, revision: str | None, device: Any, dtype: Any):
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with no_file_bars():
+            tokenizer = _tokenizer(where, revision)
+            model = AutoModelForCausalLM.from_pretrained(
+                where,
+                revision=revision,
+                dtype=dtype,
+                device_map="auto" if device == "auto" else None,
+                use_safetensors=True,
+            )
     except SafetensorError as error:
         raise ValueError(
             f"the weights in {where} are damaged ({error}); copy or download them again"
         ) from error
-    finally:
-        if bars:
-            logging.enable_progress_bar()
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return (model if device == "auto" else model.to(device)).eval(), tokenizer

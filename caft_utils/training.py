@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
+from caft_utils.models import no_file_bars
 from caft_utils.rows import Batch, Chats, Example
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def train(
         )
         trainer.remove_callback(PrinterCallback)
         try:
-            with during.on(model) if during is not None else nullcontext():
+            with no_file_bars(), during.on(model) if during is not None else nullcontext():
                 trainer.train(resume_from_checkpoint=_last_checkpoint(work))
         finally:
             _last_checkpoint(work)  # leaves no half-written checkpoint behind, e.g. when the disk is full

@@ -35,9 +35,10 @@ SIZES = {"SAE": (4, 8, 16, 32), "PCA": (4, 16, 32)}
 COMPONENTS, LEAST = 32, 0.7
 TRIALS = {"class means": 2, "SAE": 2, "PCA": 3}  # fine-tunings that choose, at most
 ENOUGH = 0.95  # validation accuracy that ends them
-# Gender of a word is one axis here (the class means have rank 1), so sets of a few are tried; and the base
-# already leans fully on it, so that more steps are needed until grammar is surer. Chosen on validation.
-FEW, FEW_TRIALS, GENDER_STEPS = (1, 2, 3, 4, 8, 16, 32), 4, 120
+# Gender of a word is one axis here (the class means have rank 1), so small sets are tried, and more of them,
+# for the pre-check does not foretell which will do; and the base leans on gender fully, so that it takes more
+# steps until grammar is surer.
+FEW, FEW_TRIALS, GENDER_STEPS = (2, 3, 4, 6, 8, 12), 12, 120
 STEPS = (5, 10, 20)
 RECIPE = SAERecipe(width=256, k=8, steps=400)
 NAMES = {
