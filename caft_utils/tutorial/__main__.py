@@ -60,8 +60,9 @@ def _environment(build: Path, record: bool, jobs: int) -> None:
 
 def _run(paths: list[Path], out: Path, parameters: dict, record: bool, jobs: int) -> int:
     from caft_utils.tutorial.page import write_html, write_index
+    from caft_utils.tutorial.progress import minutes_of
     from caft_utils.tutorial.record import write_recorded
-    from caft_utils.tutorial.run import minutes_of, run_all
+    from caft_utils.tutorial.run import run_all
 
     def finished(run, runs):
         if run.notebook is not None:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
+from caft_utils.tutorial.progress import Run, minutes_of
 from caft_utils.tutorial.record import PLOTLY, WIDGET
-from caft_utils.tutorial.run import Run, minutes_of
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222 }

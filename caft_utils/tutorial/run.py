@@ -14,7 +14,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, TextIO
@@ -23,47 +22,10 @@ import nbformat
 import papermill
 from papermill.engines import NBClientEngine, papermill_engines
 
-from caft_utils.tutorial.progress import Progress
+from caft_utils.tutorial.progress import Progress, Run
 
 LAST_LINES = 15
 PATIENCE = 10  # seconds that an interrupted notebook has to shut down its kernel
-
-
-@dataclass(eq=False)
-class Run:
-    """One notebook of a tutorial run. status: "waiting", "running", "done" or "failed"."""
-
-    path: Path
-    title: str
-    minutes: float  # the notebook's own estimate
-    cells: int
-    status: str = "waiting"
-    cell: int = 0  # the running cell's index
-    began: float = 0.0  # of time.monotonic
-    seconds: float = 0.0
-    notebook: nbformat.NotebookNode | None = field(default=None, repr=False)  # executed; partial when failed
-    error: str = ""
-
-    @classmethod
-    def of(cls, path: Path) -> Run:
-        notebook = nbformat.read(path, as_version=4)
-        text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-        title = re.search(r"^# +(.+)$", text, re.MULTILINE)
-        minutes = notebook.metadata.get("caft", {}).get("minutes", 1.0)
-        return cls(path, title[1].strip() if title else path.stem, float(minutes), len(notebook.cells))
-
-    @property
-    def share(self) -> float:
-        """How much of the notebook is done, from 0 to 1, by cells."""
-        if self.status == "running":
-            return min(1.0, self.cell / max(1, self.cells))
-        return float(self.status in ("done", "failed"))
-
-
-def minutes_of(runs: list[Run]) -> float:
-    """Minutes from the first notebook's start to the last one's end."""
-    ran = [run for run in runs if run.seconds]
-    return (max(run.began + run.seconds for run in ran) - min(run.began for run in ran)) / 60 if ran else 0.0
 
 
 def run_all(

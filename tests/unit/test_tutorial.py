@@ -16,9 +16,8 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from caft_utils.tutorial.__main__ import _jobs, main
-from caft_utils.tutorial.progress import Progress
+from caft_utils.tutorial.progress import Progress, Run, minutes_of
 from caft_utils.tutorial.record import out_of_step, sources
-from caft_utils.tutorial.run import Run, minutes_of
 
 FIGURE = """
 from IPython.display import display

@@ -36,18 +36,6 @@ if TYPE_CHECKING:
 
     from caft_utils.interpret.explain import Explanation
 
-__all__ = [
-    "Score",
-    "Steering",
-    "detection",
-    "embedding",
-    "fuzzing",
-    "intervention",
-    "scores",
-    "simulation",
-    "surprisal",
-]
-
 
 def check_disjoint(evidence: Evidence) -> None:
     """Raises ValueError where a row that the explainer saw is among those for scoring."""
