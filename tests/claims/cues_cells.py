@@ -40,8 +40,8 @@ def measured(name: str, method: str, seed: int) -> Result:
         case [("SAE" | "PCA" | "class means") as kind, *on]:
             made = exhibit.tuned(name, seed, exhibit.chosen(name, kind)[0], rho)
             during = ablate(exhibit.chosen(name, kind)[0]) if on else None
-        case [baseline]:
-            made = exhibit.tuned(name, seed, control(name, baseline, seed))
+        case _:
+            made = exhibit.tuned(name, seed, control(name, method, seed))
     return measure(made, exhibit.task(name, seed), temperature=0, batch_size=128, during=during)
 
 
