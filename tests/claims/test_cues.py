@@ -74,13 +74,10 @@ def table():
     return found
 
 
-@pytest.mark.parametrize("method, exceptions", [("plain", 0), ("SAE", 0), ("PCA", 1)])
-def test_every_setting_is_learned(table, method, exceptions):
-    """Each exception is printed here, and in notebook 08."""
-    assert mean(table, method, exhibit.PAPER, "task_score") >= 0.97
+@pytest.mark.parametrize("method", ["plain", "SAE", "PCA"])
+def test_every_setting_is_learned(table, method):
     low = {name: one["task_score"][0] for name, one in table[method].items() if one["task_score"][0] < 0.97}
-    print(f"{method}: in distribution below 97 %: {low or 'none'}")
-    assert len(low) <= exceptions
+    assert not low and set(exhibit.PAPER) <= set(table[method])
 
 
 def test_plain_fine_tuning_follows_the_unintended_question(table):
