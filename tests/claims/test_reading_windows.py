@@ -358,7 +358,9 @@ def test_windows_of_one_pass_are_those_of_storing_first():
         else:  # a product of other shape rounds otherwise: a near tie may then fall the other way
             assert other["same"] > 0.999 and other["apart"] < 1e-3 and other["moved"] < 1e-5
     save_record("windows", rows, seconds=time.time() - started)
-    assert min(slower.values()) > 1 and slower["all projections in a list with locations"] > 5
+    assert min(slower.values()) > 1
+    published = ("all projections in a padded tensor", "all projections in a list with locations")
+    assert min(slower[name] for name in published) > 5
 
 
 def test_windows_memory_does_not_grow_with_the_text():
