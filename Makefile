@@ -27,8 +27,8 @@ tutorial: $(SETUP) ## run every notebook, leave pages in build/tutorial (MODEL= 
 lab: $(SETUP) ## open JupyterLab on the notebooks (ARGS= for jupyter)
 	@JUPYTER_PREFER_ENV_PATH=1 $(BIN)/jupyter lab notebooks $(ARGS)
 
-test: $(TESTS) ## run the tests, offline (ARGS= for pytest)
-	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(ARGS)
+test: $(TESTS) ## run the tests, offline, two files at a time (ARGS= for pytest, e.g. ARGS="-n 0 -k store")
+	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 claims: $(TESTS) ## measure every stated figure anew and print it (CLAIM=emergent for one)
 	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/claims -s $(if $(CLAIM),-k "$(CLAIM)") $(ARGS)
