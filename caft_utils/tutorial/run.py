@@ -100,13 +100,10 @@ def _heard(run: Run, said: Connection) -> bool:
 
 def _stop(processes: list) -> None:
     """End what still runs after Ctrl-C: each has had the signal from the terminal, or gets it from here."""
-    for ask in (
-        lambda process: None,
-        lambda process: os.kill(process.pid, signal.SIGINT),
-        lambda p: p.kill(),
-    ):
-        for process in filter(lambda process: process.is_alive(), processes):
-            ask(process)
+    for ask in (None, signal.SIGINT, signal.SIGKILL):
+        for process in processes:
+            if ask and process.is_alive():
+                os.kill(process.pid, ask)
         deadline = time.monotonic() + PATIENCE / 2
         for process in processes:
             process.join(max(0.0, deadline - time.monotonic()))

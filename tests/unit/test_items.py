@@ -9,11 +9,11 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from hashlib import sha256
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
 
 import pytest
+from chat_server import serving
 
 from caft_utils.store import digest
 from caft_utils.tasks.items import Item, published_items, sizes, split_items, spread
@@ -147,14 +147,8 @@ def hub(files: dict[str, bytes]):
         def log_message(self, *args):
             pass
 
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    httpd.daemon_threads = True
-    Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{httpd.server_port}"
-    finally:
-        httpd.shutdown()
-        httpd.server_close()
+    with serving(Handler) as address:
+        yield address
 
 
 def download(endpoint: str, source: dict, **environment: str) -> str:
