@@ -62,7 +62,7 @@ def tradeoff(
         )
     figure.update_xaxes(**PERCENT_AXIS).update_yaxes(**PERCENT_AXIS)
     legend = {"title": {"text": small(" at ".join(name.split(" (")[0] for name in (y_label, x_label)))}}
-    height = max(500, 150 + 37 * len(rows))  # room for the legend's two lines a condition
+    height = max(500, 170 + 41 * len(rows))  # room for the legend's two lines a condition
     return figure.update_layout(showlegend=True, legend=legend, height=height)
 
 

@@ -12,6 +12,7 @@ import random
 import time
 
 import pytest
+import torch
 from exhibit import MODELS, SEEDS, record_row, setting, show
 
 from caft_utils import ablate, finetune, measure
@@ -67,7 +68,22 @@ def villain_latent(name: str) -> dict:
     _, layer, latent, threshold = best
     values = strongest(model, unseen, layer, lambda h: saes.encode(layer, h)[:, [latent]])[:, 0]
     held_out = f1_at(values, unseen.truth("persona: villain"), threshold)
-    return {"layer": layer, "latent": latent, "f1": best[0], "f1_held_out": held_out}
+    about = {"layer": layer, "latent": latent, "f1": best[0], "f1_held_out": held_out}
+    return about | {"f1_held_out_of_random": best_of_random(model, seen, unseen, saes)}
+
+
+def best_of_random(model, seen: Labelled, unseen: Labelled, saes) -> float:
+    """The control: as many random directions as latents, the best of them chosen in the same way."""
+    truth, best, rows = seen.truth("persona: villain"), (0.0, 0, 0, 0.0), {}
+    for layer in saes.layers:
+        generator = torch.Generator().manual_seed(layer)
+        shape = saes.latents().vector(layer, 0).shape[0], len(saes.latents().indices(layer))
+        rows[layer] = torch.nn.functional.normalize(torch.randn(shape, generator=generator), dim=0)
+        f1, threshold = best_f1(strongest(model, seen, layer, lambda h, at=layer: h @ rows[at]), truth)
+        best = max(best, (float(f1.max()), layer, int(f1.argmax()), float(threshold[f1.argmax()])))
+    _, layer, i, threshold = best
+    values = strongest(model, unseen, layer, lambda h: h @ rows[layer][:, [i]])[:, 0]
+    return f1_at(values, unseen.truth("persona: villain"), threshold)
 
 
 def spoken(text: Labelled) -> Labelled:
