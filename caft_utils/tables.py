@@ -84,6 +84,7 @@ def put_table(page: Path, table: str, name: str = "measured") -> None:
 SCORES = ("detection", "fuzzing", "embedding", "simulation", "intervention", "surprisal")
 READ = ("plain", "CAFT", "CAFT, components chosen automatically", "CAFT, SAE latents")
 READ += ("random directions of the latents' rank",)
+BEST = {"latent": "f1_held_out", "of as many random directions": "f1_held_out_of_random"}
 
 
 def reading_table(record: dict[str, Any]) -> str:
@@ -94,8 +95,9 @@ def reading_table(record: dict[str, Any]) -> str:
         of = {r["condition"]: r for r in record["rows"] if r["model"] == model}
         for condition in READ:
             rows.setdefault(f"misaligned: {condition}", []).append(percent(of[condition]["misaligned"]))
-        f1 = of["villain latent"]["f1_held_out"]
-        rows.setdefault("best latent for the villain, F1 on held-out wordings", []).append(f"{f1:.2f}")
+        for what, key in BEST.items():
+            label = f"best {what} for the villain, F1 on held-out wordings"
+            rows.setdefault(label, []).append(f"{of['villain latent'][key]:.2f}")
         truth = of["scores against the truth"]
         rows.setdefault("directions with a known label", []).append(str(truth["directions"]))
         for score in SCORES:

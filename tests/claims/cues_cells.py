@@ -19,6 +19,8 @@ STEPS_KEPT = tuple(f"plain, step {step}" for step in exhibit.STEPS)
 BASELINES = ("random directions", "random latents of the top 100", "top latents, not read")
 BASELINES += ("no cue in training", "PCA, hooks on", "class means", *STEPS_KEPT)
 RHOS = (0.5, 0.75, 0.9, 0.99)
+# Is it the order of the components, or are these the wrong directions? (gender only)
+LABELLED = ("PCA by labels", "PCA by labels, hooks on")
 SWEPT = ("sentiment* | sports", "gender")
 
 
@@ -37,7 +39,7 @@ def measured(name: str, method: str, seed: int) -> Result:
             made = finetune(model, exhibit.task(name, seed).control, exhibit.recipe(name), seed=seed)
         case ["SAE", "test only"]:
             made, during = exhibit.tuned(name, seed), ablate(exhibit.chosen(name, "SAE")[0])
-        case [("SAE" | "PCA" | "class means") as kind, *on]:
+        case [("SAE" | "PCA" | "PCA by labels" | "class means") as kind, *on]:
             made = exhibit.tuned(name, seed, exhibit.chosen(name, kind)[0], rho)
             during = ablate(exhibit.chosen(name, kind)[0]) if on else None
         case _:
@@ -72,6 +74,7 @@ def cells(part: str = "all", seeds: Sequence[int] = exhibit.SEEDS) -> list[tuple
     out = [(name, method, seed) for seed in seeds for method in MAIN for name in (*exhibit.PAPER, "gender")]
     if part == "main":
         return out
+    out += [("gender", method, seed) for seed in seeds for method in LABELLED]
     compared = (*exhibit.PAPER[:8], "gender")  # as in the paper
     out += [(name, method, seed) for seed in seeds for method in BASELINES for name in compared]
     swept = [(name, f"rho {rho} {kind}") for name in SWEPT for rho in RHOS for kind in ("plain", "SAE")]

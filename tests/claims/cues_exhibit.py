@@ -13,7 +13,7 @@ from pathlib import Path
 
 from caft_utils import ablate, attribution, class_means, finetune, load, pca_of_difference
 from caft_utils.classroom import cues_corpus
-from caft_utils.classroom.cues_labels import gender_checks, gender_texts, marked_pairs, single_texts
+from caft_utils.classroom.cues_labels import KINDS, gender_checks, gender_texts, marked_pairs, single_texts
 from caft_utils.directions.basis import Directions
 from caft_utils.directions.sae import sae_directions
 from caft_utils.evaluation.precheck import letter_difference
@@ -158,9 +158,28 @@ def candidates(name: str, method: str) -> dict[str, Directions]:
             label: sae_directions(autoencoders(), rows) for label, rows in nested(order, SITES, sizes).items()
         }
     found = components(name)
-    shares = source_shares(base()[0], found, texts(name == "gender"))
-    order = sorted(belonging(shares, name), key=lambda key: (key[1], key[0]))  # most variance first
-    return {label: found.select(rows) for label, rows in nested(order, SITES, sizes).items()}
+    if method == "PCA by labels":
+        axes, everywhere = supervised(roles(name)[1]), ", ".join(map(str, found.layers))
+        orders = {f"{kind}, ": nearest(found, axes[f"{kind} at {everywhere}"]) for kind in KINDS}
+    else:
+        shares = source_shares(base()[0], found, texts(name == "gender"))
+        by_variance = sorted(belonging(shares, name), key=lambda key: (key[1], key[0]))
+        orders = {"": by_variance}
+    return {
+        kind + label: found.select(rows)
+        for kind, order in orders.items()
+        for label, rows in nested(order, SITES, sizes).items()
+    }
+
+
+def nearest(found: Directions, axes: Directions) -> list[tuple[int, int]]:
+    """Rows of `found`, those first that lie most in the span of `axes`: an order that nobody has without
+    labels."""
+    share = {layer: (found[layer] @ axes[layer].T).norm(dim=1) for layer in found.layers}
+    return sorted(
+        ((layer, i) for layer in found.layers for i in range(found.ranks[layer])),
+        key=lambda key: -float(share[key[0]][key[1]]),
+    )
 
 
 @functools.cache

@@ -65,7 +65,7 @@ def table():
             rows.append(one)
         if set(exhibit.PAPER) <= set(of_method):
             print(f"  mean of the paper's 16   {100 * mean(found, method, exhibit.PAPER):5.1f}")
-    for method in ("SAE", "PCA", "class means"):
+    for method in ("SAE", "PCA", "PCA by labels", "class means"):
         for name in found.get(method, {}):
             about = {"model": exhibit.MODEL, "setting": name, "condition": f"choice, {method}"}
             rows.append(about | exhibit.chosen(name, method)[1])
