@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from caft_utils.interpret.evidence.readable import Readable
 from caft_utils.interpret.evidence.streaming import Best, Bins, Places, first_new, only, parts
 from caft_utils.residual import decoder, width
 
