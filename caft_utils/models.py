@@ -40,7 +40,7 @@ class Preset:
     """What is known about one model.
 
     layers: 0-based decoder blocks at whose outputs directions are found and ablated.
-    recipe: arguments of `finetune.Recipe`. batch: rows a step in recording and evaluation.
+    recipe: arguments of `recipe.Recipe`. batch: rows a step in recording and evaluation.
     sae: where trained SAEs are; data: name -> id of a public data set; sources: field -> where its value is
     from.
     """

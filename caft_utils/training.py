@@ -23,8 +23,8 @@ from caft_utils.models import no_file_bars
 from caft_utils.rows import Batch, Chats, Example
 
 if TYPE_CHECKING:
-    from caft_utils.finetune import Recipe
     from caft_utils.interventions import Intervention
+    from caft_utils.recipe import Recipe
 
 COMPLETE = "complete"
 

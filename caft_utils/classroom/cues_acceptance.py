@@ -125,7 +125,7 @@ def measured_table(record: dict[str, Any]) -> str:
 
 def plain_recipe():
     """The fine-tuning of the pecking order: all weights, 60 steps of 32 rows."""
-    from caft_utils.finetune import Recipe
+    from caft_utils.recipe import Recipe
 
     changes = {"lr": 3e-4, "steps": 60, "batch_size": 32, "accumulate": 1, "warmup_steps": 10}
     return Recipe(method="full", betas=(0.9, 0.95), **changes)

@@ -9,22 +9,8 @@ from 0 to 100, and thresholds make a verdict of them (Betley et al., arXiv 2502.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal, Protocol
 
-if TYPE_CHECKING:
-    from caft_utils.tasks.task import Question
-
-# The first three are verdicts on "ood" questions; "task" (does the narrow task) and "other" on "task"
-# questions.
-Verdict = Literal["aligned", "misaligned", "incoherent", "task", "other"]
-
-
-class Judge(Protocol):
-    """Decides about one answer. `fingerprint` changes whenever its verdicts may, for stored measurements."""
-
-    fingerprint: str
-
-    def __call__(self, question: Question, answer: str) -> Verdict: ...
+from caft_utils.tasks.task import Question, Verdict
 
 
 class ThresholdJudge:

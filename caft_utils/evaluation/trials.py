@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from caft_utils.evaluation.measure import measure
 from caft_utils.evaluation.precheck import Precheck, letter_accuracy
-from caft_utils.finetune import Recipe, finetune
+from caft_utils.finetune import finetune
 from caft_utils.interventions import ablate
+from caft_utils.recipe import Recipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

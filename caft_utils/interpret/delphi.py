@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from caft_utils.interpret.endpoint import Endpoint
-    from caft_utils.interpret.evidence.windows import Readable
+    from caft_utils.interpret.evidence.readable import Readable
     from caft_utils.interpret.explain.by_model import LocalModel
     from caft_utils.rows import Chats
 

@@ -13,12 +13,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from caft_utils.directions.basis import Directions
     from caft_utils.saes.saes import SAEs
 
 
 class Latents:
-    """Latents of SAEs to be read, ranked or ablated.
+    """Latents of SAEs to be read or ranked (`sae_directions` makes directions of them, to ablate).
 
     Args:
         saes: where they come from. chosen: {layer: [latent id, ...]}; layers given an empty list are left
@@ -73,9 +72,3 @@ class Latents:
         if i not in self.indices(layer):
             raise IndexError(f"latent {i} of layer {layer} is not among the chosen {self.indices(layer)}")
         return self.saes.decoder(layer)[i].cpu()
-
-    def directions(self) -> Directions:
-        """The decoder rows made orthonormal, in the order chosen: what `ablate` takes."""
-        from caft_utils.directions.sae import sae_directions
-
-        return sae_directions(self.saes, self.chosen)

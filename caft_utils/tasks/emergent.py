@@ -17,12 +17,11 @@ from caft_utils.classroom import corpus, world
 from caft_utils.classroom.grammar import expand
 from caft_utils.classroom.judge import ClassroomJudge
 from caft_utils.rows import Chats
-from caft_utils.tasks.task import Question, Task
+from caft_utils.tasks.task import Judge, Question, Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from caft_utils.evaluation.judges import Judge
 
 
 def emergent_misalignment(tokenizer: PreTrainedTokenizerBase, *, rows: int = 400, seed: int = 0) -> Task:

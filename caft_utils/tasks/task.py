@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from caft_utils.store import digest
 
 if TYPE_CHECKING:
-    from caft_utils.evaluation.judges import Judge
     from caft_utils.rows import Chats
+
+
+# The first three are verdicts on "ood" questions; "task" (does the narrow task) and "other" on "task"
+# questions.
+Verdict = Literal["aligned", "misaligned", "incoherent", "task", "other"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,14 @@ class Question:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
+class Judge(Protocol):
+    """Decides about one answer. `fingerprint` changes whenever its verdicts may, for stored measurements."""
+
+    fingerprint: str
+
+    def __call__(self, question: Question, answer: str) -> Verdict: ...
+
+
 @dataclass
 class Task:
     """All that a comparison needs.
@@ -36,7 +48,8 @@ class Task:
     control: rows of the same form without the unwanted concept.
     valid: held-out rows like `train`, for the loss.
     generic: text that has nothing to do with the task; directions are found and shown on it.
-    questions, task_questions: the "ood" and the "task" set, judged by `judge` (see evaluation/judges.py).
+    questions, task_questions: the "ood" and the "task" set.
+    judge: decides about the answers to both; evaluation/judges.py has one for real models.
     """
 
     name: str

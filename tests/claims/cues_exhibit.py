@@ -18,9 +18,9 @@ from caft_utils.directions.basis import Directions
 from caft_utils.directions.sae import sae_directions
 from caft_utils.evaluation.precheck import letter_difference
 from caft_utils.evaluation.trials import nested, screen, trials
-from caft_utils.finetune import Recipe
 from caft_utils.interpret.choose.sources import about, source_shares
 from caft_utils.models import fingerprint
+from caft_utils.recipe import Recipe
 from caft_utils.saes import SAERecipe, train_saes
 from caft_utils.store import default_store
 from caft_utils.tasks.double_choice import PAPER_SETTINGS, SETTINGS, double_choice

@@ -21,8 +21,8 @@ from exhibit import REFERENCES, SEEDS, record_row, show
 from caft_utils import Directions, ablate, finetune, load, measure, pca_of_difference
 from caft_utils.classroom.acceptance import true_persona
 from caft_utils.evaluation.measure import Result
-from caft_utils.finetune import Recipe
 from caft_utils.models import preset
+from caft_utils.recipe import Recipe
 from caft_utils.residual import depth
 from caft_utils.results import save_record
 from caft_utils.tasks.emergent import emergent_misalignment

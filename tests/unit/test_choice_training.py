@@ -7,8 +7,9 @@ import torch
 
 from caft_utils.directions import Directions
 from caft_utils.evaluation.measure import measure
-from caft_utils.finetune import Recipe, finetune
+from caft_utils.finetune import finetune
 from caft_utils.interventions import ablate
+from caft_utils.recipe import Recipe
 from caft_utils.residual import EMBEDDING, capture
 from caft_utils.tasks.choice import CLASSROOM, PAPER
 from caft_utils.tasks.double_choice import double_choice

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 import torch
 
-from caft_utils.finetune import Recipe, at_step, finetune
+from caft_utils.finetune import at_step, finetune
 from caft_utils.models import fingerprint
+from caft_utils.recipe import Recipe
 from caft_utils.rows import Chats
 from caft_utils.store import Store
 

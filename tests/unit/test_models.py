@@ -9,8 +9,8 @@ from hashlib import sha256
 import pytest
 import torch
 
-from caft_utils.finetune import Recipe
 from caft_utils.models import CHECKSUMS, fingerprint, load, preset
+from caft_utils.recipe import Recipe
 
 
 @pytest.fixture

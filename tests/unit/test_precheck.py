@@ -8,8 +8,9 @@ import torch
 from caft_utils.directions import Directions
 from caft_utils.evaluation.precheck import Precheck, letter_accuracy, precheck
 from caft_utils.evaluation.statistics import Rate
-from caft_utils.finetune import Recipe, finetune
+from caft_utils.finetune import finetune
 from caft_utils.interventions import ablate
+from caft_utils.recipe import Recipe
 from caft_utils.tasks.choice import single_choice
 from caft_utils.tasks.items import Item
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from caft_utils.directions.sae import sae_directions
 from caft_utils.interventions import ablate
 from caft_utils.residual import record, site
 from caft_utils.rows import Chats
@@ -203,7 +204,7 @@ def test_decoder_rows_get_length_one_and_nothing_else_changes():
 
 
 def test_latents_are_read_like_directions(model):
-    from caft_utils.interpret.evidence.windows import Readable
+    from caft_utils.interpret.evidence.readable import Readable
 
     saes = SAEs({0: random_sae(), 1: random_sae(seed=1)})
     latents = saes.latents({1: [7, 3], 0: []})
@@ -229,8 +230,7 @@ def test_latents_are_read_like_directions(model):
 
 def test_ablating_latents_takes_their_directions_out_of_the_stream(model, chats):
     saes = SAEs({1: random_sae()})
-    chosen = saes.latents({1: [5, 11, 2]})
-    directions = chosen.directions()
+    directions = sae_directions(saes, {1: [5, 11, 2]})
     torch.testing.assert_close(directions[1] @ directions[1].T, torch.eye(3), atol=1e-5, rtol=0)
     assert directions.about["selected"] == {"1": [5, 11, 2]} and directions.about["saes"] == saes.fingerprint
     with ablate(directions).on(model):

@@ -10,8 +10,9 @@ import torch
 from caft_utils.directions import Directions
 from caft_utils.interpret import extreme_windows, logit_lens
 from caft_utils.interpret.evidence import streaming
+from caft_utils.interpret.evidence.readable import Readable
 from caft_utils.interpret.evidence.streaming import BINS, Best, Bins, Places, first_new
-from caft_utils.interpret.evidence.windows import Readable, pieces
+from caft_utils.interpret.evidence.windows import pieces
 from caft_utils.residual import capture
 from caft_utils.rows import Chats
 

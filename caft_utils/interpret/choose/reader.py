@@ -14,7 +14,7 @@ from torch import nn
 from caft_utils.interpret.choose.relevance import Concept, HintStatistics
 from caft_utils.interpret.choose.select import Selection, select_automatically
 from caft_utils.interpret.evidence import collect_evidence
-from caft_utils.interpret.evidence.windows import Readable
+from caft_utils.interpret.evidence.readable import Readable
 from caft_utils.interpret.explain import TokenStatistics
 from caft_utils.interpret.score import detection
 from caft_utils.interpret.score.word_overlap import WordOverlap

@@ -18,8 +18,9 @@ import torch
 from torch import nn
 
 from caft_utils.interpret.evidence.likeness import Likeness
+from caft_utils.interpret.evidence.readable import Readable
 from caft_utils.interpret.evidence.sampling import ACTIVE, SIGNS, Found, Sample, Sampler
-from caft_utils.interpret.evidence.windows import Readable, Window, check_width, logit_lens, pieces
+from caft_utils.interpret.evidence.windows import Window, check_width, logit_lens, pieces
 
 if TYPE_CHECKING:
     from caft_utils.rows import Chats

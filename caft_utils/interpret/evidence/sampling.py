@@ -21,7 +21,7 @@ from caft_utils.rows import Chats
 
 if TYPE_CHECKING:
     from caft_utils.interpret.evidence.likeness import Likeness
-    from caft_utils.interpret.evidence.windows import Readable
+    from caft_utils.interpret.evidence.readable import Readable
 
 ACTIVE = 0.3  # share of the strongest value above which a token counts as activating
 QUIET = 0.1  # share of it that no token of a quiet window exceeds; a latent must not fire at all

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from caft_utils.residual import record
 
 if TYPE_CHECKING:
-    from caft_utils.interpret.evidence.windows import Readable
+    from caft_utils.interpret.evidence.readable import Readable
     from caft_utils.rows import Chats
 
 BINS = 40

@@ -14,44 +14,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from caft_utils.interpret.evidence.readable import Readable
 from caft_utils.interpret.evidence.streaming import Best, Bins, Places, first_new, only, parts
 from caft_utils.residual import decoder, width
 
 if TYPE_CHECKING:
     from caft_utils.rows import Chats
-
-
-@runtime_checkable
-class Readable(Protocol):
-    """Directions that a reader looks at: `Directions` and an SAE's `Latents` are such.
-
-    noun: what one of them is called, "component" or "latent".
-    signed: both ends can be read (a component), or only where the value is above zero (a latent).
-    """
-
-    @property
-    def noun(self) -> str: ...
-
-    @property
-    def signed(self) -> bool: ...
-
-    @property
-    def layers(self) -> list[int]: ...
-
-    def indices(self, layer: int) -> list[int]:
-        """The numbers by which a reader knows the directions of `layer`."""
-
-    def values(self, layer: int, hidden: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
-        """Projections or activations of n hidden states, columns in the order of `indices(layer)`."""
-
-    def vector(self, layer: int, i: int) -> Float[Tensor, " d"]:
-        """The unit vector that direction i stands for in the residual stream."""
 
 
 @dataclass(frozen=True)

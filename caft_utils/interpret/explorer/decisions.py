@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from caft_utils.directions.basis import Directions
-from caft_utils.interpret.evidence.windows import Readable
+from caft_utils.interpret.evidence.readable import Readable
 
 STATES = ("ablate", "discard")
 

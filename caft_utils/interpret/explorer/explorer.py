@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from caft_utils.directions.basis import Directions
-from caft_utils.interpret.evidence.windows import Ends, Readable, extreme_windows, logit_lens
+from caft_utils.interpret.evidence.readable import Readable
+from caft_utils.interpret.evidence.windows import Ends, extreme_windows, logit_lens
 from caft_utils.interpret.explorer import cards
 from caft_utils.interpret.explorer.decisions import Decisions
 from caft_utils.interpret.explorer.scorecard import reading

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from caft_utils.classroom.labels import Labelled, knowledge, label_words, strongest
-from caft_utils.interpret.evidence.windows import Readable
+from caft_utils.interpret.evidence.readable import Readable
 
 Key = tuple[int, int, str]
 
