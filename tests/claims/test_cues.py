@@ -95,12 +95,12 @@ def test_caft_with_components(table):
 
 @pytest.mark.parametrize("method", ["SAE", "PCA"])
 def test_gender(table, method):
-    """PCA misses it: no few components hold the axis, which the base has already (notebook 09)."""
+    """PCA misses it, in whatever order its components are taken: the base has the stereotype already, so that
+    what fine-tuning changes hardly holds it (notebook 09)."""
     assert mean(table, "plain", ["gender"]) <= 0.15
     assert mean(table, method, ["gender"]) >= 0.95
 
 
 @pytest.mark.parametrize("method", ["random directions", "random latents of the top 100"])
 def test_ablating_anything_is_not_enough(table, method):
-    names = exhibit.PAPER[:8]
-    assert mean(table, "SAE", names) >= mean(table, method, names) + 0.3
+    assert mean(table, "SAE", exhibit.PAPER) >= mean(table, method, exhibit.PAPER) + 0.3
