@@ -405,7 +405,10 @@ def test_surprisal_of_a_model_that_expects_what_it_has_read(copier, tokenizer):
         assert score.n == 40 and score.failures == 0
 
 
-def test_losses_are_those_of_each_window_by_itself(model, tokenizer):
+@pytest.mark.parametrize("architecture, sees", [("qwen2", None), ("mistral", 3), ("gemma2", 3)])
+def test_losses_are_those_of_each_window_by_itself(tiny, tokenizer, architecture, sees):
+    """Also where attention sees fewer tokens than stand before a window."""
+    model = tiny(architecture, **({"sliding_window": sees} if sees else {}))
     windows = planted("pets", n=9).test
     before = "text about dogs\n\n"
     want = []

@@ -5,12 +5,13 @@ For a window x and an explanation z, the drop of the loss against a dummy z0 tha
     drop(x) = loss(x | z0) - loss(x | z)      (nats per token of x)
 
 should be larger where the direction is active; the score is the AUROC of that. (arXiv 2410.13928, section
-3.3.) Every window is read by a forward pass of its own, without a cache of keys and values: one that is
-reused grows with each batch, and later windows would be read after earlier ones.
+3.3.) What stands before the windows is read once, and each batch of them goes on from a copy of its keys and
+values: a cache that is reused itself grows with each batch, and later windows are read after earlier ones.
 """
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -20,10 +21,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from caft_utils.interpret.evidence.windows import Window
-from caft_utils.interpret.score.judges_of_windows import left_padded
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 QUOTES = re.compile('["“”«»`]')
 PREFIX = "{explanation}\n\n"
@@ -71,15 +71,30 @@ def losses(
         raise ValueError("nothing stands before the windows, so their first tokens cannot be predicted")
     own = [tokenizer("".join(w.tokens), add_special_tokens=False)["input_ids"] for w in windows]
     found = torch.full((len(windows),), float("nan"))
-    kept = [i for i, ids in enumerate(own) if ids]
-    rows = [start + own[i] for i in kept]
-    for places, batch in left_padded(rows, tokenizer, batch_size, model.device):
-        longest = max(len(own[kept[place]]) for place in places)
+    kept = sorted((i for i, ids in enumerate(own) if ids), key=lambda i: len(own[i]))  # alike ones together
+    if not kept:
+        return found
+    read, first = _read(start, model)
+    for some in (kept[at : at + batch_size] for at in range(0, len(kept), batch_size)):
+        # Padding on the right: nothing that counts comes after it.
+        ids = nn.utils.rnn.pad_sequence([torch.tensor(own[i]) for i in some], batch_first=True)
+        ids, past = ids.to(model.device), copy.deepcopy(read)
+        past.batch_repeat_interleave(len(some))
         with torch.no_grad():
-            logits = model(**batch, logits_to_keep=longest + 1, use_cache=False).logits[:, :-1].float()
-        targets = batch["input_ids"][:, -longest:]
-        each = nn.functional.cross_entropy(logits.transpose(1, 2), targets, reduction="none").cpu()
-        for row, place in zip(each, places):
-            i = kept[place]
-            found[i] = row[-len(own[i]) :].mean()
+            logits = model(input_ids=ids, past_key_values=past, use_cache=True).logits[:, :-1].float()
+        logits = torch.cat([first.expand(len(some), 1, -1), logits], 1)
+        each = nn.functional.cross_entropy(logits.transpose(1, 2), ids, reduction="none").cpu()
+        for row, i in zip(each, some):
+            found[i] = row[: len(own[i])].mean()
     return found
+
+
+@torch.no_grad()
+def _read(ids: Sequence[int], model: PreTrainedModel) -> tuple[DynamicCache, Float[Tensor, "1 1 vocabulary"]]:
+    """Keys and values of some tokens, and the logits of what comes after them."""
+    from transformers import DynamicCache
+
+    cache = DynamicCache(config=model.config.get_text_config())
+    given = torch.tensor([list(ids)], device=model.device)
+    out = model(input_ids=given, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    return cache, out.logits[:, -1:].float()
