@@ -182,15 +182,25 @@ def strongest(
     return out
 
 
+class _Thresholds:
+    """The thresholds that can stand between the values of each column, to be tried with any truth."""
+
+    def __init__(self, values: Float[Tensor, "m k"]):
+        self.ordered, self._order = values.T.sort(dim=1, descending=True)
+        self._equal = self.ordered[:, :-1] == self.ordered[:, 1:]  # no threshold stands between equal values
+
+    def best(self, truth: Bool[Tensor, " m"]) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"]]:
+        hits = truth.float()[self._order].cumsum(1)
+        said_yes = torch.arange(1, len(truth) + 1)
+        f1 = 2 * hits / (said_yes + truth.sum())
+        f1[:, :-1][self._equal] = 0
+        best, at = f1.max(1)
+        return best, self.ordered.gather(1, at[:, None])[:, 0]
+
+
 def best_f1(values: Float[Tensor, "m k"], truth: Bool[Tensor, " m"]) -> tuple[Tensor, Tensor]:
     """For each column (F1, threshold) of "value at least threshold", at the threshold where F1 is best."""
-    ordered, order = values.sort(dim=0, descending=True)
-    said_yes = torch.arange(1, len(values) + 1)[:, None]
-    f1 = 2 * truth[order].cumsum(0).float() / (said_yes + truth.sum())
-    ordered_next = torch.cat([ordered[1:], torch.full_like(ordered[:1], -torch.inf)])
-    f1[ordered == ordered_next] = 0  # a threshold can only stand between two different values
-    best, at = f1.max(0)
-    return best, ordered.gather(0, at[None])[0]
+    return _Thresholds(values).best(truth)
 
 
 def f1_at(values: Float[Tensor, " m"], truth: Bool[Tensor, " m"], threshold: float) -> float:
@@ -201,4 +211,5 @@ def f1_at(values: Float[Tensor, " m"], truth: Bool[Tensor, " m"], threshold: flo
 
 def knowledge(values: Float[Tensor, "m k"], text: Labelled) -> dict[str, Float[Tensor, " k"]]:
     """By label, how well each column knows it: the best F1 with which a threshold on it tells the label."""
-    return {label: best_f1(values, text.truth(label))[0] for label in text.labels}
+    thresholds = _Thresholds(values)  # sorted once for all labels
+    return {label: thresholds.best(text.truth(label))[0] for label in text.labels}
