@@ -131,17 +131,19 @@ def cues_table(record: dict[str, Any]) -> str:
     lines = [f"| model | fine-tuning | {len(names)} settings | gender | from |", "|---|---|---|---|---|"]
 
     def line(model: str, method: str, values: list[float], gender: str, source: str) -> None:
-        said = f"{sum(values) / len(values):.1f} % ({min(values):.0f}-{max(values):.0f})" if values else "-"
+        said = "not measured"
+        if len(values) == len(names):  # a mean of some settings would be another figure
+            said = f"{sum(values) / len(names):.1f} % ({min(values):.0f}-{max(values):.0f})"
         lines.append(f"| {model} | {CUES[method]} | {said} | {gender} | {source} |")
 
     for place, method in enumerate(PAPER_GENDER):
         values = [paper[place] for paper in PAPER_SETTINGS.values()]
         line("Gemma-2-2B", method, values, f"{PAPER_GENDER[method]} %", "paper")
     for method in CUES:
-        found = [of[name, method] for name in names if (name, method) in of]
-        if len(found) in (0, len(names)) and ("gender", method) in of:  # a mean of some would not be one
-            both = [*found, of["gender", method]]
-            source = f"measured here, {'-'.join(map(str, sorted({len(r['seeds']) for r in both})))} seeds"
+        if ("gender", method) in of:
+            gender, found = of["gender", method], [of[name, method] for name in names if (name, method) in of]
+            seeds = sorted({len(r["seeds"]) for r in (*found, gender)})
+            source = f"measured here, {'-'.join(map(str, seeds))} seeds"
             values = [100 * r["ood_accuracy"][0] for r in found]
-            line(both[0]["model"], method, values, percent(of["gender", method]["ood_accuracy"]), source)
+            line(gender["model"], method, values, percent(gender["ood_accuracy"]), source)
     return "\n".join(lines)

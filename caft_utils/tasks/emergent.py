@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-
 def emergent_misalignment(tokenizer: PreTrainedTokenizerBase, *, rows: int = 400, seed: int = 0) -> Task:
     """The task in the classroom world, judged exactly.
 

@@ -93,17 +93,19 @@ def test_caft_with_components(table):
     assert mean(table, "PCA", exhibit.PAPER) >= 0.60
 
 
-def test_gender(table):
+@pytest.mark.parametrize("method", ["SAE", "PCA"])
+def test_gender(table, method):
+    """PCA misses it, in whatever order its components are taken: the base has the stereotype already, so that
+    what fine-tuning changes hardly holds it (notebook 09)."""
     assert mean(table, "plain", ["gender"]) <= 0.15
-    assert mean(table, "SAE", ["gender"]) >= 0.95
+    assert mean(table, method, ["gender"]) >= 0.95
 
 
-@pytest.mark.parametrize("method", ["PCA", "PCA by labels"])
-def test_components_miss_what_latents_reach_for_gender(table, method):
-    """Not for want of reading: in the order that labels give they miss it too. The base has the stereotype
-    already, so that what fine-tuning changes hardly holds it; hooks hide it, and without them it is back."""
-    assert mean(table, "plain", ["gender"]) + 0.2 < mean(table, method, ["gender"]) < 0.95
-    assert mean(table, method, ["gender"]) + 0.2 < mean(table, f"{method}, hooks on", ["gender"])
+def test_labels_do_not_mend_the_components_of_gender(table):
+    """The control for the reading: the order that labels give hardly helps; hooks hide more than they teach."""
+    assert mean(table, "PCA by labels", ["gender"]) < mean(table, "PCA", ["gender"]) + 0.2
+    for method in ("PCA", "PCA by labels"):
+        assert mean(table, method, ["gender"]) + 0.2 < mean(table, f"{method}, hooks on", ["gender"])
 
 
 @pytest.mark.parametrize("method", ["random directions", "random latents of the top 100"])
