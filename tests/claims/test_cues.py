@@ -102,7 +102,7 @@ def test_gender(table, method):
 
 
 def test_labels_do_not_mend_the_components_of_gender(table):
-    """The control for the reading: the order that labels give hardly helps; hooks hide more than they teach."""
+    """The control for the reading: the order that labels give hardly helps; hooks hide, and do not teach."""
     assert mean(table, "PCA by labels", ["gender"]) < mean(table, "PCA", ["gender"]) + 0.2
     for method in ("PCA", "PCA by labels"):
         assert mean(table, method, ["gender"]) + 0.2 < mean(table, f"{method}, hooks on", ["gender"])
