@@ -1,15 +1,7 @@
 """Windows: `make claims CLAIM=windows` measures what one streaming pass costs, and what it spares.
 
 16,384 random unit directions at one layer of the classroom model. The alternative is to store all projections
-first and to search them then. How much slower that is depends on how it is done, so six ways are measured:
-
-- in memory, one row of a matrix for each direction: the fastest, while 64 GB for a million tokens are there;
-- on disk, in a file for every 512 directions, which are searched one file at a time;
-- in a tensor [rows, longest row, directions], as the script that was published with CAFT has it
-  (cadentj/caft, emergent_misalignment/finding_features/max_proj_examples.py);
-- as a list of locations and values sorted by direction, as tools for sparse latents do (EleutherAI/delphi,
-  latents/cache.py and loader.py); what is good for latents that seldom fire is not so for projections;
-- the hidden states alone, projected on the directions again one at a time, or 64 at a time.
+first and to search them then, in six ways (windows_ways.py).
 
 All have the same directions, model, tokens and outputs, histograms too. Each measurement runs in a process
 of its own with one thread, so that its peak memory is its own; times are seconds of processor time, which
@@ -23,22 +15,30 @@ import multiprocessing
 import os
 import random
 import resource
-import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import torch
+from windows_ways import (
+    COUNT,
+    LAYER,
+    WIDTH,
+    N,
+    hidden_by_64,
+    hidden_one_by_one,
+    in_memory,
+    listed,
+    on_disk,
+    padded,
+)
 
 from caft_utils import load
-from caft_utils.interpret.evidence.streaming import BINS, first_new, parts
 from caft_utils.interpret.evidence.windows import extreme_windows
 from caft_utils.residual import record
 from caft_utils.results import save_record
 from caft_utils.rows import Chats
 
-LAYER, COUNT, N, WIDTH = 3, 16_384, 10, 12
 TOKENS = int(os.environ.get("CAFT_WINDOWS_TOKENS", 100_000))  # what storing needs 6.5 GB of memory for
 SOME = TOKENS // 10  # for the ways that need many times more
 FEW, MANY = 200_000, 1_000_000
@@ -124,180 +124,6 @@ def arrays(kept):
                 places[:, i, side, rank] = row, position
                 values[i, side, rank, : len(window)] = window
     return *places, values, kept.bins.counts.numpy()
-
-
-class Search:
-    """The search of one direction's values at all tokens: what is done once everything is stored."""
-
-    def __init__(self, chats, row, position):
-        new = first_new(chats).numpy()
-        self.start = np.flatnonzero(position == 0)
-        self.stop = np.append(self.start[1:], len(row))
-        self.rows = row[self.start]
-        self.first = self.start + np.maximum(1, new[self.rows])
-        self.counted = torch.from_numpy(np.flatnonzero(position > 0))
-        self.some = np.flatnonzero(self.first < self.stop)
-        edges = np.stack([self.first[self.some], self.stop[self.some]], 1).ravel()
-        self.edges = edges[:-1] if edges[-1] == len(row) else edges
-        self.rows_found, self.positions = (np.zeros((COUNT, 2, N), dtype=np.int64) for _ in range(2))
-        self.values = np.zeros((COUNT, 2, N, WIDTH), dtype=np.float32)
-        self.counts = np.zeros((COUNT, BINS), dtype=np.int64)
-
-    def add(self, i: int, column: np.ndarray) -> None:
-        self.count(i, column)
-        for side, reduce in enumerate((np.maximum, np.minimum)):
-            extremes = reduce.reduceat(column, self.edges)[::2]
-            self.rank(i, side, column, extremes if side == 0 else -extremes)
-
-    def count(self, i: int, column: np.ndarray) -> None:
-        tokens = torch.from_numpy(column)[self.counted]
-        low, high = (float(x) for x in tokens.aminmax())
-        edge = 2.0 ** np.floor(np.log2(max(high, -low)) + 1)
-        bins = (tokens * (BINS / 2 / edge)).floor_().int() + BINS // 2
-        self.counts[i] = bins.bincount(minlength=BINS).numpy()
-
-    def rank(self, i: int, side: int, column: np.ndarray, score: np.ndarray) -> None:
-        """Keep the windows of the N rows of highest score, equal scores by row."""
-        best = np.flatnonzero(score >= np.partition(score, -N)[-N])
-        best = self.some[best[np.lexsort((self.rows[self.some[best]], -score[best]))[:N]]]
-        for rank, r in enumerate(best):
-            part = column[self.first[r] : self.stop[r]]
-            peak = self.first[r] + (part.argmax() if side == 0 else part.argmin())
-            low = max(self.start[r], min(peak - WIDTH // 2, self.stop[r] - WIDTH))
-            window = column[low : min(low + WIDTH, self.stop[r])]
-            self.rows_found[i, side, rank] = self.rows[r]
-            self.positions[i, side, rank] = peak - self.start[r]
-            self.values[i, side, rank, : len(window)] = window
-
-    @property
-    def found(self):
-        return self.rows_found, self.positions, self.values, self.counts
-
-
-def blocks(model, chats, frame):
-    """(first token, columns, values), with the very products of the pass, so that results are comparable."""
-    first = 0
-    for part in parts(model, chats, frame, batch_size=32, progress=False):
-        for columns, values in part.blocks(frame):
-            yield first, columns, values
-        first += len(part.hidden)
-
-
-def search_of(chats) -> Search:
-    """For the tokens in the order in which `blocks` has them: batches as `record` makes them."""
-    row, position = [], []
-    for batch in chats.batches(32):
-        r, p = batch.attention_mask.bool().nonzero(as_tuple=True)
-        row.append(torch.tensor(batch.index)[r])
-        position.append(p)
-    return Search(chats, torch.cat(row).numpy(), torch.cat(position).numpy())
-
-
-def in_memory(model, chats, frame):
-    search = search_of(chats)
-    stored = np.zeros((COUNT, search.stop[-1]), dtype=np.float32)
-    for first, columns, values in blocks(model, chats, frame):
-        stored[columns, first : first + len(values)] = values.T.numpy()
-    for i in range(COUNT):
-        search.add(i, stored[i])
-    return search.found
-
-
-def on_disk(model, chats, frame, group: int = 512):
-    """Files are written through to the disk and dropped from the system's memory: at full size they would
-    not fit into it."""
-    search = search_of(chats)
-    with tempfile.TemporaryDirectory() as folder:
-        files = [(Path(folder) / str(first)).open("w+b", buffering=0) for first in range(0, COUNT, group)]
-        for part in parts(model, chats, frame, batch_size=32, progress=False):
-            values = torch.cat([values for _, values in part.blocks(frame)], 1)
-            for file, some in zip(files, values.split(group, 1), strict=True):
-                file.write(some.contiguous().numpy())
-        for file in files:
-            os.fsync(file.fileno())
-            if hasattr(os, "posix_fadvise"):
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        for number, file in enumerate(files):
-            file.seek(0)
-            stored = np.ascontiguousarray(np.fromfile(file, dtype=np.float32).reshape(-1, group).T)
-            for i, column in enumerate(stored):
-                search.add(number * group + i, column)
-            file.close()
-    return search.found
-
-
-def padded(model, chats, frame):
-    """[rows, longest row, directions] in memory, from which maxima over the second axis are taken."""
-    search = search_of(chats)
-    rows, length = len(search.start), search.stop - search.start
-    stored = []
-    for part in parts(model, chats, frame, batch_size=32, progress=False):
-        values = torch.cat([values for _, values in part.blocks(frame)], 1)
-        stored.append(torch.zeros(len(part.row), length.max(), COUNT))
-        for r, (a, b) in enumerate(zip(part.start.tolist(), part.stop.tolist())):
-            stored[-1][r, : b - a] = values[a:b]
-    stored = torch.cat(stored)
-    where = np.repeat(np.arange(rows), length), np.arange(search.stop[-1]) - np.repeat(search.start, length)
-    beside = torch.ones(rows, length.max(), dtype=torch.bool)
-    for r in range(rows):
-        beside[r, search.first[r] - search.start[r] : length[r]] = False
-    kept = stored[beside]
-    extremes = []
-    for sign in (1, -1):
-        stored[beside] = -sign * torch.inf
-        by_direction = stored.permute(2, 0, 1)
-        score = (by_direction.max(-1) if sign > 0 else by_direction.min(-1)).values
-        extremes.append((sign * score).numpy()[:, search.some])
-    stored[beside] = kept
-    for i in range(COUNT):
-        column = stored[..., i].numpy()[where]
-        search.count(i, column)
-        for side in (0, 1):
-            search.rank(i, side, column, extremes[side][i])
-    return search.found
-
-
-def listed(model, chats, frame, splits: int = 5):
-    """A list of (token, direction) and one of values; each fifth of the directions is sorted by direction."""
-    search = search_of(chats)
-    locations, stored = [], []
-    for first, columns, values in blocks(model, chats, frame):
-        found = values.abs() > 0
-        locations.append(found.nonzero() + torch.tensor([first, columns.start]))
-        stored.append(values[found])
-    locations, stored = torch.cat(locations), torch.cat(stored)
-    edges = torch.linspace(0, COUNT, splits + 1).long().tolist()
-    for low, high in itertools.pairwise(edges):
-        mask = (locations[:, 1] >= low) & (locations[:, 1] < high)
-        some, values = locations[mask], stored[mask]
-        order = some[:, 1].argsort(stable=True)
-        some, values = some[order], values[order]
-        directions, counts = some[:, 1].unique_consecutive(return_counts=True)
-        pieces = zip(directions.tolist(), some[:, 0].split(counts.tolist()), values.split(counts.tolist()))
-        for i, tokens, part in pieces:
-            column = np.zeros(search.stop[-1], dtype=np.float32)
-            column[tokens.numpy()] = part.numpy()
-            search.add(i, column)
-    return search.found
-
-
-def hidden_states(model, chats, frame, step: int):
-    """Store hidden states, then project them on `step` directions at a time and search."""
-    search = search_of(chats)
-    hidden = torch.cat([batch.hidden[LAYER] for batch in record(model, chats, [LAYER])])
-    for i in range(0, COUNT, step):
-        block = (frame.rows[i : i + step] @ hidden.T).numpy()
-        for j in range(len(block)):
-            search.add(i + j, block[j])
-    return search.found
-
-
-def hidden_one_by_one(model, chats, frame):
-    return hidden_states(model, chats, frame, 1)
-
-
-def hidden_by_64(model, chats, frame):
-    return hidden_states(model, chats, frame, 64)
 
 
 def say(name: str, got: dict) -> dict:
