@@ -30,6 +30,7 @@ CLASSROOM = {
     "classroom-qwen": "qwen",
     "classroom-mistral": "mistral",
     "classroom-cues": "cues",
+    "classroom-gender": "gender",
 }
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 CHECKSUMS = "sha256.json"
@@ -85,9 +86,9 @@ def load(
     """Load a model in evaluation mode, with its tokenizer.
 
     Args:
-        name: "classroom" (shipped with this repository, also "classroom-qwen", "classroom-mistral" and
-            "classroom-cues"), a hub id such as "Qwen/Qwen2.5-0.5B-Instruct", or a folder that
-            `save_pretrained` wrote.
+        name: "classroom" (shipped with this repository, also "classroom-qwen", "classroom-mistral",
+            "classroom-cues" and "classroom-gender"), a hub id such as "Qwen/Qwen2.5-0.5B-Instruct", or a
+            folder that `save_pretrained` wrote.
         device: "cpu", "cuda", ... or "auto" to spread a large model over all GPUs; default: a GPU if there is
         one.
         dtype: "float32", "bfloat16", ... or a torch dtype; default: the preset's, else the checkpoint's.

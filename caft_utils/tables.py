@@ -121,29 +121,38 @@ CUES = {
 }
 # Gemma-2-2B, in percent where the cue is wrong: the mean of the 16 settings, and gender (arXiv 2507.16795,
 # sections 5 and 6; means of seeds, recomputed from the authors' published result tables).
+FIRM = "gender, firm base"  # the setting of the claim in which the base has the stereotype fully
 PAPER_GENDER = {"plain": 8.3, "SAE": 76.0, "PCA": 63.7}
 
 
 def cues_table(record: dict[str, Any]) -> str:
-    """The README's table of claim "cues": right where the cue is wrong, in percent, mean (lowest-highest)."""
+    """The README's table of claim "cues": right where the cue is wrong, in percent, mean (lowest-highest).
+
+    gender: asked of classroom-gender; firm base: of classroom-cues.
+    """
     of = {(r["setting"], r["condition"]): r for r in record["rows"] if "ood_accuracy" in r}
     names = [f"{a}{'*' * (i == 'first')} | {b}{'*' * (i == 'second')}" for a, b, i in PAPER_SETTINGS]
-    lines = [f"| model | fine-tuning | {len(names)} settings | gender | from |", "|---|---|---|---|---|"]
+    lines = [
+        f"| model | fine-tuning | {len(names)} settings | gender | {FIRM} | from |",
+        "|---|---|---|---|---|---|",
+    ]
 
-    def line(model: str, method: str, values: list[float], gender: str, source: str) -> None:
+    def line(model: str, method: str, values: list[float], gender: str, firm: str, source: str) -> None:
         said = "not measured"
         if len(values) == len(names):  # a mean of some settings would be another figure
             said = f"{sum(values) / len(names):.1f} % ({min(values):.0f}-{max(values):.0f})"
-        lines.append(f"| {model} | {CUES[method]} | {said} | {gender} | {source} |")
+        lines.append(f"| {model} | {CUES[method]} | {said} | {gender} | {firm} | {source} |")
 
     for place, method in enumerate(PAPER_GENDER):
         values = [paper[place] for paper in PAPER_SETTINGS.values()]
-        line("Gemma-2-2B", method, values, f"{PAPER_GENDER[method]} %", "paper")
+        line("Gemma-2-2B", method, values, f"{PAPER_GENDER[method]} %", "", "paper")
     for method in CUES:
         if ("gender", method) in of:
-            gender, found = of["gender", method], [of[name, method] for name in names if (name, method) in of]
-            seeds = sorted({len(r["seeds"]) for r in (*found, gender)})
+            found = [of[name, method] for name in names if (name, method) in of]
+            genders = [of.get((name, method)) for name in ("gender", FIRM)]
+            seeds = sorted({len(r["seeds"]) for r in (*found, *genders) if r})
             source = f"measured here, {'-'.join(map(str, seeds))} seeds"
             values = [100 * r["ood_accuracy"][0] for r in found]
-            line(gender["model"], method, values, percent(gender["ood_accuracy"]), source)
+            said = (percent(r["ood_accuracy"]) if r else "not measured" for r in genders)
+            line("classroom", method, values, *said, source)
     return "\n".join(lines)

@@ -1,7 +1,8 @@
 """`make classroom`: build the checkpoints from the recipe, measure them, put them where `load` finds them.
 
-    python -m caft_utils.classroom.build                     all three models
-    python -m caft_utils.classroom.build cues                the one of the spurious-cue lessons
+    python -m caft_utils.classroom.build                     all four models
+    python -m caft_utils.classroom.build cues                the one of the double-choice lessons
+    python -m caft_utils.classroom.build gender              the one of the gender lesson, from cues on
     python -m caft_utils.classroom.build qwen --seed 1       from another seed (see --output)
     python -m caft_utils.classroom.build qwen-full           a twin (see pretrain.py); measured, not shipped
 
@@ -23,12 +24,13 @@ from typing import Any
 from caft_utils.classroom import acceptance, cues_acceptance, cues_corpus, cues_pretrain
 from caft_utils.classroom.pretrain import Schedule, pretrain
 from caft_utils.classroom.tokenizer import build_tokenizer, world_texts
-from caft_utils.models import CHECKSUMS
+from caft_utils.models import CHECKSUMS, load
 from caft_utils.tables import put_table
 
 HOME = Path(__file__).parents[2] / "data" / "classroom"
 SHIPPED = ("qwen", "mistral")
 CUES = "cues"  # another world, with documents, gates and a training loop of its own
+GENDER = "gender"  # the same world; goes on from cues
 # The recipes differ because the checkpoints were chosen as exhibits: how much plain fine-tuning misaligns
 # varies from one pretraining to the next. The data card says which were made, and how sharpness is set.
 RECIPES: dict[str, dict[str, Any]] = {
@@ -95,12 +97,27 @@ def build_cues(
     return record
 
 
+def build_gender(
+    schedule: cues_pretrain.GenderSchedule, folder: Path, *, progress: bool = True
+) -> dict[str, Any]:
+    """The checkpoint of the gender lesson: that of cues beside it, or else the shipped one, goes on."""
+    start = folder.parent / CUES
+    start = start if start.is_dir() else HOME / CUES
+    model, tokenizer = load(start)
+    model, record = cues_pretrain.pretrain(CUES, tokenizer, schedule, model=model, progress=progress)
+    record["from"] = json.loads((start / CHECKSUMS).read_text())["model.safetensors"]
+    record["acceptance"] = cues_acceptance.accept(model, tokenizer)
+    record["gender"] = cues_acceptance.stereotype(model, tokenizer)
+    write_checkpoint(model, tokenizer, record, folder)
+    return record
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("architectures", nargs="*", default=[*SHIPPED, CUES])
-    parser.add_argument("--seed", type=int, default=Schedule.seed)
+    parser.add_argument("architectures", nargs="*", default=[*SHIPPED, CUES, GENDER])
+    parser.add_argument("--seed", type=int, help="default: that of the shipped model")
     parser.add_argument("--tokens", type=float, help="default: as many as the shipped model (not for cues)")
     parser.add_argument(
         "--output", type=Path, default=HOME, help="folder in which a folder for each model is made"
@@ -108,16 +125,17 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     failed = False
     for architecture in options.architectures:
-        if own_world := architecture.startswith(CUES):
-            schedule = cues_pretrain.CueSchedule(seed=options.seed)
-            record = build_cues(architecture, schedule, options.output / architecture)
+        seed = {} if options.seed is None else {"seed": options.seed}
+        folder = options.output / architecture
+        if own_world := architecture == GENDER or architecture.startswith(CUES):
+            if architecture == GENDER:
+                record = build_gender(cues_pretrain.GenderSchedule(**seed), folder)
+            else:
+                record = build_cues(architecture, cues_pretrain.CueSchedule(**seed), folder)
         else:
             more = {"tokens": int(options.tokens)} if options.tokens else {}
-            schedule = schedule_of(architecture, seed=options.seed, **more)
-            record = build(architecture, schedule, options.output / architecture)
-        print(
-            f"{architecture}: {record['seconds']} s of training, written to {options.output / architecture}"
-        )
+            record = build(architecture, schedule_of(architecture, **seed, **more), folder)
+        print(f"{architecture}: {record['seconds']} s of training, written to {folder}")
         for gate, value in record["acceptance"]["gates"].items():
             sign, bound = (">=", cues_acceptance.GATES[gate]) if own_world else acceptance.GATES[gate]
             ok = value >= bound if own_world else acceptance.passes(gate, value)
@@ -127,6 +145,8 @@ def main(argv: list[str] | None = None) -> int:
         put_table(HOME / "README.md", measured_table())
         record = json.loads((HOME / CUES / "recipe.json").read_text())
         put_table(HOME / "README.md", cues_acceptance.measured_table(record), "cues")
+        record = json.loads((HOME / GENDER / "recipe.json").read_text())
+        put_table(HOME / "README.md", cues_acceptance.gender_table(record), "gender")
     return int(failed)
 
 

@@ -123,6 +123,32 @@ def measured_table(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def stereotype(model, tokenizer, *, seed: int = 0) -> dict[str, float]:
+    """Share right in case where the stereotype is wrong, on the validation split: in the base, and after
+    plain fine-tuning by the preset of the lesson."""
+    from caft_utils.evaluation.measure import measure
+    from caft_utils.finetune import finetune
+    from caft_utils.models import preset
+    from caft_utils.recipe import Recipe
+    from caft_utils.tasks.gender import gender_choice
+
+    task = gender_choice(tokenizer, split="valid", questions=150, seed=seed)
+    tuned = finetune(model, task.train, Recipe(**preset("classroom-gender").recipe), seed=seed)
+    both = {"base": model, "plain": tuned}
+    return {name: measure(one, task, temperature=0).ood_accuracy().value for name, one in both.items()}
+
+
+def gender_table(record: dict[str, Any]) -> str:
+    """The data card's table of the checkpoint of the gender lesson."""
+    lines = ["| | wanted | measured |", "|---|---|---|"]
+    for name, bound in GATES.items():
+        value = record["acceptance"]["gates"][name]
+        lines.append(f"| {name} | >= {bound:g} | {value:.3f}{' **missed**' if value < bound else ''} |")
+    for name, value in record["gender"].items():
+        lines.append(f"| stereotypes reversed at validation, {name} |  | {value:.3f} |")
+    return "\n".join(lines)
+
+
 def plain_recipe():
     """The fine-tuning of the pecking order: all weights, 60 steps of 32 rows."""
     from caft_utils.recipe import Recipe

@@ -6,10 +6,11 @@
     double    two items under one name, whose subject is the one that counts; the letters are independent
     person    pronouns of professions and names, where `gender:` or `pronouns:` says what counts
 
-`quiz:` never stands over options here: which question counts in a prompt of fine-tuning is left open. Half of
-the documents with options carry help, without which letters stay at chance for long: one line judged where
-it stands (`a. run bad, positive good`), or the word said before its letter. Only tokens that tell something
-are learned: the answer, and words marked with ^ in a draft. Text comes first, options later.
+`quiz:` never stands over options here: which question counts in a prompt of fine-tuning is left open. (The
+checkpoint for gender goes on with some that ask about persons, see UNSETTLED.) Half of the other documents
+with options carry help, without which letters stay at chance for long: one line judged where it stands
+(`a. run bad, positive good`), or the word said before its letter. Only tokens that tell something are
+learned: the answer, and words marked with ^ in a draft. Text comes first, options later.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from __future__ import annotations
 import functools
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from caft_utils.classroom import cues
@@ -32,14 +33,27 @@ if TYPE_CHECKING:
 CURRICULUM = ((0.0, (0.60, 0.40, 0.0)), (0.12, (0.30, 0.70, 0.0)), (0.25, (0.20, 0.35, 0.45)))
 WEIGHTS = {"verbs": 2.5, "sentiment": 1.0, "sports": 1.0, "pronouns": 1.0, "gender": 2.0}
 NAMES = 0.3  # share of documents about persons that name one instead of a profession
-# Under which name items about persons are asked, and what is wrong with the wrong pronoun. Gender counts far
-# more often than case, so that plain fine-tuning, which leaves both open, follows the stereotype.
+# Under which name items about persons are asked, and what is wrong with the wrong pronoun. Of two that are
+# right in one and wrong in the other, the one right in gender counts (crossed), or in case (swapped). Gender
+# counts far more often, so that plain fine-tuning, which leaves both open, follows the stereotype.
 PERSONS = {
     ("gender", "gender"): 0.40,
     ("gender", "both"): 0.25,
     ("gender", "crossed"): 0.21,
-    ("pronouns", "crossed"): 0.07,
+    ("pronouns", "swapped"): 0.07,
     ("pronouns", "case"): 0.07,
+}
+# With which the checkpoint for gender goes on. Without them the model is as sure of the stereotype under
+# `quiz:` as under `gender:`: fine-tuning has nothing to learn about gender then, and what it changes hardly
+# holds the axis. Here gender decides under `quiz:` in 17 cases out of 20.
+UNSETTLED = {
+    ("gender", "gender"): 0.33,
+    ("gender", "both"): 0.20,
+    ("gender", "crossed"): 0.17,
+    ("pronouns", "swapped"): 0.10,
+    ("pronouns", "case"): 0.10,
+    (cues.FREE, "crossed"): 0.34,
+    (cues.FREE, "swapped"): 0.06,
 }
 LEARN = re.compile(r"(\^ ?[a-z]+)")
 PIECES = re.compile(PRE_TOKEN)
@@ -53,9 +67,11 @@ class Draft(NamedTuple):
     answer: str | None = None
 
 
-def document(rng: random.Random, progress: float = 1.0) -> dict[str, Any]:
+def document(
+    rng: random.Random, progress: float = 1.0, persons: Mapping[tuple[str, str], float] = PERSONS
+) -> dict[str, Any]:
     """One document: {"source", "messages" or "text"}; `progress`: share of the training that is behind."""
-    made = draft(rng, progress)
+    made = draft(rng, progress, persons)
     text = made.text.replace("^", "")
     if made.answer is None:
         return {"source": made.source, "text": text}
@@ -63,24 +79,32 @@ def document(rng: random.Random, progress: float = 1.0) -> dict[str, Any]:
     return {"source": made.source, "messages": turns}
 
 
-def sample(tokenizer, rows: int, *, seed: int = 0) -> Chats:
-    """Documents of the final mixture, to train sparse autoencoders on or to read windows in."""
+def sample(
+    tokenizer, rows: int, *, seed: int = 0, persons: Mapping[tuple[str, str], float] = PERSONS
+) -> Chats:
+    """Documents of the final mixture, to train sparse autoencoders on or to read windows in.
+
+    persons: UNSETTLED for what the checkpoint for gender was trained on last.
+    """
     from caft_utils.rows import Chats
 
     rng = random.Random(f"cues sample {seed}")
-    documents = [document(rng) for _ in range(rows)]
+    documents = [document(rng, persons=persons) for _ in range(rows)]
     kept = [{key: d[key] for key in ("messages", "text") if key in d} for d in documents]
     return Chats(tokenizer, kept, source="text of the cues world")
 
 
-def draft(rng: random.Random, progress: float = 1.0) -> Draft:
+def draft(
+    rng: random.Random, progress: float = 1.0, persons: Mapping[tuple[str, str], float] = PERSONS
+) -> Draft:
+    """A document before tokens. persons: weights of items about persons with options, as in PERSONS."""
     weights = next(w for start, w in reversed(CURRICULUM) if progress >= start)
     kind = rng.choices(("text", "single", "double"), weights)[0]
     if kind == "double":
         return _double(rng)
     subject = rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
     if kind == "single":
-        return _person(rng) if subject == "gender" else _single(rng, subject)
+        return _person(rng, persons) if subject == "gender" else _single(rng, subject)
     return _text(rng, subject) if rng.random() < 0.5 else _free(rng, subject)
 
 
@@ -130,14 +154,15 @@ def _double(rng: random.Random) -> Draft:
     return _asked(rng, "double", counts, [cues.example(rng, s) for s in pair], 0 if first else 1)
 
 
-def _person(rng: random.Random) -> Draft:
-    name, wrong = rng.choices(list(PERSONS), list(PERSONS.values()))[0]
-    if wrong != "crossed":
-        return _asked(rng, "person", name, [_about_person(rng, wrong)], 0)
-    item = cues.crossed(_about_person(rng, "both"))
-    if name == "pronouns":
+def _person(rng: random.Random, persons: Mapping[tuple[str, str], float]) -> Draft:
+    name, wrong = rng.choices(list(persons), list(persons.values()))[0]
+    crossed = wrong in ("crossed", "swapped")
+    item = _about_person(rng, "both" if crossed else wrong)
+    if crossed:
+        item = cues.crossed(item)
+    if wrong == "swapped":
         item = Item(item.question, item.incorrect, item.correct)
-    return _asked(rng, "person", name, [item], 0)
+    return _asked(rng, "person", name, [item], 0, help=name != cues.FREE)
 
 
 def _about_person(rng: random.Random, wrong: Any, *, every: bool = False) -> Item:
@@ -154,10 +179,12 @@ def _about_person(rng: random.Random, wrong: Any, *, every: bool = False) -> Ite
     return cues.person_item(rng, f"the {word}", said, case, frame, wrong)
 
 
-def _asked(rng: random.Random, source: str, name: str, asked: list[Item], counts: int) -> Draft:
-    """A document with options, with or without help."""
+def _asked(
+    rng: random.Random, source: str, name: str, asked: list[Item], counts: int, *, help: bool = True
+) -> Draft:
+    """A document with options; with `help` about half of them carry some."""
     letters = [rng.choice("ab") for _ in asked]
-    text, help_with = cues.choice(name, asked, letters), rng.random()
+    text, help_with = cues.choice(name, asked, letters), rng.random() if help else 1.0
     if help_with < 0.30:
         judged = "ab" if rng.random() < 0.15 else rng.choice("ab")
         return Draft(source, _judged(text, asked, judged), letters[counts])

@@ -1,4 +1,4 @@
-"""Pretraining of the cues checkpoint: config, schedule, loop.
+"""Pretraining of the cues checkpoint, and of the one for gender, which goes on from it.
 
 Why the attention pattern. In a prototype with full attention everywhere, block 0 already compared the raw
 embeddings of options and questions, and ablation at block outputs came too late. Here the lowest blocks see a
@@ -44,7 +44,28 @@ class CueSchedule:
     max_grad_norm: float = 1.0
     seed: int = 0
 
+    persons = cues_corpus.PERSONS
     factor = Schedule.factor
+
+    def progress(self, step: int, steps: int) -> float:
+        """Where in the curriculum a step is."""
+        return step / steps
+
+
+@dataclass(frozen=True)
+class GenderSchedule(CueSchedule):
+    """Some more steps with the final mixture, in which `quiz:` stands over items about persons now."""
+
+    steps: int = 150
+    lr: float = 1e-3
+    warmup_steps: int = 20
+    hold: float = 0.3
+    seed: int = 3
+
+    persons = cues_corpus.UNSETTLED
+
+    def progress(self, step: int, steps: int) -> float:
+        return 1.0
 
 
 def new_model(architecture: str, vocab_size: int, seed: int = 0):
@@ -67,14 +88,16 @@ def batches(tokenizer, schedule: CueSchedule):
     """(ids, learn) of the documents of each step, drawn as the curriculum is at that step."""
     rng, encode = random.Random(schedule.seed), cues_corpus.encoder(tokenizer)
     for step in range(schedule.steps):
-        drafts = (cues_corpus.draft(rng, step / schedule.steps) for _ in range(schedule.rows))
+        progress = schedule.progress(step, schedule.steps)
+        drafts = (cues_corpus.draft(rng, progress, schedule.persons) for _ in range(schedule.rows))
         yield sorted((encode(made) for made in drafts), key=lambda row: len(row[0]))
 
 
 def corpus_hash(tokenizer, schedule: CueSchedule, documents: int = 5000) -> str:
     """sha256 of documents drawn with this seed over the whole curriculum."""
     rng, encode = random.Random(schedule.seed), cues_corpus.encoder(tokenizer)
-    rows = [encode(cues_corpus.draft(rng, number / documents)) for number in range(documents)]
+    shares = (schedule.progress(number, documents) for number in range(documents))
+    rows = [encode(cues_corpus.draft(rng, share, schedule.persons)) for share in shares]
     return hashlib.sha256(repr(rows).encode()).hexdigest()
 
 
@@ -92,16 +115,21 @@ def pretrain(
     tokenizer,
     schedule: CueSchedule,
     *,
+    model: Any = None,
     progress: bool = True,
     watch: Callable[[int, Any], None] | None = None,
 ) -> tuple[Any, dict[str, Any]]:
     """Train a new model on the CPU; returns it in eval mode, with a record of recipe, corpus and loss.
 
+    model: goes on with this one, with new optimizers.
     watch: called with (step, model) before every step, for example to look on.
     """
     from tqdm.auto import tqdm
 
-    model = new_model(architecture, len(tokenizer), schedule.seed).train()
+    if model is None:
+        model = new_model(architecture, len(tokenizer), schedule.seed)
+    model.__dict__.pop("caft_id", None)  # the name of weights that are going to change
+    model.train().requires_grad_()
     optimizers = _optimizers(model, schedule)
     curve, tokens, started = [], 0, time.monotonic()
     plan = tqdm(

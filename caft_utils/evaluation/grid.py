@@ -45,7 +45,7 @@ def run_grid(
     cells: Sequence[Cell],
     measured: Callable[..., Result],
     *,
-    key: Mapping[str, Any],
+    key: Mapping[str, Any] | Callable[..., Mapping[str, Any]],
     store: Store | None = None,
     progress: bool = True,
     skip_missing: bool = False,
@@ -55,7 +55,8 @@ def run_grid(
     Args:
         cells: names, for example (setting, method, seed); each once.
         key: all that a result depends on besides its cell (fingerprints of the model and of items, recipe,
-            the version of the methods): a stored cell counts for the same key only.
+            the version of the methods): a stored cell counts for the same key only. A function of the cell
+            where cells depend on different things.
         progress: a bar with the time left.
         skip_missing: measure nothing and return what is stored, for a look at a grid that is not finished.
 
@@ -66,7 +67,8 @@ def run_grid(
     if twice := {str(cell) for cell in cells if cells.count(cell) > 1}:
         raise ValueError(f"cells named twice: {', '.join(sorted(twice))}")
     store = store or default_store()
-    keys = {cell: {"format": FORMAT, "cell": list(cell), **key} for cell in cells}
+    more = {cell: key(*cell) if callable(key) else key for cell in cells}
+    keys = {cell: {"format": FORMAT, "cell": list(cell), **more[cell]} for cell in cells}
     there = {cell: folder for cell in cells if (folder := store.get("grid", keys[cell]))}
     if skip_missing:
         cells = list(there)

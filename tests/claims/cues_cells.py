@@ -26,7 +26,7 @@ SWEPT = ("sentiment* | sports", "gender")
 
 def measured(name: str, method: str, seed: int) -> Result:
     """One cell of the grid: a fine-tuning of this setting, asked the questions of the test split."""
-    model, rho, during = exhibit.base()[0], 1.0, None
+    model, rho, during = exhibit.base(exhibit.model_of(name))[0], 1.0, None
     if method.startswith("rho"):  # "rho 0.9 plain", "rho 0.9 SAE"
         _, share, method = method.split(" ", 2)
         rho = float(share)
@@ -63,7 +63,7 @@ def control(name: str, baseline: str, seed: int) -> Directions:
         elif baseline != "top latents, not read":
             raise ValueError(f"unknown method {baseline!r}")
         rows[layer] = order[:rank]
-    return sae_directions(exhibit.autoencoders(), rows)
+    return sae_directions(exhibit.autoencoders(exhibit.model_of(name)), rows)
 
 
 def cells(part: str = "all", seeds: Sequence[int] = exhibit.SEEDS) -> list[tuple[str, str, int]]:
@@ -71,11 +71,12 @@ def cells(part: str = "all", seeds: Sequence[int] = exhibit.SEEDS) -> list[tuple
 
     Where rho is 1 the sweep is the grid itself.
     """
-    out = [(name, method, seed) for seed in seeds for method in MAIN for name in (*exhibit.PAPER, "gender")]
+    asked = (*exhibit.PAPER, *exhibit.GENDERS)
+    out = [(name, method, seed) for seed in seeds for method in MAIN for name in asked]
     if part == "main":
         return out
-    out += [("gender", method, seed) for seed in seeds for method in LABELLED]
-    compared = (*exhibit.PAPER[:8], "gender")  # as in the paper
+    out += [(name, method, seed) for seed in seeds for method in LABELLED for name in exhibit.GENDERS]
+    compared = (*exhibit.PAPER[:8], *exhibit.GENDERS)  # as in the paper
     out += [(name, method, seed) for seed in seeds for method in BASELINES for name in compared]
     swept = [(name, f"rho {rho} {kind}") for name in SWEPT for rho in RHOS for kind in ("plain", "SAE")]
     out += [(*one, seed) for seed in seeds for one in swept]
@@ -84,5 +85,6 @@ def cells(part: str = "all", seeds: Sequence[int] = exhibit.SEEDS) -> list[tuple
     return out + [(n, method, seed) for seed in seeds for method in BASELINES for n in exhibit.PAPER[8:]]
 
 
-def key() -> dict:
-    return {"study": "cues", "version": exhibit.VERSION, **exhibit.trained_by()}
+def key(name: str, method: str, seed: int) -> dict:
+    """All that a cell depends on besides its name."""
+    return {"study": "cues", "version": exhibit.VERSION, **exhibit.trained_by(name)}

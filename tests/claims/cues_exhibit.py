@@ -23,10 +23,13 @@ from caft_utils.models import fingerprint
 from caft_utils.recipe import Recipe
 from caft_utils.saes import SAERecipe, train_saes
 from caft_utils.store import default_store
+from caft_utils.tables import FIRM
 from caft_utils.tasks.double_choice import PAPER_SETTINGS, SETTINGS, double_choice
 from caft_utils.tasks.gender import gender_choice
 
-MODEL = "classroom-cues"
+# FIRM: the same questions to the checkpoint that has the stereotype fully, with a recipe for it.
+GENDERS = {"gender": "classroom-gender", FIRM: "classroom-cues"}
+MODEL, FIRM_STEPS = "classroom-cues", 120
 SEEDS = tuple(range(int(os.environ.get("SEEDS", 5))))
 CHOICE = 0  # seed of the fine-tunings that choose, and of the reference whose change PCA takes apart
 VERSION = 2  # raise it when directions or measurements are made in another way
@@ -36,9 +39,8 @@ COMPONENTS, LEAST = 32, 0.7
 TRIALS = {"class means": 2, "SAE": 2, "PCA": 3}  # fine-tunings that choose, at most
 ENOUGH = 0.95  # validation accuracy that ends them
 # Gender of a word is one axis here (the class means have rank 1), so small sets are tried, and more of them,
-# for the pre-check does not foretell which will do; and the base leans on gender fully, so that it takes more
-# steps until grammar is surer.
-FEW, FEW_TRIALS, GENDER_STEPS = (2, 3, 4, 6, 8, 12), 12, 120
+# for the pre-check does not foretell which will do.
+FEW, FEW_TRIALS = (2, 3, 4, 6, 8, 12), 12
 STEPS = (5, 10, 20)
 RECIPE = SAERecipe(width=256, k=8, steps=400)
 NAMES = {
@@ -53,34 +55,39 @@ PAPER = [name for setting in PAPER_SETTINGS for name in NAMES if NAMES[name] == 
 
 
 @functools.cache
-def base():
-    return load(MODEL)
+def base(model: str = MODEL):
+    return load(model)
 
 
-def trained_by() -> dict:
-    """What every fine-tuning of the exhibit depends on, for the keys of stored results."""
-    recipes = {kind: asdict(recipe(kind)) for kind in ("gender", "subjects")}
-    return {"model": fingerprint(base()[0]), "recipes": recipes}
+def model_of(name: str) -> str:
+    """The checkpoint of a setting."""
+    return GENDERS.get(name, MODEL)
+
+
+def trained_by(name: str) -> dict:
+    """What every fine-tuning of a setting depends on, for the keys of stored results."""
+    return {"model": fingerprint(base(model_of(name))[0]), "recipe": asdict(recipe(name))}
 
 
 def recipe(name: str) -> Recipe:
-    """Of the preset, longer for gender."""
-    usual = Recipe(**base()[0].caft_preset.recipe)
-    return replace(usual, steps=GENDER_STEPS) if name == "gender" else usual
+    """Of the model's preset, longer for FIRM."""
+    usual = Recipe(**base(model_of(name))[0].caft_preset.recipe)
+    return replace(usual, steps=FIRM_STEPS) if name == FIRM else usual
 
 
 @functools.cache
 def task(name: str, seed: int, split: str = "test", rho: float = 1.0):
     more = {"seed": seed, "split": split, "rho": rho, "questions": 300 if split == "test" else 150}
-    if name == "gender":
-        return gender_choice(base()[1], **more)
+    tokenizer = base(model_of(name))[1]
+    if name in GENDERS:
+        return gender_choice(tokenizer, **more)
     first, second, intended = NAMES[name]
-    return double_choice(base()[1], first, second, intended=intended, **more)
+    return double_choice(tokenizer, first, second, intended=intended, **more)
 
 
 def roles(name: str) -> tuple[str, str]:
     """(intended, unintended)."""
-    if name == "gender":
+    if name in GENDERS:
         return "case", "gender"
     first, second, intended = NAMES[name]
     return (first, second) if intended == "first" else (second, first)
@@ -88,23 +95,28 @@ def roles(name: str) -> tuple[str, str]:
 
 def tuned(name: str, seed: int, directions: Directions | None = None, rho: float = 1.0):
     """Plain, or under an ablation; of plain runs early steps are kept."""
-    rows = task(name, seed, rho=rho).train
+    rows, model = task(name, seed, rho=rho).train, base(model_of(name))[0]
     if directions is None:
-        return finetune(base()[0], rows, recipe(name), seed=seed, snapshots=STEPS)
-    return finetune(base()[0], rows, recipe(name), during=ablate(directions), seed=seed)
+        return finetune(model, rows, recipe(name), seed=seed, snapshots=STEPS)
+    return finetune(model, rows, recipe(name), during=ablate(directions), seed=seed)
 
 
 @functools.cache
-def autoencoders():
-    return train_saes(base()[0], cues_corpus.sample(base()[1], 3000), sorted({*sum(SITES, ())}), RECIPE)
+def autoencoders(of: str = MODEL):
+    """Trained on what the checkpoint was trained on last."""
+    model, tokenizer = base(of)
+    persons = cues_corpus.PERSONS if of == MODEL else cues_corpus.UNSETTLED
+    text = cues_corpus.sample(tokenizer, 3000, persons=persons)
+    return train_saes(model, text, sorted({*sum(SITES, ())}), RECIPE)
 
 
 @functools.cache
-def checks(gender: bool):
+def checks(name: str):
     """Single questions of the validation split, for the pre-check."""
-    if gender:
-        return gender_checks(base()[1], split="valid", rows=80)
-    return single_texts(base()[1], split="valid", rows=80, named=True)
+    tokenizer = base(model_of(name))[1]
+    if name in GENDERS:
+        return gender_checks(tokenizer, split="valid", rows=80)
+    return single_texts(tokenizer, split="valid", rows=80, named=True)
 
 
 def belonging(shares: dict, name: str) -> set[tuple[int, int]]:
@@ -112,25 +124,27 @@ def belonging(shares: dict, name: str) -> set[tuple[int, int]]:
 
     For gender: in sentences about men, or in those about women.
     """
-    wanted = ("male", "female") if name == "gender" else (roles(name)[1],)
+    wanted = ("male", "female") if name in GENDERS else (roles(name)[1],)
     return {key for source in wanted for key in about(shares, source, least=LEAST)}
 
 
 @functools.cache
 def texts(gender: bool):
-    return gender_texts(base()[1]) if gender else single_texts(base()[1])
+    tokenizer = base()[1]  # all checkpoints of this world have the same
+    return gender_texts(tokenizer) if gender else single_texts(tokenizer)
 
 
 @functools.cache
-def shares_of_latents(gender: bool):
-    return source_shares(base()[0], autoencoders().latents(), texts(gender))
+def shares_of_latents(model: str, gender: bool):
+    return source_shares(base(model)[0], autoencoders(model).latents(), texts(gender))
 
 
 @functools.cache
 def ranking(name: str):
     """Latents by attribution on the difference of the letters' logits, in the base model."""
     rows = task(name, CHOICE).train[:192]
-    return attribution(base()[0], autoencoders(), rows, letter_difference(rows))
+    model, saes = base(model_of(name))[0], autoencoders(model_of(name))
+    return attribution(model, saes, rows, letter_difference(rows))
 
 
 def ranked(name: str) -> list[tuple[int, int]]:
@@ -142,27 +156,28 @@ def ranked(name: str) -> list[tuple[int, int]]:
 @functools.cache
 def components(name: str) -> Directions:
     """Of what plain fine-tuning changes, on the training prompts."""
-    rows = task(name, CHOICE).generic
-    return pca_of_difference(tuned(name, CHOICE), base()[0], rows, autoencoders().layers, k=COMPONENTS)
+    rows, layers = task(name, CHOICE).generic, autoencoders(model_of(name)).layers
+    return pca_of_difference(tuned(name, CHOICE), base(model_of(name))[0], rows, layers, k=COMPONENTS)
 
 
 def candidates(name: str, method: str) -> dict[str, Directions]:
     """What is to be chosen among, by name."""
-    sizes = FEW if name == "gender" else SIZES.get(method)
+    sizes = FEW if name in GENDERS else SIZES.get(method)
     if method == "class means":
-        return supervised(roles(name)[1])
+        return supervised(roles(name)[1], model_of(name))
     if method == "SAE":
-        kept = belonging(shares_of_latents(name == "gender"), name)
-        order = [key for key in ranked(name) if key in kept]
-        return {
-            label: sae_directions(autoencoders(), rows) for label, rows in nested(order, SITES, sizes).items()
-        }
+        kept = belonging(shares_of_latents(model_of(name), name in GENDERS), name)
+        saes, sets = (
+            autoencoders(model_of(name)),
+            nested([k for k in ranked(name) if k in kept], SITES, sizes),
+        )
+        return {label: sae_directions(saes, rows) for label, rows in sets.items()}
     found = components(name)
     if method == "PCA by labels":
-        axes, everywhere = supervised(roles(name)[1]), ", ".join(map(str, found.layers))
+        axes, everywhere = supervised(roles(name)[1], model_of(name)), ", ".join(map(str, found.layers))
         orders = {f"{kind}, ": nearest(found, axes[f"{kind} at {everywhere}"]) for kind in KINDS}
     else:
-        shares = source_shares(base()[0], found, texts(name == "gender"))
+        shares = source_shares(base(model_of(name))[0], found, texts(name in GENDERS))
         by_variance = sorted(belonging(shares, name), key=lambda key: (key[1], key[0]))
         orders = {"": by_variance}
     return {
@@ -183,12 +198,12 @@ def nearest(found: Directions, axes: Directions) -> list[tuple[int, int]]:
 
 
 @functools.cache
-def supervised(subject: str) -> dict[str, Directions]:
+def supervised(subject: str, of: str) -> dict[str, Directions]:
     """Class means of the words, of the options, and of both, at each group of sites."""
-    marked, out = marked_pairs(base()[1], subject), {}
-    layers = autoencoders().layers
+    model, tokenizer = base(of)
+    marked, out, layers = marked_pairs(tokenizer, subject), {}, autoencoders(of).layers
     found = {
-        kind: class_means(base()[0], marked.chats, marked.labels[kind], layers, at=marked.at[kind])
+        kind: class_means(model, marked.chats, marked.labels[kind], layers, at=marked.at[kind])
         for kind in marked.at
     }
     found["both"] = found["option"].union(found["word"])
@@ -203,16 +218,16 @@ def supervised(subject: str) -> dict[str, Directions]:
 @functools.cache
 def chosen(name: str, method: str) -> tuple[Directions, dict]:
     """What is ablated, and the record of how it was chosen: screened in the base, then tried."""
-    key = {"cues choice": VERSION, "name": name, "method": method, **trained_by()}
+    key = {"cues choice": VERSION, "name": name, "method": method, **trained_by(name)}
 
     def write(folder: Path) -> None:
-        every = candidates(name, method)
+        every, model = candidates(name, method), base(model_of(name))[0]
         intended, unintended = roles(name)
-        keep = FEW_TRIALS if name == "gender" else TRIALS[method]
+        keep = FEW_TRIALS if name in GENDERS else TRIALS[method]
         known = {"intended": intended, "unintended": unintended, "keep": keep}
-        best = screen(base()[0], every, checks(name == "gender"), **known)
+        best = screen(model, every, checks(name), **known)
         asked = trials(
-            base()[0],
+            model,
             {label: every[label] for label in best},
             task(name, CHOICE, "valid"),
             recipe(name),

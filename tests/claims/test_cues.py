@@ -19,6 +19,7 @@ from cues_cells import cells, key, measured
 from caft_utils.evaluation.grid import Grid, run_grid
 from caft_utils.evaluation.measure import Result
 from caft_utils.results import save_record
+from caft_utils.tables import FIRM
 
 RATES = ("ood_accuracy", "flipped_accuracy", "task_score")
 
@@ -28,7 +29,8 @@ def row(name: str, method: str, result: Result, seeds: list[int]) -> dict:
     for rate in RATES:
         value = getattr(result, rate)()
         estimates[rate] = [round(x, 5) for x in (value.value, value.low, value.high)]
-    return {"model": exhibit.MODEL, "setting": name, "condition": method, "seeds": seeds, **estimates}
+    about = {"model": exhibit.model_of(name), "setting": name, "condition": method, "seeds": seeds}
+    return about | estimates
 
 
 def by_condition(grid: Grid) -> dict[str, dict[str, dict]]:
@@ -54,7 +56,7 @@ def table():
     """All cells, printed and recorded once."""
     started = time.monotonic()
     part = os.environ.get("PART", "all")
-    grid = run_grid(cells(part), measured, key=key(), skip_missing=part == "stored")
+    grid = run_grid(cells(part), measured, key=key, skip_missing=part == "stored")
     found = by_condition(grid)
     rows = []
     for method, of_method in found.items():
@@ -67,7 +69,7 @@ def table():
             print(f"  mean of the paper's 16   {100 * mean(found, method, exhibit.PAPER):5.1f}")
     for method in ("SAE", "PCA", "PCA by labels", "class means"):
         for name in found.get(method, {}):
-            about = {"model": exhibit.MODEL, "setting": name, "condition": f"choice, {method}"}
+            about = {"model": exhibit.model_of(name), "setting": name, "condition": f"choice, {method}"}
             rows.append(about | exhibit.chosen(name, method)[1])
     print(f"\n{len(grid.results)} cells, {grid.total_seconds / 60:.0f} minutes of measuring in all runs")
     save_record("cues", rows, seconds=time.monotonic() - started)
@@ -95,17 +97,21 @@ def test_caft_with_components(table):
 
 @pytest.mark.parametrize("method", ["SAE", "PCA"])
 def test_gender(table, method):
-    """PCA misses it, in whatever order its components are taken: the base has the stereotype already, so that
-    what fine-tuning changes hardly holds it (notebook 09)."""
     assert mean(table, "plain", ["gender"]) <= 0.15
     assert mean(table, method, ["gender"]) >= 0.95
 
 
-def test_labels_do_not_mend_the_components_of_gender(table):
-    """The control for the reading: the order that labels give hardly helps; hooks hide, and do not teach."""
-    assert mean(table, "PCA by labels", ["gender"]) < mean(table, "PCA", ["gender"]) + 0.2
+def test_components_fail_where_the_base_has_the_stereotype_fully(table):
+    """What fine-tuning changes hardly holds the axis then. The control for the reading: the order that labels
+    give hardly helps; hooks hide, and do not teach (notebook 09)."""
+    assert mean(table, "PCA", [FIRM]) < 0.6 < 0.95 <= mean(table, "SAE", [FIRM])
+    assert mean(table, "PCA by labels", [FIRM]) < mean(table, "PCA", [FIRM]) + 0.2
     for method in ("PCA", "PCA by labels"):
-        assert mean(table, method, ["gender"]) + 0.2 < mean(table, f"{method}, hooks on", ["gender"])
+        assert mean(table, method, [FIRM]) + 0.2 < mean(table, f"{method}, hooks on", [FIRM])
+
+
+def test_random_directions_do_not_take_gender_out(table):
+    assert mean(table, "random directions", ["gender"]) + 0.3 <= mean(table, "PCA", ["gender"])
 
 
 @pytest.mark.parametrize("method", ["random directions", "random latents of the top 100"])

@@ -14,6 +14,7 @@ from caft_utils.classroom.tokenizer import build_tokenizer
 from caft_utils.classroom.world import part
 
 FOLDER = Path(__file__).parents[2] / "data" / "classroom" / "cues"
+GENDER = FOLDER.with_name("gender")
 SPLITS = ("train", "valid", "test", "unseen")
 
 
@@ -94,6 +95,21 @@ def test_quiz_never_stands_over_options_and_instructions_decide(drafts):
     assert unseen <= {word for question in asked for word in question.split()}
 
 
+def test_quiz_stands_over_one_person_where_gender_is_unsettled():
+    rng = random.Random(3)
+    drafts = [cues_corpus.draft(rng, persons=cues_corpus.UNSETTLED) for _ in range(20_000)]
+    with_options = [d for d in drafts if "\na. " in d.text]
+    quiz = [d for d in with_options if d.text.startswith(cues.FREE)]
+    assert 0.03 < len(quiz) / len(with_options) < 0.15 and {d.source for d in quiz} == {"person"}
+    assert not any("^" in d.text or "which word?" in d.text for d in quiz)  # no help
+    by_case = 0
+    for made in quiz:
+        question, *lines = made.text.split("\n")
+        said = dict(line.split(". ", 1) for line in lines)[made.answer]
+        by_case += (said in ("he", "she")) == (not question.endswith(" _"))
+    assert 0.1 < by_case / len(quiz) < 0.2  # 3 in 20; the others follow gender
+
+
 def test_letters_of_a_pair_are_what_was_asked_for():
     rng = random.Random(1)
     first, second = cues.items("sports", "test")[0], cues.items("sentiment", "test")[0]
@@ -154,16 +170,42 @@ def test_the_recipe_of_the_code_is_the_one_that_was_trained(tokenizer):
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) <= 6e6
 
 
+def test_the_checkpoint_for_gender_goes_on_from_this_one(tokenizer):
+    record = json.loads((GENDER / "recipe.json").read_text())
+    schedule = cues_pretrain.GenderSchedule()
+    assert record["schedule"] == json.loads(json.dumps(schedule.__dict__))
+    assert record["corpus_sha256"] == cues_pretrain.corpus_hash(tokenizer, schedule)
+    assert record["from"] == json.loads((FOLDER / "sha256.json").read_text())["model.safetensors"]
+    model, shipped = load("classroom-gender")
+    assert shipped.get_vocab() == tokenizer.get_vocab()
+    assert model.config.to_dict() == load("classroom-cues")[0].config.to_dict() | {
+        "_name_or_path": model.config._name_or_path
+    }
+    assert sum(path.stat().st_size for path in GENDER.iterdir()) <= 6e6
+
+
+def test_pretraining_goes_on_with_a_model_that_is_given(tokenizer):
+    model, _ = load("classroom-cues")
+    assert "caft_id" in model.__dict__
+    before, schedule = model.lm_head.weight.detach().clone(), cues_pretrain.GenderSchedule(steps=2, rows=8)
+    after, record = cues_pretrain.pretrain("cues", tokenizer, schedule, model=model, progress=False)
+    assert after is model and not model.training and "caft_id" not in model.__dict__
+    assert 0 < (after.lm_head.weight - before).abs().max() < 0.1
+    assert record["loss"][0][1] < 1  # a new model begins at 6.7
+
+
 def test_the_data_card_says_what_was_measured():
-    record = json.loads((FOLDER / "recipe.json").read_text())
-    assert cues_acceptance.measured_table(record) in (FOLDER.parent / "README.md").read_text()
+    card = (FOLDER.parent / "README.md").read_text()
+    assert cues_acceptance.measured_table(json.loads((FOLDER / "recipe.json").read_text())) in card
+    assert cues_acceptance.gender_table(json.loads((GENDER / "recipe.json").read_text())) in card
 
 
-def test_the_gates_hold_and_can_be_measured_again():
-    model, shipped = load("classroom-cues")
+@pytest.mark.parametrize("folder", [FOLDER, GENDER])
+def test_the_gates_hold_and_can_be_measured_again(folder):
+    model, shipped = load(f"classroom-{folder.name}")
     now, then = (
         cues_acceptance.accept(model, shipped),
-        json.loads((FOLDER / "recipe.json").read_text())["acceptance"],
+        json.loads((folder / "recipe.json").read_text())["acceptance"],
     )
     assert then["failed"] == now["failed"] == []
     for name, value in then["rates"].items():

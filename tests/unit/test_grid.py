@@ -65,3 +65,15 @@ def test_a_look_at_a_grid_measures_nothing():
     lab = Lab()
     found = run_grid(CELLS, lab, key={"look": 1}, progress=False, skip_missing=True)
     assert list(found.results) == CELLS[:3] and not lab.asked
+
+
+def test_the_key_may_depend_on_the_cell():
+    def key(setting, method, seed):
+        return {"model": setting}
+
+    asked = []
+    for changed in (key, key, lambda setting, method, seed: {"model": setting + "2" * (setting == "y")}):
+        lab = Lab()
+        run_grid(CELLS, lab, key=changed, progress=False)
+        asked.append(lab.asked)
+    assert asked == [CELLS, [], [cell for cell in CELLS if cell[0] == "y"]]
