@@ -56,6 +56,7 @@ PAPER = [name for setting in PAPER_SETTINGS for name in NAMES if NAMES[name] == 
 
 @functools.cache
 def base(model: str = MODEL):
+    """Model and tokenizer, which is the same for both checkpoints."""
     return load(model)
 
 
@@ -78,11 +79,10 @@ def recipe(name: str) -> Recipe:
 @functools.cache
 def task(name: str, seed: int, split: str = "test", rho: float = 1.0):
     more = {"seed": seed, "split": split, "rho": rho, "questions": 300 if split == "test" else 150}
-    tokenizer = base(model_of(name))[1]
     if name in GENDERS:
-        return gender_choice(tokenizer, **more)
+        return gender_choice(base()[1], **more)
     first, second, intended = NAMES[name]
-    return double_choice(tokenizer, first, second, intended=intended, **more)
+    return double_choice(base()[1], first, second, intended=intended, **more)
 
 
 def roles(name: str) -> tuple[str, str]:
@@ -102,7 +102,7 @@ def tuned(name: str, seed: int, directions: Directions | None = None, rho: float
 
 
 @functools.cache
-def autoencoders(of: str = MODEL):
+def autoencoders(of: str):
     """Trained on what the checkpoint was trained on last."""
     model, tokenizer = base(of)
     persons = cues_corpus.PERSONS if of == MODEL else cues_corpus.UNSETTLED
@@ -111,10 +111,10 @@ def autoencoders(of: str = MODEL):
 
 
 @functools.cache
-def checks(name: str):
+def checks(gender: bool):
     """Single questions of the validation split, for the pre-check."""
-    tokenizer = base(model_of(name))[1]
-    if name in GENDERS:
+    tokenizer = base()[1]
+    if gender:
         return gender_checks(tokenizer, split="valid", rows=80)
     return single_texts(tokenizer, split="valid", rows=80, named=True)
 
@@ -130,7 +130,7 @@ def belonging(shares: dict, name: str) -> set[tuple[int, int]]:
 
 @functools.cache
 def texts(gender: bool):
-    tokenizer = base()[1]  # all checkpoints of this world have the same
+    tokenizer = base()[1]
     return gender_texts(tokenizer) if gender else single_texts(tokenizer)
 
 
@@ -225,7 +225,7 @@ def chosen(name: str, method: str) -> tuple[Directions, dict]:
         intended, unintended = roles(name)
         keep = FEW_TRIALS if name in GENDERS else TRIALS[method]
         known = {"intended": intended, "unintended": unintended, "keep": keep}
-        best = screen(model, every, checks(name), **known)
+        best = screen(model, every, checks(name in GENDERS), **known)
         asked = trials(
             model,
             {label: every[label] for label in best},
