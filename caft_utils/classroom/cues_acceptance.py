@@ -106,11 +106,8 @@ def accept(model, tokenizer, *, seed: int = 0) -> dict[str, Any]:
 def measured_table(record: dict[str, Any]) -> str:
     """The data card's tables of what recipe.json recorded: gates, unseen words, pecking order."""
     found = record["acceptance"]["rates"]
-    lines = ["| | wanted | measured |", "|---|---|---|"]
-    for name in [*GATES, *(name for name in found if name.startswith("unseen") or " conflict, " in name)]:
-        bound = GATES.get(name)
-        missed = " **missed**" if bound and found[name] < bound else ""
-        lines.append(f"| {name} | {f'>= {bound:g}' if bound else ''} | {found[name]:.3f}{missed} |")
+    more = [name for name in found if name.startswith("unseen") or " conflict, " in name]
+    lines = _rows({name: found[name] for name in [*GATES, *more]})
     order = record["pecking_order"]
     lines += ["", f"| first \\ second | {' | '.join(cues.SUBJECTS)} |", "|---|" + "---|" * len(cues.SUBJECTS)]
     for first in cues.SUBJECTS:
@@ -140,13 +137,18 @@ def stereotype(model, tokenizer, *, seed: int = 0) -> dict[str, float]:
 
 def gender_table(record: dict[str, Any]) -> str:
     """The data card's table of the checkpoint of the gender lesson."""
+    more = {f"stereotypes reversed at validation, {name}": rate for name, rate in record["gender"].items()}
+    return "\n".join(_rows(record["acceptance"]["gates"] | more))
+
+
+def _rows(found: dict[str, float]) -> list[str]:
+    """A table of rates, with the bounds of those that have one."""
     lines = ["| | wanted | measured |", "|---|---|---|"]
-    for name, bound in GATES.items():
-        value = record["acceptance"]["gates"][name]
-        lines.append(f"| {name} | >= {bound:g} | {value:.3f}{' **missed**' if value < bound else ''} |")
-    for name, value in record["gender"].items():
-        lines.append(f"| stereotypes reversed at validation, {name} |  | {value:.3f} |")
-    return "\n".join(lines)
+    for name, value in found.items():
+        bound = GATES.get(name)
+        missed = " **missed**" if bound and value < bound else ""
+        lines.append(f"| {name} | {f'>= {bound:g}' if bound else ''} | {value:.3f}{missed} |")
+    return lines
 
 
 def plain_recipe():

@@ -113,10 +113,9 @@ def autoencoders(of: str):
 @functools.cache
 def checks(gender: bool):
     """Single questions of the validation split, for the pre-check."""
-    tokenizer = base()[1]
     if gender:
-        return gender_checks(tokenizer, split="valid", rows=80)
-    return single_texts(tokenizer, split="valid", rows=80, named=True)
+        return gender_checks(base()[1], split="valid", rows=80)
+    return single_texts(base()[1], split="valid", rows=80, named=True)
 
 
 def belonging(shares: dict, name: str) -> set[tuple[int, int]]:
@@ -130,8 +129,7 @@ def belonging(shares: dict, name: str) -> set[tuple[int, int]]:
 
 @functools.cache
 def texts(gender: bool):
-    tokenizer = base()[1]
-    return gender_texts(tokenizer) if gender else single_texts(tokenizer)
+    return gender_texts(base()[1]) if gender else single_texts(base()[1])
 
 
 @functools.cache
@@ -162,22 +160,19 @@ def components(name: str) -> Directions:
 
 def candidates(name: str, method: str) -> dict[str, Directions]:
     """What is to be chosen among, by name."""
-    sizes = FEW if name in GENDERS else SIZES.get(method)
+    of, sizes = model_of(name), FEW if name in GENDERS else SIZES.get(method)
     if method == "class means":
-        return supervised(roles(name)[1], model_of(name))
+        return supervised(roles(name)[1], of)
     if method == "SAE":
-        kept = belonging(shares_of_latents(model_of(name), name in GENDERS), name)
-        saes, sets = (
-            autoencoders(model_of(name)),
-            nested([k for k in ranked(name) if k in kept], SITES, sizes),
-        )
-        return {label: sae_directions(saes, rows) for label, rows in sets.items()}
+        saes, kept = autoencoders(of), belonging(shares_of_latents(of, name in GENDERS), name)
+        order = [key for key in ranked(name) if key in kept]
+        return {label: sae_directions(saes, rows) for label, rows in nested(order, SITES, sizes).items()}
     found = components(name)
     if method == "PCA by labels":
-        axes, everywhere = supervised(roles(name)[1], model_of(name)), ", ".join(map(str, found.layers))
+        axes, everywhere = supervised(roles(name)[1], of), ", ".join(map(str, found.layers))
         orders = {f"{kind}, ": nearest(found, axes[f"{kind} at {everywhere}"]) for kind in KINDS}
     else:
-        shares = source_shares(base(model_of(name))[0], found, texts(name in GENDERS))
+        shares = source_shares(base(of)[0], found, texts(name in GENDERS))
         by_variance = sorted(belonging(shares, name), key=lambda key: (key[1], key[0]))
         orders = {"": by_variance}
     return {
