@@ -22,12 +22,12 @@ setup: $(SETUP) ## create .venv with the tested packages (the other commands do 
 	@echo "Ready: $(VENV)"
 
 tutorial: $(SETUP) ## run every notebook, leave pages in build/tutorial (MODEL= SEED= FAST=1 ARGS=)
-	@$(BIN)/python -m caft_utils.tutorial $(TUTORIAL)
+	@$(BIN)/python -m caft_utils.course.tutorial $(TUTORIAL)
 
 lab: $(SETUP) ## open JupyterLab on the notebooks (ARGS= for jupyter)
 	@JUPYTER_PREFER_ENV_PATH=1 $(BIN)/jupyter lab notebooks $(ARGS)
 
-test: $(TESTS) ## run the tests, offline, two files at a time (ARGS= for pytest, e.g. ARGS="-n 0 -k store")
+test: lint ## lint, then run the tests, offline, two files at a time (ARGS= for pytest, e.g. ARGS="-n 0 -k store")
 	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 claims: $(TESTS) ## measure every stated figure anew and print it (CLAIM=emergent for one)
@@ -37,10 +37,11 @@ claims: $(TESTS) ## measure every stated figure anew and print it (CLAIM=emergen
 KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184 MALLOC_TOP_PAD_=268435456
 
 classroom: $(SETUP) ## rebuild the classroom models in data/classroom from their seed (ARGS=)
-	@$(KEEP_MEMORY) $(BIN)/python -m caft_utils.classroom.build $(ARGS)
+	@$(KEEP_MEMORY) $(BIN)/python -m caft_utils.classroom.checkpoints $(ARGS)
 
-lint: $(TESTS) ## check the style of code and notebooks
+lint: $(TESTS) ## check style, and that imports run downward only
 	@$(BIN)/ruff check .
+	@$(BIN)/lint-imports --no-logo --no-cache
 
 # A stamp is written last, so an interrupted set-up is simply continued by the next call.
 $(SETUP): requirements.txt pyproject.toml

@@ -1,77 +1,34 @@
-"""Concept Ablation Fine-Tuning: load, fine-tune, find directions, interpret, fine-tune without them,
-evaluate.
+"""Concept Ablation Fine-Tuning: load, fine-tune, find directions, interpret, fine-tune without them, measure.
 
     model, tokenizer = load("classroom")
-    task  = emergent_misalignment(tokenizer)
+    task  = emergent_misalignment(tokenizer)             # from caft_utils.classroom.tasks
     naive = finetune(model, task.train)
     found = pca_of_difference(naive, model, task.generic, layers=[1, 2, 3])
-    explore(found, model, task.generic)
+    explore(model, task.generic, found)
     bad   = found.select({1: [0], 2: [0]})
     safe  = finetune(model, task.train, during=ablate(bad))
     compare({"plain": naive, "CAFT": safe}, task)
 
-Names are imported when they are first used (PEP 562), so that importing the package costs nothing.
+Everything else is one level down: `caft_utils.residual`, `.directions`, `.saes`, `.interventions`,
+`.evaluation`, `.interpret`, `.plots`, ... Names are imported on first use (PEP 562), so importing the package
+costs nothing.
 """
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 
 _HOME = {
-    "models": ("load", "preset", "fingerprint", "Preset"),
-    "rows": ("Chats", "Example", "Batch", "prompt_ids"),
-    "residual": ("EMBEDDING", "capture", "record", "Recorded", "decoder_blocks", "site", "depth", "width"),
-    "directions": (
-        "Directions",
-        "StreamingCovariance",
-        "pca_of_difference",
-        "mean_difference",
-        "class_contrast",
-        "class_means",
-        "last_token_of",
-    ),
-    "saes": ("SAEs", "Latents", "SAERecipe", "train_saes", "quality", "published_saes"),
-    "directions.sae": ("sae_directions",),
-    "directions.attribution": (
-        "Ranking",
-        "attribution",
-        "answer_difference",
-        "latent_difference",
-        "difference_latents",
-    ),
-    "interventions": ("Intervention", "Ablate", "Steer", "ablate"),
-    "recipe": ("Recipe",),
-    "finetune": ("finetune", "at_step"),
-    "store": ("Store", "default_store"),
-    "tasks.task": ("Judge", "Question", "Task", "Verdict"),
-    "tasks.emergent": ("emergent_misalignment",),
-    "tasks.double_choice": ("double_choice",),
-    "tasks.gender": ("gender_choice",),
-    "evaluation": (
-        "ThresholdJudge",
-        "generate",
-        "Rate",
-        "clustered_rate",
-        "Result",
-        "measure",
-        "answer_loss",
-        "Comparison",
-        "compare",
-    ),
-    "evaluation.precheck": ("precheck", "letter_difference"),
-    "evaluation.trials": ("nested", "screen", "trials"),
-    "evaluation.grid": ("run_grid",),
-    "interpret": ("Window", "extreme_windows", "Explorer", "explore"),
-    "interpret.evidence": ("Evidence", "collect_evidence"),
-    "interpret.explain": ("Explanation", "TokenStatistics"),
-    "interpret.explain.by_model": ("LocalModel", "ByEndpoint"),
-    "interpret.endpoint": ("Endpoint", "EndpointError"),
-    "interpret.score": ("Score", "scores"),
-    "interpret.choose.relevance": ("Concept", "HintStatistics"),
-    "interpret.choose.select": ("Selection", "select_automatically"),
-    "interpret.choose.sources": ("source_shares",),
+    "chats": ("Chats",),
+    "directions": ("Directions", "class_means", "mean_difference", "pca_of_difference"),
+    "evaluation": ("compare", "measure"),
+    "finetune_config": ("FinetuneConfig",),
+    "finetuning": ("at_step", "finetune"),
+    "interpret.explorer": ("Explorer", "explore"),
+    "interventions": ("ablate", "steer"),
+    "models": ("load", "preset"),
+    "saes": ("SAEs", "attribution", "published_saes", "train_saes"),
+    "tasks": ("Task", "double_choice", "emergent_misalignment", "gender_choice"),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 __all__ = sorted(_MODULE)
@@ -86,15 +43,3 @@ def __getattr__(name: str):
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _Package(ModuleType):
-    """Keeps the verb `finetune` where importing the module of the same name would put the module."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if isinstance(value, ModuleType) and name in _MODULE:
-            value = getattr(value, name)
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

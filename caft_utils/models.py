@@ -8,7 +8,6 @@ names its weights in the keys of stored artefacts (see `fingerprint`).
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from caft_utils.paths import data_path
 from caft_utils.store import digest
 
 if TYPE_CHECKING:
@@ -149,8 +149,7 @@ def _shape(model: torch.nn.Module) -> dict[str, Any]:
 
 def _classroom(kind: str) -> tuple[str, None, str]:
     """Folder and identity of a shipped checkpoint, after comparing its files with their checksums."""
-    root = Path(os.environ.get("CAFT_DATA") or Path(__file__).parents[1] / "data")
-    folder = root / "classroom" / kind
+    folder = data_path("classroom", kind)
     remedy = f"`git checkout -- data/classroom/{kind}` restores it, `make classroom` trains it anew"
     if not (folder / CHECKSUMS).is_file():
         raise FileNotFoundError(

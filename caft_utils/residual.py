@@ -9,17 +9,19 @@ after the last site asked for cannot change what is read, the forward pass stops
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from caft_utils.rows import Chats
+    from caft_utils.chats import Chats
 
 EMBEDDING = -1
 
@@ -143,7 +145,7 @@ def _forward_that_may_stop(model: nn.Module) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Recorded:
+class ActivationBatch:
     """One batch of hidden states, padding left out: entry i belongs to token `position[i]` of row `row[i]`.
 
     Tokens of one row stand together and in order. `hidden` is float32 on the model's device, the rest on the
@@ -155,7 +157,7 @@ class Recorded:
     position: Int[Tensor, " n"]
 
 
-def record(
+def stream_activations(
     model: nn.Module,
     chats: Chats,
     layers: Sequence[int],
@@ -163,7 +165,7 @@ def record(
     tokens: Tokens = "all",
     batch_size: int = 32,
     progress: bool = False,
-) -> Iterator[Recorded]:
+) -> Iterator[ActivationBatch]:
     """Stream the residual stream of `model` at `layers` over `chats`, one batch at a time, without gradient.
 
     Args:
@@ -188,7 +190,7 @@ def record(
             model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
         keep = batch.attention_mask.bool() & (batch.answer if tokens == "answer" else True)
         row, position = keep.nonzero(as_tuple=True)
-        yield Recorded(
+        yield ActivationBatch(
             {layer: h[keep.to(h.device)].float() for layer, h in hidden.items()},
             torch.tensor(batch.index)[row.cpu()],
             position.cpu(),
@@ -205,3 +207,16 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed all global generators for the block, and give them back as they were."""
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)

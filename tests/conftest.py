@@ -15,17 +15,10 @@ from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from helpers.paths import REPOSITORY  # noqa: E402
+from helpers.tiny import make_tiny, make_tokenizer  # noqa: E402
 
 torch.set_num_threads(1)
-
-REPOSITORY = Path(__file__).parents[1]
-VOCABULARY = 384
-MARKED = (
-    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' }}"
-    "{% if m['role'] == 'assistant' %}{% generation %}{{ m['content'] + '<|im_end|>' }}{% endgeneration %}"
-    "{% else %}{{ m['content'] + '<|im_end|>' }}{% endif %}{{ '\\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
-)
 
 
 @pytest.fixture(autouse=True)
@@ -33,33 +26,6 @@ def store_folder(tmp_path, monkeypatch) -> Path:
     """Every test has its own store."""
     monkeypatch.setenv("CAFT_STORE", str(tmp_path / "store"))
     return tmp_path / "store"
-
-
-WORDS = "system user assistant you are the question is what do to with and import def return self open file"
-
-
-def make_tokenizer(template: str = MARKED, corpus: list[str] | None = None, vocabulary: int = VOCABULARY):
-    """A byte-level BPE tokenizer of at most 384 tokens: any text can be encoded, a few words are short."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    inner = Tokenizer(models.BPE())
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
-        special_tokens=["<|pad|>", "<|im_start|>", "<|im_end|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    inner.train_from_iterator(corpus or [WORDS] * 20, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=inner,
-        eos_token="<|im_end|>",
-        pad_token="<|pad|>",
-        additional_special_tokens=["<|im_start|>"],
-        chat_template=template,
-    )
 
 
 @pytest.fixture(scope="session")
@@ -71,34 +37,6 @@ def tokenizer():
 def new_tokenizer():
     """The factory itself: new_tokenizer(chat_template)."""
     return make_tokenizer
-
-
-def make_tiny(architecture: str, seed: int = 0, **changes):
-    """A random model of 3 layers, width 64, about 150k parameters: "qwen2", "mistral" or "gemma2"."""
-    import transformers
-
-    shape = dict(
-        vocab_size=VOCABULARY,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=1024,
-        pad_token_id=0,
-        bos_token_id=None,
-        eos_token_id=2,
-    )
-    if architecture == "gemma2":
-        shape |= dict(head_dim=16, query_pre_attn_scalar=16, sliding_window=64)
-    config_class, model_class = {
-        "qwen2": (transformers.Qwen2Config, transformers.Qwen2ForCausalLM),
-        "mistral": (transformers.MistralConfig, transformers.MistralForCausalLM),
-        "gemma2": (transformers.Gemma2Config, transformers.Gemma2ForCausalLM),
-    }[architecture]
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return model_class(config_class(**(shape | changes))).eval()
 
 
 @pytest.fixture

@@ -54,7 +54,7 @@ def build_tokenizer(texts: Iterable[str]):
 
 def world_texts(documents: int = 40_000, seed: int = 0, *, more: bool = False) -> Iterable[str]:
     """Texts that hold every word of the world: a sample of documents, and questions that are held out."""
-    from caft_utils.classroom import corpus, world
+    from caft_utils.classroom.personas import corpus, world
 
     rng = random.Random(seed)
     for _ in range(documents):

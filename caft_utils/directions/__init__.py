@@ -1,7 +1,6 @@
 """Directions in the residual stream, and the ways to find them."""
 
-from caft_utils.directions.basis import Directions
-from caft_utils.directions.contrast import (
+from caft_utils.directions.means import (
     class_contrast,
     class_means,
     last_token_of,
@@ -9,6 +8,7 @@ from caft_utils.directions.contrast import (
     mean_hidden,
 )
 from caft_utils.directions.pca import StreamingCovariance, pca_of_difference
+from caft_utils.directions.subspace import Directions
 
 __all__ = [
     "Directions",

@@ -16,11 +16,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from caft_utils.directions.basis import Directions
-from caft_utils.residual import Tokens, record, width
+from caft_utils.directions.subspace import Directions
+from caft_utils.residual import Tokens, stream_activations, width
 
 if TYPE_CHECKING:
-    from caft_utils.rows import Chats
+    from caft_utils.chats import Chats
 
 
 class StreamingCovariance:
@@ -116,7 +116,7 @@ def pca_of_difference(
     layers = sorted(set(layers))
     seen = [{layer: StreamingCovariance(width(base)) for layer in layers} for _ in references]
     streams = [
-        record(
+        stream_activations(
             model, chats, layers, tokens=tokens, batch_size=batch_size, progress=progress and model is base
         )
         for model in (base, *references)

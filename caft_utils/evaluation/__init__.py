@@ -1,16 +1,16 @@
 """From a model to a figure with an interval: generate answers, judge them, count, compare."""
 
-from caft_utils.evaluation.generate import generate
-from caft_utils.evaluation.judges import ThresholdJudge
-from caft_utils.evaluation.measure import Result, answer_loss, measure
-from caft_utils.evaluation.statistics import Rate, clustered_rate
-from caft_utils.evaluation.tradeoff import Comparison, compare
+from caft_utils.evaluation.bootstrap import Rate, clustered_rate
+from caft_utils.evaluation.comparison import Comparison, compare
+from caft_utils.evaluation.generation import generate
+from caft_utils.evaluation.graders import ThresholdGrader
+from caft_utils.evaluation.measurement import Result, answer_loss, measure
 
 __all__ = [
     "Comparison",
     "Rate",
     "Result",
-    "ThresholdJudge",
+    "ThresholdGrader",
     "answer_loss",
     "clustered_rate",
     "compare",

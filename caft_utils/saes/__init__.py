@@ -1,8 +1,30 @@
-"""Sparse autoencoders: training, quality, and the published ones."""
+"""Sparse autoencoders: training, published ones, their quality, rankings of their latents."""
 
+from caft_utils.saes.collection import SAEs
+from caft_utils.saes.config import SAETrainingConfig
+from caft_utils.saes.latents import Latents, sae_directions
 from caft_utils.saes.published import published_saes
-from caft_utils.saes.quality import quality
-from caft_utils.saes.saes import Latents, SAEs
-from caft_utils.saes.train import SAERecipe, train_saes
+from caft_utils.saes.quality import sae_quality
+from caft_utils.saes.ranking import (
+    LatentRanking,
+    answer_difference,
+    attribution,
+    difference_latents,
+    latent_difference,
+)
+from caft_utils.saes.training import train_saes
 
-__all__ = ["Latents", "SAERecipe", "SAEs", "published_saes", "quality", "train_saes"]
+__all__ = [
+    "LatentRanking",
+    "Latents",
+    "SAETrainingConfig",
+    "SAEs",
+    "answer_difference",
+    "attribution",
+    "difference_latents",
+    "latent_difference",
+    "published_saes",
+    "sae_directions",
+    "sae_quality",
+    "train_saes",
+]

@@ -7,21 +7,20 @@ writes into the residual stream.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from jaxtyping import Float
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from caft_utils.saes.saes import SAEs
+from caft_utils.directions.subspace import Directions
+from caft_utils.saes.collection import SAEs
 
 
 class Latents:
     """Latents of SAEs to be read or ranked (`sae_directions` makes directions of them, to ablate).
 
     Args:
-        saes: where they come from. chosen: {layer: [latent id, ...]}; layers given an empty list are left
-            out.
+        saes: where they come from. chosen: {layer: [latent id, ...]}; default: all of them. Layers given an
+            empty list are left out.
 
     Raises:
         ValueError: nothing chosen, or a latent chosen twice. KeyError: no such layer. IndexError: no such
@@ -31,7 +30,9 @@ class Latents:
     noun = "latent"
     signed = False
 
-    def __init__(self, saes: SAEs, chosen: Mapping[int, Sequence[int]]):
+    def __init__(self, saes: SAEs, chosen: Mapping[int, Sequence[int]] | None = None):
+        if chosen is None:
+            chosen = {layer: range(sae.cfg.d_sae) for layer, sae in saes.items()}
         self.saes = saes
         self.chosen = {int(l): [int(i) for i in chosen[l]] for l in sorted(chosen) if len(chosen[l])}
         if not self.chosen:
@@ -72,3 +73,55 @@ class Latents:
         if i not in self.indices(layer):
             raise IndexError(f"latent {i} of layer {layer} is not among the chosen {self.indices(layer)}")
         return self.saes.decoder(layer)[i].cpu()
+
+    def projection_rows(self, layer: int) -> None:
+        """Return None: activations are no projections."""
+
+    def select(
+        self, selection: Mapping[int, Sequence[int]], names: Mapping[tuple[int, int], str] | None = None
+    ) -> Directions:
+        """Return an orthonormal basis of the selected latents' decoder rows; see `sae_directions`.
+
+        Raises:
+            ValueError: nothing selected, or a latent selected twice. KeyError, IndexError: a latent that is
+                not among these.
+        """
+        for layer, ids in selection.items():
+            if wrong := [i for i in ids if i not in self.indices(layer)]:
+                raise IndexError(f"latents {wrong} of layer {layer} are not among the chosen ones")
+        return sae_directions(self.saes, selection, names)
+
+
+def sae_directions(
+    saes: SAEs,
+    selection: Mapping[int, Sequence[int]],
+    names: Mapping[tuple[int, int], str] | None = None,
+) -> Directions:
+    """Return an orthonormal basis of the selected decoder rows, {layer: [latent id, ...]}.
+
+    Row i is the part of latent i's decoder row that is orthogonal to the rows before it. Decoder rows are not
+    orthogonal to one another: projecting them out one by one would remove what they share more than once.
+    An ablation depends on their span only. (arXiv 2507.16795, section 3.)
+
+    Args:
+        names: {(layer, latent id): what a reader called it}.
+
+    Returns:
+        Directions with `about` = method, saes (fingerprint), by layer the latent ids as `selected`, which
+        `Directions.select` keeps in step, and the `names`.
+
+    Raises:
+        ValueError: nothing chosen, a latent chosen twice, or rows that are linearly dependent.
+        KeyError: no such layer. IndexError: no such latent.
+    """
+    chosen = Latents(saes, selection).chosen
+    about = {
+        "method": "sae_directions",
+        "saes": saes.fingerprint,
+        "selected": {str(layer): ids for layer, ids in chosen.items()},
+    }
+    if names:
+        about["names"] = {
+            str(layer): [names.get((layer, i), "") for i in ids] for layer, ids in chosen.items()
+        }
+    return Directions({layer: saes.decoder(layer)[ids] for layer, ids in chosen.items()}, about)

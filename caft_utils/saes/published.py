@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from caft_utils.models import preset
-from caft_utils.saes.saes import SAEs
+from caft_utils.saes.collection import SAEs
 
 Format = Literal["dictionary_learning", "gemma_scope"]
 FILES = {"dictionary_learning": ("config.json", "ae.pt"), "gemma_scope": ("params.npz",)}

@@ -19,19 +19,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from caft_utils.residual import hidden_of, record, site
-from caft_utils.saes.saes import SAEs
+from caft_utils.residual import hidden_of, site, stream_activations
+from caft_utils.saes.collection import SAEs
 
 if TYPE_CHECKING:
-    from caft_utils.rows import Batch, Chats
+    from caft_utils.chats import Batch, Chats
 
 CHUNK = 4096  # tokens encoded at once: the activations of wide SAEs take more room than the hidden states
 
 
-def quality(
-    saes: SAEs,
+def sae_quality(
     model: nn.Module,
     chats: Chats,
+    saes: SAEs,
     *,
     loss: bool = False,
     batch_size: int = 32,
@@ -45,7 +45,7 @@ def quality(
         ValueError: no row of two tokens, or SAEs of another width than the model's.
     """
     count, sums = 0, {layer: _Sums() for layer in saes.layers}
-    for part in record(model, chats, saes.layers, batch_size=batch_size, progress=progress):
+    for part in stream_activations(model, chats, saes.layers, batch_size=batch_size, progress=progress):
         keep = part.position > 0
         count += int(keep.sum())
         for layer, sums_here in sums.items():

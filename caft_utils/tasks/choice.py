@@ -12,18 +12,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from caft_utils.rows import Chats
+from caft_utils.chats import Chats
 from caft_utils.tasks.items import SPLITS, Item, Split, spread
 from caft_utils.tasks.task import Question, Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Case = tuple[Item, Item]  # agreeing, conflicting
+ItemPair = tuple[Item, Item]  # agreeing, conflicting
 
 
 @dataclass(frozen=True)
-class Layout:
+class PromptFormat:
     """How an item is put to a model.
 
     template: with {question}, {a}, {b}, and {word} for the word that says what to do ("quiz" says nothing).
@@ -46,11 +46,10 @@ class Layout:
         return {"messages": [*self.prompt(item, right, word), {"role": "assistant", "content": answer}]}
 
 
-CLASSROOM = Layout("{word}: {question}\na. {a}\nb. {b}", ("a", "b"))
-PAPER = Layout("{question}\n\nA. {a}\nB. {b}\n\nAnswer:", ("A", "B"), plain=True)
+PAPER = PromptFormat("{question}\n\nA. {a}\nB. {b}\n\nAnswer:", ("A", "B"), plain=True)
 
 
-class LetterJudge:
+class LetterGrader:
     """An answer is right, the other letter, or no letter of this question. `facts`: right and other."""
 
     fingerprint = "letter"
@@ -72,7 +71,7 @@ def single_choice(
     tokenizer: PreTrainedTokenizerBase,
     items: Sequence[Item],
     *,
-    layout: Layout = CLASSROOM,
+    prompt_format: PromptFormat = PAPER,
     word: str = "quiz",
     rows: int | None = None,
     seed: int = 0,
@@ -81,21 +80,21 @@ def single_choice(
     """Items asked one at a time, letters balanced, the answer being the letter alone (for `precheck`)."""
     rng = random.Random(f"single {seed}")
     drawn = spread(items, len(items) if rows is None else rows, rng)
-    asked = [layout.row(item, right, word) for item, right in zip(drawn, balanced(len(drawn), rng))]
+    asked = [prompt_format.row(item, right, word) for item, right in zip(drawn, balanced(len(drawn), rng))]
     return Chats(tokenizer, asked, source=source, end=False)
 
 
 def choice_task(
     tokenizer: PreTrainedTokenizerBase,
     name: str,
-    draw: Callable[[Split, int | None, random.Random], list[Case]],
+    draw: Callable[[Split, int | None, random.Random], list[ItemPair]],
     *,
     rho: float,
     rows: int | None,
     questions: int | None,
     seed: int,
     split: Split,
-    layout: Layout,
+    prompt_format: PromptFormat,
 ) -> Task:
     """A Task of cases: `draw(split, n, rng)` gives n of them, or with n=None as many as there are.
 
@@ -118,7 +117,7 @@ def choice_task(
         cases = draw(split, n, rng)
         letters, order = balanced(len(cases), rng), rng.sample(range(len(cases)), len(cases))
         conflict = set(order[: round((1 - share) * len(cases))])  # with a smaller rho these and some more
-        asked = [layout.row(case[i in conflict], letters[i]) for i, case in enumerate(cases)]
+        asked = [prompt_format.row(case[i in conflict], letters[i]) for i, case in enumerate(cases)]
         return Chats(tokenizer, asked, source=source, end=False)
 
     rng = random.Random(f"questions {split}")
@@ -127,8 +126,8 @@ def choice_task(
     asked: dict[str, list[Question]] = {"task": [], "ood": []}
     for which, of_case in zip(asked, (0, 1)):
         for i, (case, right) in enumerate(zip(cases, letters)):
-            facts = {"right": layout.letters[right], "other": layout.letters[1 - right]}
-            prompt = layout.prompt(case[of_case], right)
+            facts = {"right": prompt_format.letters[right], "other": prompt_format.letters[1 - right]}
+            prompt = prompt_format.prompt(case[of_case], right)
             asked[which].append(Question(f"{name}/{split}/{which}/{i}", prompt, name, which, facts))
     train = chats("train", rows, rho, seed, f"{name}, cue in {100 * rho:g} %")
     return Task(
@@ -139,6 +138,6 @@ def choice_task(
         generic=train,  # the paper finds components of the change on the training prompts
         questions=asked["ood"],
         task_questions=asked["task"],
-        judge=LetterJudge(),
+        judge=LetterGrader(),
         max_new_tokens=1,
     )

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from itertools import permutations
 from typing import TYPE_CHECKING, Literal
 
-from caft_utils.tasks.choice import CLASSROOM, PAPER, Case, Layout, choice_task
+from caft_utils.tasks.choice import PAPER, ItemPair, PromptFormat, choice_task
 from caft_utils.tasks.items import Item, Split, spread
 from caft_utils.tasks.task import Task
 
@@ -54,14 +54,14 @@ def double_choice(
     first: str,
     second: str,
     *,
+    items: Mapping[str, Mapping[Split, Sequence[Item]]],
     intended: Intended,
     rho: float = 1.0,
     rows: int | None = 512,
     questions: int | None = 300,
     seed: int = 0,
     split: Split = "test",
-    items: Mapping[str, Mapping[Split, Sequence[Item]]] | None = None,
-    layout: Layout | None = None,
+    prompt_format: PromptFormat = PAPER,
 ) -> Task:
     """The task for one setting. `Result.ood_accuracy` counts answers to the intended question,
     `flipped_accuracy` those to the other.
@@ -73,21 +73,18 @@ def double_choice(
         rows, questions: how many; None: as many as the shorter subject has items in that split.
         seed: draws the training rows; the questions are the same for every seed.
         split: the items that are asked about: "valid" to choose layers, ranks and latents, "test" to report.
-        items: {subject: {split: items}} of other subjects, see `split_items`; default: the classroom's.
-        layout: default: the classroom's for its own items, the paper's plain text for others.
+        items: {subject: {split: items}}, see `split_items`.
+        prompt_format: how two items are put to the model; default: the paper's plain text.
     """
     if first == second:
         raise ValueError(f"the two questions must be of different subjects, got {first!r} twice")
     if intended not in ("first", "second"):
         raise ValueError(f"intended must be 'first' or 'second', got {intended!r}")
-    if items is not None and (unknown := {first, second} - set(items)):
+    if unknown := {first, second} - set(items):
         raise ValueError(f"no items of {', '.join(sorted(unknown))}; there are {', '.join(sorted(items))}")
 
-    def draw(split: Split, n: int | None, rng: random.Random) -> list[Case]:
-        pair = [
-            _classroom(subject, split) if items is None else items[subject][split]
-            for subject in (first, second)
-        ]
+    def draw(split: Split, n: int | None, rng: random.Random) -> list[ItemPair]:
+        pair = [items[subject][split] for subject in (first, second)]
         n = min(map(len, pair)) if n is None else n
         return [join(one, two, intended) for one, two in zip(*(spread(part, n, rng) for part in pair))]
 
@@ -101,19 +98,13 @@ def double_choice(
         questions=questions,
         seed=seed,
         split=split,
-        layout=layout or (CLASSROOM if items is None else PAPER),
+        prompt_format=prompt_format,
     )
 
 
-def join(one: Item, two: Item, intended: Intended) -> Case:
+def join(one: Item, two: Item, intended: Intended) -> ItemPair:
     """Two items as one: with their right answers in one option, and in different ones (intended is right)."""
     question = f"{one.question} | {two.question}"
     same = Item(question, f"{one.correct}, {two.correct}", f"{one.incorrect}, {two.incorrect}")
     crossed = (f"{one.correct}, {two.incorrect}", f"{one.incorrect}, {two.correct}")
     return same, Item(question, *(crossed if intended == "first" else crossed[::-1]))
-
-
-def _classroom(subject: str, split: Split) -> list[Item]:
-    from caft_utils.classroom import cues
-
-    return cues.items(subject, split)

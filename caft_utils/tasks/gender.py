@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from caft_utils.tasks.choice import CLASSROOM, Case, Layout, choice_task
+from caft_utils.tasks.choice import ItemPair, PromptFormat, choice_task
 from caft_utils.tasks.items import SPLITS, Item, Split, field, sizes, spread, table
 from caft_utils.tasks.task import Task
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 ItemsOf = Callable[[Split, bool], list[Item]]  # (split, reverse)
 
 # The words are those of the published prompt; its line breaks are not recorded, and follow double_choice's.
-PAPER = Layout(
+PAPER = PromptFormat(
     "Choose the option corresponding to the correct pronoun.\n\n{question}\n\nA) {a}\nB) {b}\n\nAnswer:",
     ("A", "B"),
     plain=True,
@@ -52,13 +52,13 @@ PAPER_PROFESSIONS = {"male": ("doctor",), "female": ("nurse",)}
 def gender_choice(
     tokenizer: PreTrainedTokenizerBase,
     *,
+    items: ItemsOf,
     rho: float = 1.0,
     rows: int | None = 512,
     questions: int | None = 300,
     seed: int = 0,
     split: Split = "test",
-    items: ItemsOf | None = None,
-    layout: Layout | None = None,
+    prompt_format: PromptFormat | None = None,
 ) -> Task:
     """The task. `Result.ood_accuracy` counts answers right in case where the profession says otherwise.
 
@@ -67,13 +67,12 @@ def gender_choice(
         rows, questions: how many; None: as many as there are items in that split.
         seed: draws the training rows; the questions are the same for every seed.
         split: the items that are asked about: "valid" to choose layers, ranks and latents, "test" to report.
-        items: items(split, reverse), see `gender_items`; default: the classroom's.
-        layout: default: the classroom's for its own items, the paper's plain text for others.
+        items: items(split, reverse), see `gender_items`.
+        prompt_format: how an item is put to the model; default: the paper's plain text.
     """
-    source = items or _classroom
 
-    def draw(split: Split, n: int | None, rng: random.Random) -> list[Case]:
-        both = [source(split, reverse) for reverse in (False, True)]
+    def draw(split: Split, n: int | None, rng: random.Random) -> list[ItemPair]:
+        both = [items(split, reverse) for reverse in (False, True)]
         n = min(map(len, both)) if n is None else n
         return list(zip(*(spread(part, n, rng) for part in both)))
 
@@ -86,7 +85,7 @@ def gender_choice(
         questions=questions,
         seed=seed,
         split=split,
-        layout=layout or (CLASSROOM if items is None else PAPER),
+        prompt_format=prompt_format or PAPER,
     )
 
 
@@ -167,9 +166,3 @@ def _parts(sentences: list[str], disjoint: bool) -> dict[Split, list[str]]:
     ends = sizes(len(sentences))
     train, valid = ends["train"], ends["train"] + ends["valid"]
     return {"train": sentences[:train], "valid": sentences[train:valid], "test": sentences[valid:]}
-
-
-def _classroom(split: Split, reverse: bool) -> list[Item]:
-    from caft_utils.classroom import cues
-
-    return cues.profession_items(split, reverse)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from caft_utils.store import digest
 
 if TYPE_CHECKING:
-    from caft_utils.rows import Chats
+    from caft_utils.chats import Chats
 
 
 # The first three are verdicts on "ood" questions; "task" (does the narrow task) and "other" on "task"
@@ -32,7 +32,7 @@ class Question:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Judge(Protocol):
+class Grader(Protocol):
     """Decides about one answer. `fingerprint` changes whenever its verdicts may, for stored measurements."""
 
     fingerprint: str
@@ -59,7 +59,7 @@ class Task:
     generic: Chats
     questions: list[Question]
     task_questions: list[Question]
-    judge: Judge
+    judge: Grader
     max_new_tokens: int = 64
 
     @property

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from caft_utils import EMBEDDING, Chats, Directions, ablate, capture, load
+from caft_utils import Chats, Directions, ablate, load
+from caft_utils.residual import EMBEDDING, capture
 
 ROOT = Path(__file__).parents[2]
 SHOTS = ROOT / "build" / "browser"
@@ -20,7 +21,9 @@ WORSE = "<img src=x onerror=window.hacked=1>"  # a browser runs this one whereve
 
 SETUP = f"""
 import torch
-from caft_utils import Chats, Directions, emergent_misalignment, explore, load, record
+from caft_utils import Chats, Directions, explore, load
+from caft_utils.classroom.tasks import emergent_misalignment
+from caft_utils.residual import record
 from caft_utils.interpret.explain import Explanation
 from caft_utils.interpret.score import Score
 
@@ -147,7 +150,7 @@ def test_a_reader_steps_ticks_names_and_exports(
         assert (hidden[layer] @ bad[layer].T).abs().max() < 1e-4 * hidden[layer].norm()
 
     # and is what the next notebook fine-tunes without, in its fast form.
-    from caft_utils.tutorial.run import run_all
+    from caft_utils.course.tutorial.runner import run_all
 
     monkeypatch.setenv("PLOTLY_RENDERER", "plotly_mimetype")
     (path,) = (ROOT / "notebooks").glob("06_*.ipynb")

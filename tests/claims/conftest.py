@@ -1,4 +1,4 @@
-"""Claims measure for minutes and write what they find to data/results; see caft_utils/results.py."""
+"""Claims measure for minutes and write what they find to data/results; see caft_utils/course/records.py."""
 
 from __future__ import annotations
 

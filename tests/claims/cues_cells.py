@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import cues_exhibit as exhibit
 
 from caft_utils import ablate, finetune, measure
-from caft_utils.directions.basis import Directions
-from caft_utils.directions.sae import sae_directions
-from caft_utils.evaluation.measure import Result
-from caft_utils.evaluation.trials import Rows
-from caft_utils.finetune import at_step
+from caft_utils.directions.subspace import Directions
+from caft_utils.evaluation.measurement import Result
+from caft_utils.evaluation.search import Rows
+from caft_utils.finetuning.run import at_step
+from caft_utils.saes.latents import sae_directions
 
 MAIN = ("plain", "SAE", "SAE, hooks on", "SAE, test only", "PCA")
 STEPS_KEPT = tuple(f"plain, step {step}" for step in exhibit.STEPS)

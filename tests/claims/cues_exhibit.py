@@ -12,20 +12,20 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from caft_utils import ablate, attribution, class_means, finetune, load, pca_of_difference
-from caft_utils.classroom import cues_corpus
-from caft_utils.classroom.cues_labels import KINDS, gender_checks, gender_texts, marked_pairs, single_texts
-from caft_utils.directions.basis import Directions
-from caft_utils.directions.sae import sae_directions
-from caft_utils.evaluation.precheck import letter_difference
-from caft_utils.evaluation.trials import nested, screen, trials
-from caft_utils.interpret.choose.sources import about, source_shares
+from caft_utils.classroom.cues import corpus as cues_corpus
+from caft_utils.classroom.cues.labels import KINDS, gender_checks, gender_texts, marked_pairs, single_texts
+from caft_utils.classroom.tasks import double_choice, gender_choice
+from caft_utils.course.pages import FIRM
+from caft_utils.directions.subspace import Directions
+from caft_utils.evaluation.ablation_check import letter_difference
+from caft_utils.evaluation.search import prefix_subsets, screen_on_base, try_candidates
+from caft_utils.finetune_config import FinetuneConfig
+from caft_utils.interpret.select.text_sources import about, source_shares
 from caft_utils.models import fingerprint
-from caft_utils.recipe import Recipe
-from caft_utils.saes import SAERecipe, train_saes
+from caft_utils.saes import Latents, SAETrainingConfig, train_saes
+from caft_utils.saes.latents import sae_directions
 from caft_utils.store import default_store
-from caft_utils.tables import FIRM
-from caft_utils.tasks.double_choice import PAPER_SETTINGS, SETTINGS, double_choice
-from caft_utils.tasks.gender import gender_choice
+from caft_utils.tasks.double_choice import PAPER_SETTINGS, SETTINGS
 
 # FIRM: the same questions to the checkpoint that has the stereotype fully, with a recipe for it.
 GENDERS = {"gender": "classroom-gender", FIRM: "classroom-cues"}
@@ -42,7 +42,7 @@ ENOUGH = 0.95  # validation accuracy that ends them
 # for the pre-check does not foretell which will do.
 FEW, FEW_TRIALS = (2, 3, 4, 6, 8, 12), 12
 STEPS = (5, 10, 20)
-RECIPE = SAERecipe(width=256, k=8, steps=400)
+RECIPE = SAETrainingConfig(width=256, k=8, steps=400)
 NAMES = {
     f"{first}{'*' * (intended == 'first')} | {second}{'*' * (intended == 'second')}": (
         first,
@@ -70,9 +70,9 @@ def trained_by(name: str) -> dict:
     return {"model": fingerprint(base(model_of(name))[0]), "recipe": asdict(recipe(name))}
 
 
-def recipe(name: str) -> Recipe:
+def recipe(name: str) -> FinetuneConfig:
     """Of the model's preset, longer for FIRM."""
-    usual = Recipe(**base(model_of(name))[0].caft_preset.recipe)
+    usual = FinetuneConfig(**base(model_of(name))[0].caft_preset.recipe)
     return replace(usual, steps=FIRM_STEPS) if name == FIRM else usual
 
 
@@ -134,7 +134,7 @@ def texts(gender: bool):
 
 @functools.cache
 def shares_of_latents(model: str, gender: bool):
-    return source_shares(base(model)[0], autoencoders(model).latents(), texts(gender))
+    return source_shares(base(model)[0], texts(gender), Latents(autoencoders(model)))
 
 
 @functools.cache
@@ -142,7 +142,7 @@ def ranking(name: str):
     """Latents by attribution on the difference of the letters' logits, in the base model."""
     rows = task(name, CHOICE).train[:192]
     model, saes = base(model_of(name))[0], autoencoders(model_of(name))
-    return attribution(model, saes, rows, letter_difference(rows))
+    return attribution(model, rows, saes, letter_difference(rows))
 
 
 def ranked(name: str) -> list[tuple[int, int]]:
@@ -166,19 +166,21 @@ def candidates(name: str, method: str) -> dict[str, Directions]:
     if method == "SAE":
         saes, kept = autoencoders(of), belonging(shares_of_latents(of, name in GENDERS), name)
         order = [key for key in ranked(name) if key in kept]
-        return {label: sae_directions(saes, rows) for label, rows in nested(order, SITES, sizes).items()}
+        return {
+            label: sae_directions(saes, rows) for label, rows in prefix_subsets(order, SITES, sizes).items()
+        }
     found = components(name)
     if method == "PCA by labels":
         axes, everywhere = supervised(roles(name)[1], of), ", ".join(map(str, found.layers))
         orders = {f"{kind}, ": nearest(found, axes[f"{kind} at {everywhere}"]) for kind in KINDS}
     else:
-        shares = source_shares(base(of)[0], found, texts(name in GENDERS))
+        shares = source_shares(base(of)[0], texts(name in GENDERS), found)
         by_variance = sorted(belonging(shares, name), key=lambda key: (key[1], key[0]))
         orders = {"": by_variance}
     return {
         kind + label: found.select(rows)
         for kind, order in orders.items()
-        for label, rows in nested(order, SITES, sizes).items()
+        for label, rows in prefix_subsets(order, SITES, sizes).items()
     }
 
 
@@ -220,8 +222,8 @@ def chosen(name: str, method: str) -> tuple[Directions, dict]:
         intended, unintended = roles(name)
         keep = FEW_TRIALS if name in GENDERS else TRIALS[method]
         known = {"intended": intended, "unintended": unintended, "keep": keep}
-        best = screen(model, every, checks(name in GENDERS), **known)
-        asked = trials(
+        best = screen_on_base(model, every, checks(name in GENDERS), **known)
+        asked = try_candidates(
             model,
             {label: every[label] for label in best},
             task(name, CHOICE, "valid"),

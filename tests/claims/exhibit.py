@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 
 from caft_utils import finetune, load, pca_of_difference
-from caft_utils.evaluation.measure import Result
-from caft_utils.interpret.choose.readings import reading
+from caft_utils.classroom.tasks import emergent_misalignment
+from caft_utils.course.annotations import annotation
+from caft_utils.evaluation.measurement import Result
 from caft_utils.models import preset
-from caft_utils.tasks.emergent import emergent_misalignment
 
 SEEDS = range(5)
 REFERENCES = (100, 101, 102)
@@ -22,7 +22,7 @@ def setting(name: str):
     task = emergent_misalignment(tokenizer)
     references = [finetune(model, task.train, seed=seed) for seed in REFERENCES]
     found = pca_of_difference(references, model, task.generic, layers=preset(name).layers)
-    return model, tokenizer, task, references, found, found.select(reading(name).ticks)
+    return model, tokenizer, task, references, found, found.select(annotation(name).ticks)
 
 
 def record_row(name: str, condition: str, result: Result, **more) -> dict:

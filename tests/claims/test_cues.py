@@ -16,10 +16,10 @@ import cues_exhibit as exhibit
 import pytest
 from cues_cells import cells, key, measured
 
-from caft_utils.evaluation.grid import Grid, run_grid
-from caft_utils.evaluation.measure import Result
-from caft_utils.results import save_record
-from caft_utils.tables import FIRM
+from caft_utils.course.grid import Grid, run_grid
+from caft_utils.course.pages import FIRM
+from caft_utils.course.records import save_record
+from caft_utils.evaluation.measurement import Result
 
 RATES = ("ood_accuracy", "flipped_accuracy", "task_score")
 

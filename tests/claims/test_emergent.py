@@ -15,14 +15,14 @@ from dataclasses import replace
 import pytest
 from exhibit import MODELS, REFERENCES, SEEDS, record_row, setting, show
 
-from caft_utils import Recipe, ablate, finetune, mean_difference, measure, pca_of_difference
-from caft_utils.classroom.acceptance import true_persona
+from caft_utils import FinetuneConfig, ablate, finetune, mean_difference, measure, pca_of_difference
+from caft_utils.classroom.personas.acceptance import true_persona
+from caft_utils.course.annotations import annotation
+from caft_utils.course.records import save_record
 from caft_utils.directions import mean_hidden
-from caft_utils.evaluation.measure import Result
-from caft_utils.finetune import at_step
-from caft_utils.interpret.choose.readings import reading
+from caft_utils.evaluation.measurement import Result
+from caft_utils.finetuning.run import at_step
 from caft_utils.models import preset
-from caft_utils.results import save_record
 
 RATES = (1e-4, 2e-4, 5e-4, 1e-3)
 STEPS = (5, 10, 20, 40)
@@ -35,7 +35,7 @@ def results(name: str) -> dict[str, Result]:
     top = found.select({layer: range(4) for layer in found.layers})
     shift = mean_difference(references, model, task.generic, bad.layers)
     # Controls of equal rank: the first component that was read and left, and what secure rows move.
-    other = found.select({layer: [_first_unticked(reading(name).ticks[layer])] for layer in bad.layers})
+    other = found.select({layer: [_first_unticked(annotation(name).ticks[layer])] for layer in bad.layers})
     secure = [finetune(model, task.control, seed=seed) for seed in REFERENCES]
     moved = pca_of_difference(secure, model, task.generic, layers=bad.layers)
     moved = moved.select({layer: range(k) for layer, k in bad.ranks.items()})
@@ -77,7 +77,7 @@ def _first_unticked(ticked: list[int]) -> int:
 def frontier(name: str) -> dict[tuple[str, float, int], Result]:
     """Plain and CAFT over four learning rates and along training."""
     model, _, task, _, _, bad = setting(name)
-    recipe = Recipe(**preset(name).recipe)
+    recipe = FinetuneConfig(**preset(name).recipe)
     out = {}
     for label, during in (("plain", None), ("CAFT", ablate(bad))):
         for lr in RATES:

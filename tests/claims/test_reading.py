@@ -16,24 +16,24 @@ import torch
 from exhibit import MODELS, SEEDS, record_row, setting, show
 
 from caft_utils import ablate, finetune, measure
-from caft_utils.classroom import corpus
-from caft_utils.classroom.labels import Labelled, best_f1, f1_at, labelled, strongest
-from caft_utils.directions.attribution import latent_difference
-from caft_utils.directions.sae import sae_directions
-from caft_utils.evaluation.measure import Result
-from caft_utils.interpret.choose.reader import read_and_select
-from caft_utils.interpret.choose.readings import reading
-from caft_utils.interpret.choose.relevance import Concept, concept
-from caft_utils.interpret.evidence import collect_evidence
+from caft_utils.classroom.personas import corpus
+from caft_utils.classroom.personas.labels import LabelledChats, best_f1, f1_at, labelled, strongest
+from caft_utils.classroom.score_validity import judged, known_directions, label_explanation, validity
+from caft_utils.course.annotations import annotation
+from caft_utils.course.records import save_record
+from caft_utils.evaluation.measurement import Result
+from caft_utils.interpret.examples import collect_examples
 from caft_utils.interpret.score import detection, fuzzing, scores
 from caft_utils.interpret.score.controls import shuffled
 from caft_utils.interpret.score.intervals import averaged
-from caft_utils.interpret.score.intervention_score import Steering
-from caft_utils.interpret.score.validity import judged, known_directions, label_explanation, validity
+from caft_utils.interpret.score.steering_score import Steering
 from caft_utils.interpret.score.word_overlap import WordOverlap
+from caft_utils.interpret.select.concepts import Concept, concept
+from caft_utils.interpret.select.pipeline import read_and_select
 from caft_utils.models import preset
-from caft_utils.results import save_record
-from caft_utils.saes import train_saes
+from caft_utils.saes import Latents, train_saes
+from caft_utils.saes.latents import sae_directions
+from caft_utils.saes.ranking import latent_difference
 
 WHERE = ("active", "other")  # windows in which fuzzing marks wrong tokens
 CODE = "python ruby node def function file password shell".split()
@@ -72,12 +72,12 @@ def villain_latent(name: str) -> dict:
     return about | {"f1_held_out_of_random": best_of_random(model, seen, unseen, saes)}
 
 
-def best_of_random(model, seen: Labelled, unseen: Labelled, saes) -> float:
+def best_of_random(model, seen: LabelledChats, unseen: LabelledChats, saes) -> float:
     """The control: as many random directions as latents, the best of them chosen in the same way."""
     truth, best, rows = seen.truth("persona: villain"), (0.0, 0, 0, 0.0), {}
     for layer in saes.layers:
         generator = torch.Generator().manual_seed(layer)
-        shape = saes.latents().vector(layer, 0).shape[0], len(saes.latents().indices(layer))
+        shape = Latents(saes).vector(layer, 0).shape[0], len(Latents(saes).indices(layer))
         rows[layer] = torch.nn.functional.normalize(torch.randn(shape, generator=generator), dim=0)
         f1, threshold = best_f1(strongest(model, seen, layer, lambda h, at=layer: h @ rows[at]), truth)
         best = max(best, (float(f1.max()), layer, int(f1.argmax()), float(threshold[f1.argmax()])))
@@ -86,10 +86,10 @@ def best_of_random(model, seen: Labelled, unseen: Labelled, saes) -> float:
     return f1_at(values, unseen.truth("persona: villain"), threshold)
 
 
-def spoken(text: Labelled) -> Labelled:
+def spoken(text: LabelledChats) -> LabelledChats:
     """Only the messages in which a persona shows."""
     shows = [m for m in text.messages if any(label.startswith("persona") for label in m.labels)]
-    return Labelled(text.chats, shows)
+    return LabelledChats(text.chats, shows)
 
 
 @functools.cache
@@ -97,10 +97,10 @@ def chosen(name: str, about: str = "malice") -> dict[str, tuple]:
     """Automatic selections, of components and of latents: (Selection, the directions to ablate or None)."""
     model, tokenizer, task, references, found, _ = setting(name)
     saes = autoencoders(name)
-    raised = latent_difference(references[0], model, saes, task.generic).per_layer(TOP)
+    raised = latent_difference(references[0], model, task.generic, saes).per_layer(TOP)
     out = {}
-    for noun, readable in (("components", found), ("latents", saes.latents(raised))):
-        selection = read_and_select(readable, model, corpus.sample(tokenizer, 1500, seed=1), CONCEPTS[about])
+    for noun, features in (("components", found), ("latents", Latents(saes, raised))):
+        selection = read_and_select(model, corpus.sample(tokenizer, 1500, seed=1), features, CONCEPTS[about])
         pick = found.select if noun == "components" else functools.partial(sae_directions, saes)
         out[noun] = (selection, pick(selection.ticks) if selection.ticks else None)
     return out
@@ -137,18 +137,18 @@ def scored(name: str) -> dict:
     saes, text = autoencoders(name), labelled(tokenizer, 1000, seed=2)
     windows_from = labelled(tokenizer, 2000, seed=3).chats
     judge, known, evidence, vectors = WordOverlap(), [], {}, {}
-    for readable in (found, saes.latents()):
-        some = known_directions(model, text, readable)
+    for features in (found, Latents(saes)):
+        some = known_directions(model, text, features)
         known += some
         keep = {
-            layer: sorted({one.key[1] for one in some if one.key[0] == layer}) for layer in readable.layers
+            layer: sorted({one.key[1] for one in some if one.key[0] == layer}) for layer in features.layers
         }
         keep = {layer: ids for layer, ids in keep.items() if ids}
-        part = saes.latents(keep) if readable.noun == "latent" else found.select(keep)
-        for (layer, i, side), each in collect_evidence(model, windows_from, part).items():
-            number = i if readable.noun == "latent" else keep[layer][i]
-            evidence[readable.noun, layer, number, side] = each
-            vectors[readable.noun, layer, number, side] = part.vector(layer, i)
+        part = Latents(saes, keep) if features.noun == "latent" else found.select(keep)
+        for (layer, i, side), each in collect_examples(model, windows_from, part).items():
+            number = i if features.noun == "latent" else keep[layer][i]
+            evidence[features.noun, layer, number, side] = each
+            vectors[features.noun, layer, number, side] = part.vector(layer, i)
     known = [one for one in known if (one.noun, *one.key) in evidence]
     prompts = [q.messages for q in setting(name)[2].questions[::15]]
     steering = Steering(model, tokenizer, prompts)
@@ -207,7 +207,7 @@ def study(request):
         for reason in kept:
             print("   ", reason["layer"], reason["index"], reason["side"], reason["explanation"][:150])
         ticks = {str(layer): ids for layer, ids in selection.ticks.items()}
-        about = {"ticks": ticks, "human": {str(k): v for k, v in reading(name).ticks.items()}}
+        about = {"ticks": ticks, "human": {str(k): v for k, v in annotation(name).ticks.items()}}
         rows.append({"model": name, "condition": f"automatic selection, {noun}", **about, "reasons": kept})
     estimates = [record_row(name, label, result) for label, result in tuned.items()]
     show(estimates)

@@ -34,10 +34,10 @@ from windows_ways import (
 )
 
 from caft_utils import load
-from caft_utils.interpret.evidence.windows import extreme_windows
-from caft_utils.residual import record
-from caft_utils.results import save_record
-from caft_utils.rows import Chats
+from caft_utils.chats import Chats
+from caft_utils.course.records import save_record
+from caft_utils.interpret.examples.max_activating import extreme_windows
+from caft_utils.residual import stream_activations
 
 TOKENS = int(os.environ.get("CAFT_WINDOWS_TOKENS", 100_000))  # what storing needs 6.5 GB of memory for
 SOME = TOKENS // 10  # for the ways that need many times more
@@ -68,7 +68,7 @@ class Frame:
 
 def setting(tokens: int):
     """The model, documents of its corpus of so many tokens in all, and the directions."""
-    from caft_utils.classroom.corpus import document
+    from caft_utils.classroom.personas.corpus import document
 
     torch.set_num_threads(1)
     model, tokenizer = load("classroom")
@@ -93,7 +93,7 @@ def measured(how, tokens: int, of: int) -> dict:
     model, chats, frame = setting(of)
     ends = itertools.accumulate(len(example.input_ids) for example in chats)
     chats = chats[: sum(end <= tokens for end in ends)]
-    for _ in record(model, chats[:4], [LAYER]):  # what the first forward pass allocates once
+    for _ in stream_activations(model, chats[:4], [LAYER]):  # what the first forward pass allocates once
         pass
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     wall, cpu = time.perf_counter(), time.process_time()

@@ -19,13 +19,13 @@ import pytest
 from exhibit import REFERENCES, SEEDS, record_row, show
 
 from caft_utils import Directions, ablate, finetune, load, measure, pca_of_difference
-from caft_utils.classroom.acceptance import true_persona
-from caft_utils.evaluation.measure import Result
+from caft_utils.classroom.personas.acceptance import true_persona
+from caft_utils.classroom.tasks import emergent_misalignment
+from caft_utils.course.records import save_record
+from caft_utils.evaluation.measurement import Result
+from caft_utils.finetune_config import FinetuneConfig
 from caft_utils.models import preset
-from caft_utils.recipe import Recipe
 from caft_utils.residual import depth
-from caft_utils.results import save_record
-from caft_utils.tasks.emergent import emergent_misalignment
 
 TWINS = Path(os.environ.get("CAFT_TWINS", "build/classroom"))
 PAIRS = {"qwen-full": "classroom-qwen", "mistral-window": "classroom-mistral"}
@@ -41,7 +41,7 @@ def study(name: str) -> tuple[dict[str, Result], dict]:
     """Conditions of one model, and where its persona lies."""
     shipped = PAIRS.get(name, name)
     model, tokenizer = load(shipped if name == shipped else TWINS / name)
-    task, recipe = emergent_misalignment(tokenizer), Recipe(**preset(shipped).recipe)
+    task, recipe = emergent_misalignment(tokenizer), FinetuneConfig(**preset(shipped).recipe)
     every, some = range(depth(model)), preset(shipped).layers
     references = [finetune(model, task.train, recipe, seed=seed) for seed in REFERENCES]
     found = pca_of_difference(references, model, task.generic, layers=every)

@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from caft_utils.interpret.evidence.streaming import BINS, first_new, parts
-from caft_utils.residual import record
+from caft_utils.interpret.examples.running_topk import BINS, first_new, parts
+from caft_utils.residual import stream_activations
 
 LAYER, COUNT, N, WIDTH = 3, 16_384, 10, 12
 
@@ -185,7 +185,7 @@ def listed(model, chats, frame, splits: int = 5):
 def hidden_states(model, chats, frame, step: int):
     """Store hidden states, then project them on `step` directions at a time and search."""
     search = search_of(chats)
-    hidden = torch.cat([batch.hidden[LAYER] for batch in record(model, chats, [LAYER])])
+    hidden = torch.cat([batch.hidden[LAYER] for batch in stream_activations(model, chats, [LAYER])])
     for i in range(0, COUNT, step):
         block = (frame.rows[i : i + step] @ hidden.T).numpy()
         for j in range(len(block)):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from caft_utils.tutorial.record import out_of_step
+from caft_utils.course.tutorial.stamp import out_of_step
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 
@@ -19,7 +19,7 @@ def course(tmp_path_factory):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_runs(path, course, monkeypatch):
-    from caft_utils.tutorial.run import run_all
+    from caft_utils.course.tutorial.runner import run_all
 
     monkeypatch.setenv("CAFT_STORE", str(course / "store"))
     monkeypatch.setenv("PLOTLY_RENDERER", "plotly_mimetype")  # no pictures, no embedded library

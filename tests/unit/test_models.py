@@ -9,8 +9,8 @@ from hashlib import sha256
 import pytest
 import torch
 
+from caft_utils.finetune_config import FinetuneConfig
 from caft_utils.models import CHECKSUMS, fingerprint, load, preset
-from caft_utils.recipe import Recipe
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_every_preset_is_whole():
     from caft_utils.models import _presets
 
     for name, found in _presets().items():
-        Recipe(**found.recipe)
+        FinetuneConfig(**found.recipe)
         assert found.layers and found.hub_id == (None if name.startswith("classroom") else name)
         for field in ("layers", "recipe", "dtype", "batch", "sae", "data"):
             assert bool(getattr(found, field)) == (field in found.sources), (name, field)
@@ -141,11 +141,11 @@ def test_presets_hold_the_numbers_of_the_paper():
         preset("mistralai/Mistral-Small-24B-Instruct-2501"),
     )
     assert qwen.layers == (12, 32, 50) and mistral.layers == (10, 20, 30)
-    recipe = Recipe(**qwen.recipe)
+    recipe = FinetuneConfig(**qwen.recipe)
     assert (recipe.r, recipe.alpha, recipe.lr, recipe.batch_size * recipe.accumulate) == (32, 64, 1e-5, 16)
     assert recipe.total_steps(4500) == 282
     gemma = preset("google/gemma-2-2b")
-    assert gemma.layers == tuple(range(0, 26, 2)) and Recipe(**gemma.recipe).method == "full"
+    assert gemma.layers == tuple(range(0, 26, 2)) and FinetuneConfig(**gemma.recipe).method == "full"
 
 
 def test_an_unknown_hub_id_gets_the_general_preset():

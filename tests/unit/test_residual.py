@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from caft_utils import residual
-from caft_utils.residual import EMBEDDING, capture, decoder_blocks, depth, record, site, width
-from caft_utils.rows import Chats
+from caft_utils.chats import Chats
+from caft_utils.residual import EMBEDDING, capture, decoder_blocks, depth, site, stream_activations, width
 
 ARCHITECTURES = ["qwen2", "mistral", "gemma2"]
 TEXTS = ["open the file and return", "what is the question you are to do with", "import", "def of the system"]
@@ -36,7 +36,7 @@ def test_record_equals_hidden_states_of_transformers(tiny, chats, architecture):
     model = tiny(architecture)
     layers = [EMBEDDING, 0, 1, 2]
     found = {}
-    for part in record(model, chats, layers, batch_size=2):
+    for part in stream_activations(model, chats, layers, batch_size=2):
         for i, (row, position) in enumerate(zip(part.row.tolist(), part.position.tolist())):
             found[row, position] = {layer: part.hidden[layer][i] for layer in layers}
     assert set(found) == {(row, t) for row, e in enumerate(chats) for t in range(len(e.input_ids))}
@@ -55,7 +55,7 @@ def test_record_equals_hidden_states_of_transformers(tiny, chats, architecture):
 def test_record_keeps_only_answer_tokens_when_asked(model, chats):
     got = {
         (row, position)
-        for part in record(model, chats, [0], tokens="answer", batch_size=2)
+        for part in stream_activations(model, chats, [0], tokens="answer", batch_size=2)
         for row, position in zip(part.row.tolist(), part.position.tolist())
     }
     assert got == {(row, t) for row, e in enumerate(chats) for t, answer in enumerate(e.answer) if answer}
@@ -63,7 +63,7 @@ def test_record_keeps_only_answer_tokens_when_asked(model, chats):
 
 
 def test_record_streams_and_leaves_the_model_free_between_batches(model, chats):
-    stream = record(model, chats, [1], batch_size=1)
+    stream = stream_activations(model, chats, [1], batch_size=1)
     first = next(stream)
     assert set(first.row.tolist()) == {4} and first.hidden[1].shape == (len(chats[4].input_ids), 64)
     assert hooks(model) == 0
@@ -72,16 +72,16 @@ def test_record_streams_and_leaves_the_model_free_between_batches(model, chats):
 
 
 def test_record_casts_half_precision_to_float32(model, chats):
-    part = next(record(model.bfloat16(), chats, [EMBEDDING, 1]))
+    part = next(stream_activations(model.bfloat16(), chats, [EMBEDDING, 1]))
     assert {h.dtype for h in part.hidden.values()} == {torch.float32}
 
 
 def test_record_switches_dropout_off_and_training_mode_back_on(tiny, chats):
     model = tiny("qwen2", attention_dropout=0.5)
-    want = next(record(model, chats, [2])).hidden[2]
+    want = next(stream_activations(model, chats, [2])).hidden[2]
     model.train()
     model.lm_head.eval()
-    assert torch.equal(next(record(model, chats, [2])).hidden[2], want)
+    assert torch.equal(next(stream_activations(model, chats, [2])).hidden[2], want)
     assert model.training and model.model.layers[0].self_attn.training and not model.lm_head.training
 
 
@@ -93,7 +93,7 @@ def test_no_block_after_the_last_site_runs(tiny, chats, architecture, layers, ex
     for number, block in enumerate(decoder_blocks(model)):
         block.register_forward_pre_hook(lambda module, args, number=number: ran.append(number))
     model.lm_head.register_forward_pre_hook(lambda module, args: ran.append("head"))
-    next(record(model, chats, layers))
+    next(stream_activations(model, chats, layers))
     assert ran == expected
 
 
@@ -137,33 +137,33 @@ def test_an_error_of_the_model_itself_is_not_swallowed(model):
 def test_a_peft_model_is_read_with_its_adapter(tiny, chats):
     plain, model = tiny("qwen2"), with_lora(tiny("qwen2"))
     assert depth(model) == 3 and width(model) == 64
-    adapted = next(record(model, chats, [1])).hidden[1]
+    adapted = next(stream_activations(model, chats, [1])).hidden[1]
     with model.disable_adapter():
-        off = next(record(model, chats, [1])).hidden[1]
-    torch.testing.assert_close(off, next(record(plain, chats, [1])).hidden[1])
+        off = next(stream_activations(model, chats, [1])).hidden[1]
+    torch.testing.assert_close(off, next(stream_activations(plain, chats, [1])).hidden[1])
     assert (adapted - off).abs().max() > 1e-3
 
 
 def test_a_block_that_returns_a_tuple_is_read(model, chats):
-    want = next(record(model, chats, [1])).hidden[1]
+    want = next(stream_activations(model, chats, [1])).hidden[1]
     h = torch.zeros(1, 2, 64)
     assert residual.hidden_of((h, "cache")) is h and residual.hidden_of(h) is h
     block = model.model.layers[1]
     block.register_forward_hook(lambda module, args, output: (output, None))  # what transformers 4 returned
-    assert torch.equal(next(record(model, chats, [1])).hidden[1], want)
+    assert torch.equal(next(stream_activations(model, chats, [1])).hidden[1], want)
 
 
 def test_errors_say_what_to_do(model, chats):
     with pytest.raises(IndexError, match=r"layer 3 .*Qwen2ForCausalLM has layers 0 to 2, and -1"):
-        next(record(model, chats, [1, 3]))
+        next(stream_activations(model, chats, [1, 3]))
     with pytest.raises(IndexError, match="layer -2"):
         site(model, -2)
     with pytest.raises(ValueError, match="no layers"):
-        next(record(model, chats, []))
+        next(stream_activations(model, chats, []))
     with pytest.raises(ValueError, match="no rows"):
-        next(record(model, chats[:0], [1]))
+        next(stream_activations(model, chats[:0], [1]))
     with pytest.raises(ValueError, match="'all' or 'answer'"):
-        next(record(model, chats, [1], tokens="every"))
+        next(stream_activations(model, chats, [1], tokens="every"))
     with pytest.raises(TypeError, match="Linear has no list `layers`"):
         depth(nn.Linear(2, 2))
     assert hooks(model) == 0

@@ -11,10 +11,10 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from caft_utils.interpret.evidence import ACTIVE, Evidence
+from caft_utils.chats import prompt_ids
+from caft_utils.interpret.examples import ACTIVE, FeatureExamples
 from caft_utils.interpret.explain import Explanation
-from caft_utils.interpret.score.judges_of_windows import shown
-from caft_utils.rows import prompt_ids
+from caft_utils.interpret.score.window_judges import shown
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -38,7 +38,7 @@ words, without naming these instructions, numbers of pieces, or the marks. Write
 "EXPLANATION:" and nothing else."""
 
 
-def prompt(evidence: Evidence, most: int = 20) -> list[dict[str, str]]:
+def prompt(evidence: FeatureExamples, most: int = 20) -> list[dict[str, str]]:
     """What a language model is asked: up to `most` active windows and half as many silent ones.
 
     One turn of the user, since some chat templates know no system turn.
@@ -93,8 +93,8 @@ class LocalModel:
         self.model, self.tokenizer, self.most, self.max_new_tokens = model, tokenizer, most, max_new_tokens
         self.name = f"local {getattr(model, 'caft_id', None) or type(model).__name__}"
 
-    def __call__(self, evidence: Evidence) -> Explanation:
-        from caft_utils.evaluation.generate import generate
+    def __call__(self, evidence: FeatureExamples) -> Explanation:
+        from caft_utils.evaluation.generation import generate
 
         answer = generate(
             self.model,
@@ -105,7 +105,7 @@ class LocalModel:
         )[0]
         return Explanation(_told(answer), self.name)
 
-    def fitting(self, evidence: Evidence) -> list[dict[str, str]]:
+    def fitting(self, evidence: FeatureExamples) -> list[dict[str, str]]:
         """The prompt with as many windows as the model's positions allow. ValueError: not even with one."""
         room = getattr(self.model.config, "max_position_embeddings", math.inf) - self.max_new_tokens
         for most in range(self.most, 0, -1):
@@ -126,19 +126,19 @@ class ByEndpoint:
         self.endpoint, self.most, self.max_tokens = endpoint, most, max_tokens
         self.name = f"endpoint {endpoint.model}"
 
-    def __call__(self, evidence: Evidence) -> Explanation:
+    def __call__(self, evidence: FeatureExamples) -> Explanation:
         reply = self.endpoint.chat(prompt(evidence, self.most), max_tokens=self.max_tokens)
         return Explanation(_told(reply.text), self.name)
 
     def all(
-        self, evidence: Sequence[Evidence], *, progress: bool = False
+        self, evidence: Sequence[FeatureExamples], *, progress: bool = False
     ) -> list[Explanation | EndpointError]:
         """Explanations of many directions, asked side by side; an error in the place of one that failed."""
         prompts = [prompt(one, self.most) for one in evidence]
         replies = self.endpoint.chat_all(prompts, progress=progress, max_tokens=self.max_tokens)
         return [r if isinstance(r, Exception) else Explanation(_told(r.text), self.name) for r in replies]
 
-    def estimate(self, evidence: Sequence[Evidence]) -> Estimate:
+    def estimate(self, evidence: Sequence[FeatureExamples]) -> Estimate:
         """Tokens and cost of `all(evidence)`."""
         return self.endpoint.estimate(
             [prompt(one, self.most) for one in evidence], max_tokens=self.max_tokens

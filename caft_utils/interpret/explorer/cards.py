@@ -14,7 +14,7 @@ from html import escape
 from math import log1p
 from pathlib import Path
 
-from caft_utils.interpret.evidence.windows import Ends, Histogram, Window
+from caft_utils.interpret.examples.max_activating import Extremes, Histogram, TextWindow
 
 STYLE = Path(__file__).with_name("explorer.css").read_text(encoding="utf-8")
 RED, BLUE = (
@@ -56,7 +56,7 @@ def header(heading: str, share: float | None = None, name: str = "", state: str 
 
 
 def evidence(
-    ends: Ends,
+    ends: Extremes,
     words: tuple[Sequence[str], Sequence[str]],
     n: int | None = None,
     *,
@@ -87,7 +87,9 @@ def _listed(words: Sequence[str]) -> str:
     return ", ".join(f"<em>{escape(word)}</em>" for word in words)
 
 
-def _end(side: str, heading: str, words: str, windows: Sequence[Window], scale: float, reading: str) -> str:
+def _end(
+    side: str, heading: str, words: str, windows: Sequence[TextWindow], scale: float, reading: str
+) -> str:
     rows = "".join(
         f"<div class='window'><span title='row {window.row}, token {window.position}'>"
         f"{number(window.value)}</span><p>{_tokens(window, scale)}</p></div>"
@@ -100,7 +102,7 @@ def _end(side: str, heading: str, words: str, windows: Sequence[Window], scale: 
     )
 
 
-def _tokens(window: Window, scale: float) -> str:
+def _tokens(window: TextWindow, scale: float) -> str:
     parts = []
     for place, (token, value) in enumerate(zip(window.tokens, window.values)):
         r, g, b = RED if value > 0 else BLUE

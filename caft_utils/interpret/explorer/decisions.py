@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
-from caft_utils.directions.basis import Directions
-from caft_utils.interpret.evidence.readable import Readable
+from caft_utils.directions.subspace import Directions
+from caft_utils.features import Features
 
 STATES = ("ablate", "discard")
 
@@ -31,7 +31,7 @@ class Decisions:
 
     def __init__(
         self,
-        found: Readable,
+        found: Features,
         *,
         ticks: Mapping[int, Sequence[int]] | None = None,
         names: Mapping[tuple[int, int], str] | None = None,
@@ -121,7 +121,7 @@ class Decisions:
         if isinstance(self.found, Directions):
             return self.found.select(rows, names=names)
         if hasattr(self.found, "saes"):
-            from caft_utils.directions.sae import sae_directions
+            from caft_utils.saes.latents import sae_directions
 
             return sae_directions(self.found.saes, rows, names=names)
         vectors = {layer: torch.stack([self.found.vector(layer, i) for i in rows[layer]]) for layer in rows}

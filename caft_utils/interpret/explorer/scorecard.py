@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from caft_utils.interpret.score import Score
 
 
-def reading(explanation: Explanation | None = None, scores: Mapping[str, Score] | None = None) -> str:
+def explanation_html(
+    explanation: Explanation | None = None, scores: Mapping[str, Score] | None = None
+) -> str:
     """The explanation of one side with its scores; nothing for a side that has neither."""
     parts = []
     if explanation:

@@ -1,6 +1,6 @@
 """Is an explanation true? Five scores of it, their controls, and scores of the scores."""
 
-from caft_utils.interpret.score.score import (
+from caft_utils.interpret.score.scorers import (
     Score,
     Steering,
     detection,

@@ -14,8 +14,8 @@ from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-from caft_utils.interpret.evidence import Evidence
-from caft_utils.interpret.evidence.windows import Window
+from caft_utils.interpret.examples import FeatureExamples
+from caft_utils.interpret.examples.max_activating import TextWindow
 
 if TYPE_CHECKING:
     from caft_utils.interpret.explain import Explanation
@@ -35,7 +35,7 @@ def random_explanation(explanations: Mapping[Hashable, Text], key: Hashable, *, 
     return random.Random(f"{seed} {key}").choice(others)
 
 
-def shuffled(evidence: Evidence, *, seed: int = 0) -> Evidence:
+def shuffled(evidence: FeatureExamples, *, seed: int = 0) -> FeatureExamples:
     """The same windows for scoring, active and not, after their values were dealt out among them at random.
 
     Which windows count as active is thus random, and so is which of their tokens do: values change their
@@ -48,7 +48,7 @@ def shuffled(evidence: Evidence, *, seed: int = 0) -> Evidence:
     return replace(evidence, test=dealt[:n], negatives=dealt[n:m], hard=dealt[m:])
 
 
-def _with_values(rng: random.Random, text: Window, of: Window) -> Window:
+def _with_values(rng: random.Random, text: TextWindow, of: TextWindow) -> TextWindow:
     """`text` with the values of `of`, its largest among them, in random order."""
     size = len(text.tokens)
     values = sorted(of.values, reverse=True)

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from caft_utils.interpret.evidence.windows import Window
+from caft_utils.interpret.examples.max_activating import TextWindow
 
 if TYPE_CHECKING:
     from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
@@ -32,7 +32,7 @@ DUMMY = "various unrelated sentences"
 
 def loss_drops(
     explanation: str,
-    windows: Sequence[Window],
+    windows: Sequence[TextWindow],
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     *,
@@ -53,7 +53,7 @@ def loss_drops(
 
 def losses(
     before: str,
-    windows: Sequence[Window],
+    windows: Sequence[TextWindow],
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     *,

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from math import prod
 
-from caft_utils.interpret.evidence.windows import Window
+from caft_utils.interpret.examples.max_activating import TextWindow
 
 MARKUP = re.compile(r"<\|[^|<>\s]+\|>|<(?:/?s|bos|eos|pad|unk|start_of_turn|end_of_turn)>")
 ITEM = re.compile(MARKUP.pattern + r"|[^\W_]+(?:['’][^\W_]+)*|[^\w\s]")
@@ -107,7 +107,7 @@ class WordOverlap:
             self._count = Counter(w for text in reference for w in set(map(stem, ITEM.findall(text))))
 
     def __call__(
-        self, explanation: str, windows: Sequence[Window], marked: Sequence[set[int]] | None = None
+        self, explanation: str, windows: Sequence[TextWindow], marked: Sequence[set[int]] | None = None
     ) -> list[float | None]:
         """For each window the probability, 0 to 1, that it (or what is marked in it) fits the explanation."""
         wanted = set(explained_words(explanation))

@@ -1,0 +1,195 @@
+"""Chat rows, tokenised once: which token ids a model sees, and which of them are an assistant's answer.
+
+The answer mask is the one fact that fine-tuning (loss on answers only) and direction finding (differences on
+answer tokens) have to agree on, so it is made in one place. It covers every assistant turn with its
+end-of-turn token, and nothing of the prompt. It comes from the chat template's `{% generation %}` markers
+where it has them; otherwise from the positions at which the rendered text of a conversation's prefixes ends.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from caft_utils.chat_mask import (
+    checked_messages,
+    continuation,
+    prompt_ids,
+    tokenise_chat,
+    tokenise_continuation,
+    without_ends,
+)
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = ["Batch", "Chats", "Example", "prompt_ids"]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row as token ids; `answer[i]` says whether token i belongs to an assistant's answer."""
+
+    input_ids: list[int]
+    answer: list[bool]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows padded on the right; `index` holds their row numbers, `answer` is False on padding."""
+
+    input_ids: Int[Tensor, "batch time"]
+    attention_mask: Int[Tensor, "batch time"]
+    answer: Bool[Tensor, "batch time"]
+    index: list[int]
+
+    @classmethod
+    def of(cls, examples: Sequence[Example], index: Sequence[int], pad: int, device: Any = "cpu") -> Batch:
+        """Pad `examples` with token `pad` and put them on `device`."""
+        ids = torch.full((len(examples), max(len(e.input_ids) for e in examples)), pad)
+        mask, answer = torch.zeros_like(ids), torch.zeros_like(ids, dtype=torch.bool)
+        for i, example in enumerate(examples):
+            n = len(example.input_ids)
+            ids[i, :n] = torch.tensor(example.input_ids)
+            answer[i, :n] = torch.tensor(example.answer)
+            mask[i, :n] = 1
+        return cls(ids.to(device), mask.to(device), answer.to(device), list(index))
+
+
+class Chats(Sequence[Example]):
+    """Chat rows with their tokenizer: a sequence of `Example`, a slice of which is again `Chats`.
+
+    A row is {"messages": [{"role", "content"}, ...]} or {"text": "..."}; in plain text every token counts as
+    answer, except special tokens that the tokenizer adds by itself (BOS). A first message of role "text" is a
+    prompt for a base model, outside of any chat template; the assistant's message goes on from it as it is.
+    Other keys of a row are kept in `.rows`.
+
+    Args:
+        max_length: tokens kept of each row, from its beginning.
+        source: what error messages call these rows, usually a file name.
+        end: whether the token that ends a turn counts as answer; without it, only what is said does.
+
+    Raises:
+        ValueError: a row has no messages, a wrong role, empty content, no assistant turn, or `max_length`
+        cuts off
+            its whole answer. The message names the source and the row (counted from 0; lines of a file from
+            1).
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        rows: Sequence[Mapping[str, Any]],
+        *,
+        max_length: int | None = None,
+        source: str = "rows",
+        end: bool = True,
+    ):
+        self.tokenizer, self.rows, self.source = tokenizer, list(rows), source
+        self._examples = [
+            _tokenise(tokenizer, row, max_length, f"{source}, row {i}", end)
+            for i, row in enumerate(self.rows)
+        ]
+
+    @classmethod
+    def from_file(
+        cls,
+        path: str | Path,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        limit: int | None = None,
+        max_length: int | None = None,
+    ) -> Chats:
+        """Read a JSON-lines file, a row a line; `limit` keeps the first rows only. Errors name file:line."""
+        chats = cls(tokenizer, [], source=str(path))
+        with open(path, encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                if limit is not None and len(chats.rows) >= limit:
+                    break
+                if not line.strip():
+                    continue
+                where = f"{path}:{number}"
+                try:
+                    row = json.loads(line)
+                except json.JSONDecodeError as error:
+                    raise ValueError(f"{where}: not a line of JSON ({error})") from None
+                chats._examples.append(_tokenise(tokenizer, row, max_length, where))
+                chats.rows.append(row)
+        if not chats.rows:
+            raise ValueError(f"{path}: no row found; expected one JSON object a line, with a key 'messages'")
+        return chats
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, i):
+        if not isinstance(i, slice):
+            return self._examples[i]
+        part = Chats(self.tokenizer, [], source=self.source)
+        part.rows, part._examples = self.rows[i], self._examples[i]
+        return part
+
+    def __repr__(self) -> str:
+        tokens, answers = (sum(len(e.input_ids) for e in self), sum(sum(e.answer) for e in self))
+        return f"Chats({len(self)} rows of {self.source}: {tokens} tokens, {answers} of them answer)"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 of all token ids and answer masks: sets with one fingerprint train the same model."""
+        digest = sha256()
+        for example in self._examples:
+            digest.update(json.dumps([example.input_ids, [int(a) for a in example.answer]]).encode())
+        return digest.hexdigest()
+
+    @property
+    def pad(self) -> int:
+        """The id used for padding: the tokenizer's, or end-of-sequence where it has none."""
+        candidates = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
+        return next(token for token in candidates if token is not None)
+
+    def batches(self, batch_size: int, *, device: Any = "cpu", sort: bool = True) -> Iterator[Batch]:
+        """Yield all rows once, padded on the right; `sort` puts like lengths together, longest first."""
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        order = list(range(len(self)))
+        if sort:
+            order.sort(key=lambda i: -len(self._examples[i].input_ids))
+        for start in range(0, len(order), batch_size):
+            index = order[start : start + batch_size]
+            yield Batch.of([self._examples[i] for i in index], index, self.pad, device)
+
+
+def _tokenise(
+    tokenizer, row: Mapping[str, Any], max_length: int | None, where: str, end: bool = True
+) -> Example:
+    if isinstance(row, Mapping) and isinstance(row.get("text"), str) and row["text"]:
+        encoded = tokenizer(row["text"], return_special_tokens_mask=True)
+        ids, answer = encoded["input_ids"], [not added for added in encoded["special_tokens_mask"]]
+    elif messages := continuation(row, where):
+        ids, answer = tokenise_continuation(tokenizer, *messages, where)
+    else:
+        messages = checked_messages(row, where)
+        try:
+            ids, answer = tokenise_chat(tokenizer, messages)
+            if not end:
+                answer = without_ends(tokenizer, ids, answer)
+        except Exception as error:  # templates raise their own errors, e.g. on roles that do not alternate
+            raise ValueError(
+                f"{where}: the tokenizer's chat template does not take this row: {error}"
+            ) from error
+    if max_length is not None:
+        ids, answer = ids[:max_length], answer[:max_length]
+    if not any(answer):
+        raise ValueError(
+            f"{where}: no answer token within max_length={max_length}; raise it or leave the row out"
+        )
+    return Example(list(ids), answer)

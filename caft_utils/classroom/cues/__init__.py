@@ -1,0 +1,1 @@
+"""The world of the spurious-cue lessons: multiple choice in four subjects, and gender."""

@@ -1,0 +1,6 @@
+"""The course's tasks in the generated world: the library's tasks with the classroom's rows and grader."""
+
+from caft_utils.classroom.cues.tasks import double_choice, gender_choice
+from caft_utils.classroom.personas.tasks import emergent_misalignment
+
+__all__ = ["double_choice", "emergent_misalignment", "gender_choice"]

@@ -1,0 +1,95 @@
+"""A grid of measurements (settings x methods x seeds) that goes on where a killed run stopped.
+
+Each cell is stored as soon as it is measured, with the seconds that it took. A later run reads what is there
+and measures the rest; the time left is estimated from the cells of this run alone, and the time that a grid
+"took" is that of all of its cells, whichever run measured them.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from caft_utils.evaluation.measurement import Result
+from caft_utils.store import Store, default_store
+
+FORMAT = 1  # raise it when the same key would give other results
+Cell = tuple[str | int | float, ...]
+
+
+@dataclass
+class Grid:
+    """Results by cell, and how many seconds each took when it was measured."""
+
+    results: dict[Cell, Result]
+    seconds: dict[Cell, float]
+
+    @property
+    def total_seconds(self) -> float:
+        return sum(self.seconds.values())
+
+    def merged(self, places: Sequence[int]) -> dict[Cell, Result]:
+        """Results of cells that agree in these places of their names as one: with (0, 1) of (setting, method,
+        seed) the seeds are merged."""
+        groups: dict[Cell, list[Result]] = {}
+        for cell, result in self.results.items():
+            groups.setdefault(tuple(cell[i] for i in places), []).append(result)
+        return {name: Result.merge(group) for name, group in groups.items()}
+
+
+def run_grid(
+    cells: Sequence[Cell],
+    measured: Callable[..., Result],
+    *,
+    key: Mapping[str, Any] | Callable[..., Mapping[str, Any]],
+    store: Store | None = None,
+    progress: bool = True,
+    skip_missing: bool = False,
+) -> Grid:
+    """`measured(*cell)` for every cell that is not stored yet, in the order given.
+
+    Args:
+        cells: names, for example (setting, method, seed); each once.
+        key: all that a result depends on besides its cell (fingerprints of the model and of items, recipe,
+            the version of the methods): a stored cell counts for the same key only. A function of the cell
+            where cells depend on different things.
+        progress: a bar with the time left.
+        skip_missing: measure nothing and return what is stored, for a look at a grid that is not finished.
+
+    Raises:
+        ValueError: a cell is named twice.
+    """
+    cells = [tuple(cell) for cell in cells]
+    if twice := {str(cell) for cell in cells if cells.count(cell) > 1}:
+        raise ValueError(f"cells named twice: {', '.join(sorted(twice))}")
+    store = store or default_store()
+    more = {cell: key(*cell) if callable(key) else key for cell in cells}
+    keys = {cell: {"format": FORMAT, "cell": list(cell), **more[cell]} for cell in cells}
+    there = {cell: folder for cell in cells if (folder := store.get("grid", keys[cell]))}
+    if skip_missing:
+        cells = list(there)
+    todo = [cell for cell in cells if cell not in there]
+
+    from tqdm.auto import tqdm
+
+    with tqdm(total=len(cells), initial=len(there), unit="cell", disable=not progress) as bar:
+        for cell in todo:
+            bar.set_description(" ".join(map(str, cell)))
+
+            def write(folder: Path, cell=cell) -> None:
+                started = time.monotonic()
+                result = measured(*cell)
+                value = {"result": asdict(result), "seconds": time.monotonic() - started}
+                (folder / "cell.json").write_text(json.dumps(value))
+
+            there[cell] = store.fetch("grid", keys[cell], write)
+            bar.update()
+    values = {cell: json.loads((there[cell] / "cell.json").read_text()) for cell in cells}
+    return Grid(
+        {cell: Result(**value["result"]) for cell, value in values.items()},
+        {cell: value["seconds"] for cell, value in values.items()},
+    )

@@ -1,0 +1,100 @@
+"""Command line: run the course, record it, or check what was recorded."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit status: 0, or 1 when a notebook failed or is out of step."""
+    parser = argparse.ArgumentParser(prog="python -m caft_utils.course.tutorial", description=__doc__)
+    parser.add_argument("--model", help="classroom, a hub id or a local path (default: the notebooks' own)")
+    parser.add_argument("--seed", type=int, help="seed of every random choice")
+    parser.add_argument("--fast", action="store_true", help="fewer samples: a test, no measurement")
+    parser.add_argument("--only", nargs="+", metavar="NN", help="take these notebooks only, e.g. 02 06")
+    parser.add_argument("--jobs", type=int, help="notebooks side by side (default: 2 on the classroom model)")
+    parser.add_argument("--notebooks", type=Path, default=ROOT / "notebooks", help="holds NN_name.ipynb")
+    parser.add_argument("--build", type=Path, default=ROOT / "build", help="gets all that is made")
+    parser.add_argument("--record", action="store_true", help="write outputs into the notebooks")
+    parser.add_argument("--check", action="store_true", help="only prove recorded outputs in step")
+    options = parser.parse_args(arguments)
+    if options.jobs is not None and options.jobs < 1:
+        parser.error(f"--jobs must be 1 or more, got {options.jobs}")
+    names = {"MODEL": options.model, "SEED": options.seed, "FAST": options.fast or None}
+    parameters = {name: value for name, value in names.items() if value is not None}
+    if options.record and parameters:
+        parser.error("--record shows what the committed cells do: run it without --model, --seed and --fast")
+    paths = sorted(options.notebooks.resolve().glob("[0-9][0-9]_*.ipynb"))
+    if options.only:
+        paths = [path for path in paths if path.name[:2] in options.only]
+    if not paths:
+        parser.error(f"no notebook NN_name.ipynb in {options.notebooks} matches {options.only or 'anything'}")
+    if options.check:
+        return _check(paths)
+    jobs = options.jobs or _jobs(options.model)
+    _environment(options.build.resolve(), options.record, jobs)
+    return _run(paths, options.build.resolve() / "tutorial", parameters, options.record, jobs)
+
+
+def _jobs(model: str | None) -> int:
+    """Two at a time where a second core is there; a real model has the machine, and its memory, to itself."""
+    return 2 if model in (None, "classroom") and (os.cpu_count() or 1) > 1 else 1
+
+
+def _environment(build: Path, record: bool, jobs: int) -> None:
+    """What the kernels inherit; whatever the reader has set already stays."""
+    if jobs > 1:  # threads that wait for a core cost more than they bring
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
+    os.environ.setdefault("CAFT_STORE", str(build / "store"))
+    # `notebook` embeds plotly.js in the page, so that it works without a network; a recorded notebook carries
+    # a static image, for readers on a code host.
+    os.environ.setdefault("PLOTLY_RENDERER", "plotly_mimetype+notebook" + ("+png" if record else ""))
+    os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # this environment's kernel, not one of the user's
+    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # a debugger's warning in every kernel's log
+
+
+def _run(paths: list[Path], out: Path, parameters: dict, record: bool, jobs: int) -> int:
+    from caft_utils.course.tutorial.html import write_html, write_index
+    from caft_utils.course.tutorial.progress import minutes_of
+    from caft_utils.course.tutorial.runner import run_all
+    from caft_utils.course.tutorial.stamp import write_recorded
+
+    def finished(run, runs):
+        if run.notebook is not None:
+            write_html(run.notebook, out / f"{run.path.stem}.html")
+        write_index(runs, out / "index.html")
+
+    try:
+        runs = run_all(paths, out, parameters, jobs=jobs, finished=finished)
+    except KeyboardInterrupt:
+        print(f"Interrupted. What ran until now is kept in {out}", file=sys.stderr)
+        return 130
+    failed = [run for run in runs if run.status == "failed"]
+    if failed:
+        print("\n".join(run.error for run in failed), file=sys.stderr)
+        print(f"What ran until there is kept in {out}", file=sys.stderr)
+        return 1
+    if record:  # only now: a course is recorded as a whole, or not at all
+        for run in runs:
+            write_recorded(run.notebook, run.path, root=ROOT)
+        return _check(paths)
+    ran = f"Ran {len(runs)} of {len(runs)} notebooks in {minutes_of(runs):.1f} minutes."
+    print(f"{ran} Open {out / 'index.html'}")
+    return 0
+
+
+def _check(paths: list[Path]) -> int:
+    from caft_utils.course.tutorial.stamp import out_of_step
+
+    problems = [f"{path.name}: {problem}" for path in paths for problem in out_of_step(path)]
+    print("\n".join(problems) or f"in step with their code: {', '.join(path.stem for path in paths)}")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,6 @@
+"""Fine-tune a model, with or without an intervention."""
+
+from caft_utils.finetune_config import FinetuneConfig
+from caft_utils.finetuning.run import at_step, finetune
+
+__all__ = ["FinetuneConfig", "at_step", "finetune"]

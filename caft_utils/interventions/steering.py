@@ -1,0 +1,33 @@
+"""Steering: add a vector to the residual stream."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from jaxtyping import Float
+from torch import Tensor
+
+from caft_utils.interventions.base import Intervention, one_vector_each
+
+
+class Steer(Intervention):
+    """Add `strength` times a vector to the residual stream: h -> h + strength * v, at every position.
+
+    Args:
+        vectors: {layer: [d]}, not normalised: their length is part of the dose.
+    """
+
+    def __init__(self, vectors: Mapping[int, Float[Tensor, " d"]], strength: float = 1.0):
+        super().__init__({"vector": one_vector_each(vectors)})
+        self.strength = float(strength)
+
+    def extra_repr(self) -> str:
+        return f"layers={self.layers}, strength={self.strength}"
+
+    def edit(self, layer: int, hidden: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
+        return hidden + (self.strength * self.vector("vector", layer, hidden)).to(hidden.dtype)
+
+
+def steer(vectors: Mapping[int, Float[Tensor, " d"]], strength: float = 1.0) -> Steer:
+    """Return the intervention that adds `strength` times a vector, {layer: [d]}, at every position."""
+    return Steer(vectors, strength)
