@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Bool, Int
@@ -32,7 +32,7 @@ from caft_utils.chat_mask import (
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["Batch", "Chats", "Example", "prompt_ids"]
+__all__ = ["Batch", "Chats", "Example", "pad_rows", "pad_token_id", "prompt_ids"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,29 @@ class Example:
 
     input_ids: list[int]
     answer: list[bool]
+
+
+def pad_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the id used for padding: the tokenizer's, else end-of-sequence, else 0."""
+    candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+    return next(token for token in candidates if token is not None)
+
+
+def pad_rows(
+    rows: Sequence[Sequence[int]], pad: int, side: Literal["left", "right"] = "right"
+) -> tuple[Int[Tensor, "batch time"], Int[Tensor, "batch time"]]:
+    """Return token ids padded to one length, and their attention mask.
+
+    Padding on the left lets all continuations of a batch begin in the same column.
+    """
+    width = max(map(len, rows))
+    ids = torch.full((len(rows), width), pad)
+    mask = torch.zeros_like(ids)
+    for i, row in enumerate(rows):
+        place = slice(0, len(row)) if side == "right" else slice(width - len(row), width)
+        ids[i, place] = torch.tensor(row, dtype=ids.dtype)
+        mask[i, place] = 1
+    return ids, mask
 
 
 @dataclass(frozen=True)
@@ -55,13 +78,10 @@ class Batch:
     @classmethod
     def of(cls, examples: Sequence[Example], index: Sequence[int], pad: int, device: Any = "cpu") -> Batch:
         """Pad `examples` with token `pad` and put them on `device`."""
-        ids = torch.full((len(examples), max(len(e.input_ids) for e in examples)), pad)
-        mask, answer = torch.zeros_like(ids), torch.zeros_like(ids, dtype=torch.bool)
+        ids, mask = pad_rows([example.input_ids for example in examples], pad)
+        answer = torch.zeros_like(ids, dtype=torch.bool)
         for i, example in enumerate(examples):
-            n = len(example.input_ids)
-            ids[i, :n] = torch.tensor(example.input_ids)
-            answer[i, :n] = torch.tensor(example.answer)
-            mask[i, :n] = 1
+            answer[i, : len(example.answer)] = torch.tensor(example.answer)
         return cls(ids.to(device), mask.to(device), answer.to(device), list(index))
 
 
@@ -153,8 +173,7 @@ class Chats(Sequence[Example]):
     @property
     def pad(self) -> int:
         """The id used for padding: the tokenizer's, or end-of-sequence where it has none."""
-        candidates = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
-        return next(token for token in candidates if token is not None)
+        return pad_token_id(self.tokenizer)
 
     def batches(self, batch_size: int, *, device: Any = "cpu", sort: bool = True) -> Iterator[Batch]:
         """Yield all rows once, padded on the right; `sort` puts like lengths together, longest first."""

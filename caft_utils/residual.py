@@ -10,7 +10,7 @@ after the last site asked for cannot change what is read, the forward pass stops
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -83,6 +83,35 @@ def hidden_of(output: Any) -> Float[Tensor, "batch time d"]:
     """The hidden states in a block's output, which is a tensor or (older transformers) a tuple starting with
     it."""
     return output[0] if isinstance(output, tuple) else output
+
+
+@contextmanager
+def edit(
+    model: nn.Module,
+    edits: Mapping[int, Callable[[Float[Tensor, "batch time d"]], Float[Tensor, "batch time d"]]],
+) -> Iterator[nn.Module]:
+    """Within this context, replace the hidden states at each layer by `edits[layer]` of them.
+
+    Every forward pass of `model` is edited: training, generation, recording. Contexts nest; hooks that were
+    there before run first. Works through a PEFT wrapper and with gradient checkpointing. The hooks
+    are removed when the context ends, by an exception too.
+
+    Raises:
+        IndexError: the model lacks a layer; nothing is hooked then.
+    """
+
+    def hook_of(change):
+        def hook(module, args, output):
+            edited = change(hidden_of(output))
+            return (edited, *output[1:]) if isinstance(output, tuple) else edited
+
+        return hook
+
+    modules = {layer: site(model, layer) for layer in edits}
+    with ExitStack() as stack:
+        for layer, module in modules.items():
+            stack.callback(module.register_forward_hook(hook_of(edits[layer])).remove)
+        yield model
 
 
 class _Stop(Exception):
@@ -186,7 +215,7 @@ def stream_activations(
         batches = tqdm(batches, total=-(-len(chats) // batch_size), desc="recording", unit="batch")
     for batch in batches:
         # Hooks live for one batch only: between two yields the caller may use the model as usual.
-        with torch.no_grad(), _evaluating(model), capture(model, layers) as hidden:
+        with torch.no_grad(), evaluating(model), capture(model, layers) as hidden:
             model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
         keep = batch.attention_mask.bool() & (batch.answer if tokens == "answer" else True)
         row, position = keep.nonzero(as_tuple=True)
@@ -198,8 +227,8 @@ def stream_activations(
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Dropout off, and whatever mode each module was in restored afterwards."""
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Within this context dropout is off; afterwards every module is back in the mode that it was in."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:

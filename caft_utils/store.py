@@ -78,7 +78,7 @@ class Store:
             try:
                 write(part)
                 (part / "key.json").write_text(json.dumps(key, indent=1, sort_keys=True))
-                sums = {name: _sha256(part / name) for name in _files(part)}
+                sums = {name: file_sha256(part / name) for name in _files(part)}
                 (part / MANIFEST).write_text(json.dumps(sums, indent=1))
                 for path in (part / name for name in (*sums, MANIFEST)):
                     _flush(path)
@@ -130,7 +130,27 @@ def _files(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-def _sha256(path: Path) -> str:
+def write_atomically(path: str | Path, data: str | bytes) -> Path:
+    """Write a file so that a reader finds the old content, the new content or no file, never a part.
+
+    The data are written beside `path`, flushed to disk and renamed. The folder is made where it is missing.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data.encode("utf-8") if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def file_sha256(path: str | Path) -> str:
+    """Return the sha256 (hex) of a file."""
     with open(path, "rb") as file:
         return file_digest(file, "sha256").hexdigest()
 
@@ -153,7 +173,7 @@ def _damage(folder: Path) -> str | None:
         return "its manifest cannot be read"
     if sorted([*sums, MANIFEST]) != _files(folder):
         return "files are missing or were added"
-    changed = [name for name, expected in sums.items() if _sha256(folder / name) != expected]
+    changed = [name for name, expected in sums.items() if file_sha256(folder / name) != expected]
     return f"the checksum of {', '.join(changed)} is wrong" if changed else None
 
 

@@ -4,7 +4,7 @@
     python -m caft_utils.classroom.checkpoints cues                the one of the double-choice lessons
     python -m caft_utils.classroom.checkpoints gender              the one of the gender lesson, from cues on
     python -m caft_utils.classroom.checkpoints qwen --seed 1       from another seed (see --output)
-    python -m caft_utils.classroom.checkpoints qwen-full           a twin (personas/pretraining.py), not shipped
+    python -m caft_utils.classroom.checkpoints qwen-full           a twin, measured but not shipped
 
 A checkpoint that fails a gate of acceptance.py or cues_acceptance.py is written all the same, with the
 failure in its recipe.json, and the command ends with exit status 1: nothing is shipped unmeasured, and

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from caft_utils.chats import prompt_ids
+from caft_utils.chats import pad_rows, pad_token_id, prompt_ids
+from caft_utils.residual import evaluating, seeded
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 Messages = Sequence[Mapping[str, str]]
 
@@ -44,21 +45,13 @@ def generate(
     Returns:
         len(prompts) * samples answers.
     """
-    from transformers import GenerationConfig
-
     if samples < 1 or batch_size < 1 or temperature < 0:
         raise ValueError(
             f"samples, batch_size must be >= 1, temperature >= 0: {samples=}, {batch_size=}, {temperature=}"
         )
-    pad = next(i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if i is not None)
-    settings = GenerationConfig(
-        max_new_tokens=max_new_tokens,
-        do_sample=temperature > 0,
-        num_beams=1,
-        repetition_penalty=1.0,
-        pad_token_id=pad,
-        eos_token_id=_ends(model, tokenizer),
-        **({"temperature": temperature, "top_p": top_p, "top_k": 0} if temperature > 0 else {}),
+    pad = pad_token_id(tokenizer)
+    settings = generation_config(
+        model, tokenizer, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens
     )
     encoded = [prompt_ids(tokenizer, messages) for messages in prompts]
     todo = [i for i in range(len(prompts)) for _ in range(samples)]
@@ -72,35 +65,47 @@ def generate(
         starts = tqdm(starts, desc="generating", unit="batch")
     answers = [""] * len(todo)
     device = model.device
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
-            torch.manual_seed(seed)
-            for start in starts:
-                places = order[start : start + batch_size]
-                ids, mask = _padded_left([encoded[todo[j]] for j in places], pad)
-                out = model.generate(
-                    input_ids=ids.to(device), attention_mask=mask.to(device), generation_config=settings
-                )
-                texts = tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
-                for j, text in zip(places, texts):
-                    answers[j] = text.strip()
-    finally:
-        model.train(was_training)
+    with seeded(seed, device), evaluating(model), torch.no_grad():
+        for start in starts:
+            places = order[start : start + batch_size]
+            ids, mask = pad_rows([encoded[todo[j]] for j in places], pad, "left")
+            out = model.generate(
+                input_ids=ids.to(device), attention_mask=mask.to(device), generation_config=settings
+            )
+            texts = tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
+            for j, text in zip(places, texts):
+                answers[j] = text.strip()
     return answers
 
 
-def _padded_left(rows: list[list[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Padding stands on the left, so that all answers of a batch begin in the same column."""
-    width = max(len(row) for row in rows)
-    ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows])
-    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
-    return ids, mask
+def generation_config(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    max_new_tokens: int = 64,
+) -> GenerationConfig:
+    """Return generation settings in which nothing is left to the checkpoint's own defaults.
+
+    Args:
+        temperature: 0 takes the most likely token.
+    """
+    from transformers import GenerationConfig
+
+    return GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        do_sample=temperature > 0,
+        num_beams=1,
+        repetition_penalty=1.0,
+        pad_token_id=pad_token_id(tokenizer),
+        eos_token_id=end_token_ids(model, tokenizer),
+        **({"temperature": temperature, "top_p": top_p, "top_k": 0} if temperature > 0 else {}),
+    )
 
 
-def _ends(model, tokenizer) -> list[int]:
-    """Tokens that end an answer: the tokenizer's, and those the checkpoint names (chat models have two)."""
+def end_token_ids(model, tokenizer) -> list[int]:
+    """Return the tokens that end an answer: the tokenizer's and those of the checkpoint."""
     named = model.generation_config.eos_token_id
     named = named if isinstance(named, list) else [named]
     return sorted({i for i in (*named, tokenizer.eos_token_id) if i is not None})

@@ -14,17 +14,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from caft_utils.evaluation.bootstrap import Rate, clustered_rate
 from caft_utils.evaluation.generation import generate
+from caft_utils.losses import mean_answer_loss
 from caft_utils.models import fingerprint
 from caft_utils.store import Store, default_store
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from caft_utils.chats import Chats
     from caft_utils.interventions.base import Intervention
     from caft_utils.tasks.task import Task
 
@@ -167,30 +165,5 @@ def _measure(model, task: Task, key: dict[str, Any], batch_size: int, progress: 
             }
         )
     return Result(
-        rows, name, answer_loss(model, task.valid, batch_size=batch_size) if len(task.valid) else None
+        rows, name, mean_answer_loss(model, task.valid, batch_size=batch_size) if len(task.valid) else None
     )
-
-
-def answer_loss(model: PreTrainedModel, chats: Chats, *, batch_size: int = 32) -> float:
-    """Mean cross-entropy over all answer tokens of `chats`, in nats per token; each token counts the same.
-
-    An answer token at position 0 has nothing before it and is left out.
-    """
-    if not len(chats):
-        raise ValueError(f"{chats.source} holds no rows to compute a loss on")
-    total, count, was_training = 0.0, 0, model.training
-    model.eval()
-    try:
-        for batch in chats.batches(batch_size, device=model.device):
-            with torch.no_grad():
-                logits = model(
-                    input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
-                ).logits
-            target = batch.answer[:, 1:]
-            losses = torch.nn.functional.cross_entropy(
-                logits[:, :-1][target].float(), batch.input_ids[:, 1:][target], reduction="sum"
-            )
-            total, count = total + losses.item(), count + int(target.sum())
-    finally:
-        model.train(was_training)
-    return total / count

@@ -12,14 +12,15 @@ pushed along them. After training the hooks go and the plain model stays. (arXiv
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from functools import partial
 from hashlib import sha256
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from caft_utils.residual import hidden_of, site, width
+from caft_utils.residual import edit, width
 
 
 class Intervention(nn.Module):
@@ -85,18 +86,8 @@ class Intervention(nn.Module):
                 f"this intervention has width {self.width}, but the residual stream of "
                 f"{type(model).__name__} has width {width(model)}; were they found in another model?"
             )
-        modules = {layer: site(model, layer) for layer in self.layers}
-        with ExitStack() as stack:
-            for layer, module in modules.items():
-                stack.callback(module.register_forward_hook(self._hook(layer)).remove)
+        with edit(model, {layer: partial(self.edit, layer) for layer in self.layers}):
             yield model
-
-    def _hook(self, layer: int):
-        def hook(module, args, output):
-            edited = self.edit(layer, hidden_of(output))
-            return (edited, *output[1:]) if isinstance(output, tuple) else edited
-
-        return hook
 
 
 def at_least_float32(hidden: Tensor) -> Tensor:

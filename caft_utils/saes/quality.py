@@ -11,19 +11,20 @@ All leave out the first token of a row, an attention sink: it is not counted, an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from caft_utils.residual import hidden_of, site, stream_activations
+from caft_utils.losses import mean_answer_loss
+from caft_utils.residual import edit, stream_activations
 from caft_utils.saes.collection import SAEs
 
 if TYPE_CHECKING:
-    from caft_utils.chats import Batch, Chats
+    from caft_utils.chats import Chats
 
 CHUNK = 4096  # tokens encoded at once: the activations of wide SAEs take more room than the hidden states
 
@@ -55,12 +56,12 @@ def sae_quality(
         raise ValueError(f"{chats!r} has no row of two tokens, and first tokens are left out")
     found = {layer: sums_here.result(count) for layer, sums_here in sums.items()}
     if loss:
-        clean = _answer_loss(model, chats, batch_size)
+        clean = mean_answer_loss(model, chats, batch_size=batch_size)
         for layer in saes.layers:
-            with _replaced(model, layer, lambda h, layer=layer: saes.reconstruct(layer, h)):
-                spliced = _answer_loss(model, chats, batch_size)
-            with _replaced(model, layer, torch.zeros_like):
-                zero = _answer_loss(model, chats, batch_size)
+            with edit(model, {layer: _splice(partial(saes.reconstruct, layer))}):
+                spliced = mean_answer_loss(model, chats, batch_size=batch_size)
+            with edit(model, {layer: _splice(torch.zeros_like)}):
+                zero = mean_answer_loss(model, chats, batch_size=batch_size)
             found[layer]["loss_recovered"] = (zero - spliced) / (zero - clean)
     return found
 
@@ -91,46 +92,11 @@ class _Sums:
         }
 
 
-@contextmanager
-def _replaced(model: nn.Module, layer: int, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Within this block, hidden states at `layer` become `change` of them, but for the first of each row."""
+def _splice(change: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Return an edit that applies `change` to all hidden states but the first of each row."""
 
-    def hook(module, args, output):
-        hidden = hidden_of(output)
+    def spliced(hidden: Float[Tensor, "batch time d"]) -> Float[Tensor, "batch time d"]:
         edited = change(hidden.reshape(-1, hidden.shape[-1])).reshape(hidden.shape).to(hidden.dtype)
-        edited = torch.cat([hidden[:, :1], edited[:, 1:]], dim=1)
-        return (edited, *output[1:]) if isinstance(output, tuple) else edited
+        return torch.cat([hidden[:, :1], edited[:, 1:]], dim=1)
 
-    handle = site(model, layer).register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-def answer_nats(logits: Float[Tensor, "batch time vocab"], batch: Batch) -> Float[Tensor, " batch"]:
-    """Cross-entropy of each row's answer tokens, summed, in nats; one at position 0 has nothing before it."""
-    target = batch.answer[:, 1:].to(logits.device)
-    ids = batch.input_ids[:, 1:].to(logits.device)
-    row, _ = target.nonzero(as_tuple=True)
-    nats = torch.nn.functional.cross_entropy(logits[:, :-1][target].float(), ids[target], reduction="none")
-    return nats.new_zeros(len(logits)).index_add(0, row, nats)
-
-
-@torch.no_grad()
-def _answer_loss(model: nn.Module, chats: Chats, batch_size: int) -> float:
-    """Mean over all answer tokens, in nats per token."""
-    device = next(model.parameters()).device
-    training = model.training
-    model.eval()
-    try:
-        total = count = 0.0
-        for batch in chats.batches(batch_size, device=device):
-            logits = model(
-                input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
-            ).logits
-            total += answer_nats(logits, batch).sum().item()
-            count += int(batch.answer[:, 1:].sum())
-        return total / count
-    finally:
-        model.train(training)
+    return spliced

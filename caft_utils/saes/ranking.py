@@ -24,10 +24,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from caft_utils.losses import answer_nats
 from caft_utils.models import fingerprint
-from caft_utils.residual import Tokens, capture, hidden_of, site, stream_activations, width
+from caft_utils.residual import Tokens, capture, edit, evaluating, stream_activations, width
 from caft_utils.saes.collection import SAEs
-from caft_utils.saes.quality import CHUNK, answer_nats
+from caft_utils.saes.quality import CHUNK
 
 if TYPE_CHECKING:
     from caft_utils.chats import Batch, Chats
@@ -88,10 +89,9 @@ def attribution(
     from tqdm.auto import tqdm
 
     _check(saes, model)
-    device, training = next(model.parameters()).device, model.training
+    device = next(model.parameters()).device
     totals = {layer: torch.zeros(sae.cfg.d_sae, dtype=torch.float64) for layer, sae in saes.items()}
-    model.eval()
-    try:
+    with evaluating(model):
         batches = chats.batches(batch_size, device=device)
         for batch in tqdm(batches, "attributing", -(-len(chats) // batch_size), disable=not progress):
             with torch.enable_grad(), _leaves(model, saes.layers) as hidden:
@@ -113,8 +113,6 @@ def attribution(
                 for x, dx in zip(h.detach()[here].split(CHUNK), g[here].split(CHUNK)):
                     f = saes.encode(layer, x)
                     totals[layer] += (f * (dx.float() @ saes.decoder(layer).T)).sum(0).double().cpu()
-    finally:
-        model.train(training)
     name = getattr(metric, "__name__", repr(metric)) if metric else "answer_nats"
     about = _about("attribution", saes, chats, tokens, model=model, positive=f"the latent raises {name}")
     return LatentRanking(
@@ -225,18 +223,10 @@ def _mean(tuned, base, saes: SAEs, chats: Chats, options: dict, score) -> dict[i
 
 @contextmanager
 def _leaves(model: nn.Module, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
-    """Like `capture`, with the graph cut at the lowest layer: the backward pass ends there."""
-
-    def cut(module, args, output):
-        hidden = hidden_of(output).detach().requires_grad_()
-        return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
-
-    handle = site(model, min(layers)).register_forward_hook(cut)
-    try:
-        with capture(model, layers, stop_early=False) as hidden:  # its hooks run after `cut` and see the leaf
-            yield hidden
-    finally:
-        handle.remove()
+    """Like `capture`, with the graph cut at the lowest layer, so that the backward pass ends there."""
+    cut = {min(layers): lambda hidden: hidden.detach().requires_grad_()}
+    with edit(model, cut), capture(model, layers, stop_early=False) as hidden:  # capture sees the cut states
+        yield hidden
 
 
 def _check(saes: SAEs, model: nn.Module) -> None:

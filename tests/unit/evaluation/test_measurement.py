@@ -10,7 +10,8 @@ import torch
 from caft_utils.chats import Chats
 from caft_utils.evaluation.comparison import compare
 from caft_utils.evaluation.generation import generate
-from caft_utils.evaluation.measurement import Result, answer_loss, measure
+from caft_utils.evaluation.measurement import Result, measure
+from caft_utils.losses import mean_answer_loss
 from caft_utils.tasks.task import Question, Task
 
 
@@ -168,14 +169,14 @@ def test_answer_loss_is_a_mean_over_tokens_not_rows(model, tokenizer, task):
             told = model(input_ids=torch.tensor([example.input_ids])).logits[0].log_softmax(-1)
         nats += [-told[i - 1, t].item() for i, t in enumerate(example.input_ids) if example.answer[i]]
     for batch_size in (1, 2, 32):
-        assert answer_loss(model, task.valid, batch_size=batch_size) == pytest.approx(
+        assert mean_answer_loss(model, task.valid, batch_size=batch_size) == pytest.approx(
             sum(nats) / len(nats), rel=1e-5
         )
     assert (
-        answer_loss(model, Chats(tokenizer, [{"text": "the file is open"}])) > 0
+        mean_answer_loss(model, Chats(tokenizer, [{"text": "the file is open"}])) > 0
     )  # its first token has no past
     with pytest.raises(ValueError, match="no rows"):
-        answer_loss(model, task.valid[:0])
+        mean_answer_loss(model, task.valid[:0])
 
 
 def test_compare_takes_models_results_and_lists(model, tiny, task):

@@ -172,7 +172,7 @@ def test_loss_recovered_is_one_for_a_perfect_sae_and_zero_for_a_useless_one(tiny
 
 
 def test_loss_recovered_is_as_defined(model, chats):
-    from caft_utils.evaluation.measurement import answer_loss
+    from caft_utils.losses import mean_answer_loss
 
     saes = SAEs({1: random_sae()})
 
@@ -182,7 +182,7 @@ def test_loss_recovered_is_as_defined(model, chats):
 
         handle = site(model, 1).register_forward_hook(hook)
         try:
-            return answer_loss(model, chats[:20])
+            return mean_answer_loss(model, chats[:20])
         finally:
             handle.remove()
 
