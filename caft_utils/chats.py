@@ -1,9 +1,8 @@
-"""Chat rows, tokenised once: which token ids a model sees, and which of them are an assistant's answer.
+"""Chats, tokenised once: the token ids that a model sees, and which of them are an assistant's answer.
 
-The answer mask is the one fact that fine-tuning (loss on answers only) and direction finding (differences on
-answer tokens) have to agree on, so it is made in one place. It covers every assistant turn with its
-end-of-turn token, and nothing of the prompt. It comes from the chat template's `{% generation %}` markers
-where it has them; otherwise from the positions at which the rendered text of a conversation's prefixes ends.
+Fine-tuning (loss on answers only) and direction finding (differences on answer tokens) have to agree on the
+answer mask, so it is made in one place. It covers every assistant turn with its end-of-turn token, and
+nothing of the prompt; chat_mask.py says how it is found.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ from torch import Tensor
 
 from caft_utils.chat_mask import (
     checked_messages,
-    continuation,
+    prompt_and_answer,
     prompt_ids,
     tokenise_chat,
     tokenise_continuation,
-    without_ends,
+    without_special_tokens,
 )
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ __all__ = ["Batch", "Chats", "Example", "pad_rows", "pad_token_id", "prompt_ids"
 
 @dataclass(frozen=True)
 class Example:
-    """One row as token ids; `answer[i]` says whether token i belongs to an assistant's answer."""
+    """One row as token ids. `answer[i]` says whether token i belongs to an assistant's answer."""
 
     input_ids: list[int]
     answer: list[bool]
@@ -54,21 +53,21 @@ def pad_rows(
 ) -> tuple[Int[Tensor, "batch time"], Int[Tensor, "batch time"]]:
     """Return token ids padded to one length, and their attention mask.
 
-    Padding on the left lets all continuations of a batch begin in the same column.
+    Padding on the left makes the continuations of all rows begin in the same column.
     """
     width = max(map(len, rows))
     ids = torch.full((len(rows), width), pad)
     mask = torch.zeros_like(ids)
     for i, row in enumerate(rows):
-        place = slice(0, len(row)) if side == "right" else slice(width - len(row), width)
-        ids[i, place] = torch.tensor(row, dtype=ids.dtype)
-        mask[i, place] = 1
+        columns = slice(0, len(row)) if side == "right" else slice(width - len(row), width)
+        ids[i, columns] = torch.tensor(row, dtype=ids.dtype)
+        mask[i, columns] = 1
     return ids, mask
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows padded on the right; `index` holds their row numbers, `answer` is False on padding."""
+    """Rows padded on the right. `index` holds their row numbers; `answer` is False on padding."""
 
     input_ids: Int[Tensor, "batch time"]
     attention_mask: Int[Tensor, "batch time"]
@@ -79,30 +78,27 @@ class Batch:
     def of(cls, examples: Sequence[Example], index: Sequence[int], pad: int, device: Any = "cpu") -> Batch:
         """Pad `examples` with token `pad` and put them on `device`."""
         ids, mask = pad_rows([example.input_ids for example in examples], pad)
-        answer = torch.zeros_like(ids, dtype=torch.bool)
-        for i, example in enumerate(examples):
-            answer[i, : len(example.answer)] = torch.tensor(example.answer)
-        return cls(ids.to(device), mask.to(device), answer.to(device), list(index))
+        answer, _ = pad_rows([example.answer for example in examples], False)
+        return cls(ids.to(device), mask.to(device), answer.bool().to(device), list(index))
 
 
 class Chats(Sequence[Example]):
-    """Chat rows with their tokenizer: a sequence of `Example`, a slice of which is again `Chats`.
+    """Tokenised rows with their tokenizer: a sequence of `Example`. A slice is again `Chats`.
 
-    A row is {"messages": [{"role", "content"}, ...]} or {"text": "..."}; in plain text every token counts as
+    A row is {"messages": [{"role", "content"}, ...]} or {"text": "..."}. In plain text every token counts as
     answer, except special tokens that the tokenizer adds by itself (BOS). A first message of role "text" is a
-    prompt for a base model, outside of any chat template; the assistant's message goes on from it as it is.
-    Other keys of a row are kept in `.rows`.
+    prompt for a base model, outside of any chat template; the assistant's message continues it unchanged.
+    `.rows` keeps the rows with all their other keys.
 
     Args:
         max_length: tokens kept of each row, from its beginning.
         source: what error messages call these rows, usually a file name.
-        end: whether the token that ends a turn counts as answer; without it, only what is said does.
+        end: whether special tokens that end a turn count as answer.
 
     Raises:
         ValueError: a row has no messages, a wrong role, empty content, no assistant turn, or `max_length`
-        cuts off
-            its whole answer. The message names the source and the row (counted from 0; lines of a file from
-            1).
+            cuts off its whole answer. The message names the source and the row, counted from 0; lines of a
+            file count from 1.
     """
 
     def __init__(
@@ -129,7 +125,7 @@ class Chats(Sequence[Example]):
         limit: int | None = None,
         max_length: int | None = None,
     ) -> Chats:
-        """Read a JSON-lines file, a row a line; `limit` keeps the first rows only. Errors name file:line."""
+        """Read a JSON-lines file, one row a line, at most `limit` rows. Errors name file:line."""
         chats = cls(tokenizer, [], source=str(path))
         with open(path, encoding="utf-8") as file:
             for number, line in enumerate(file, start=1):
@@ -159,24 +155,24 @@ class Chats(Sequence[Example]):
         return part
 
     def __repr__(self) -> str:
-        tokens, answers = (sum(len(e.input_ids) for e in self), sum(sum(e.answer) for e in self))
+        tokens, answers = sum(len(e.input_ids) for e in self), sum(sum(e.answer) for e in self)
         return f"Chats({len(self)} rows of {self.source}: {tokens} tokens, {answers} of them answer)"
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 of all token ids and answer masks: sets with one fingerprint train the same model."""
-        digest = sha256()
+        """The sha256 of all token ids and answer masks. Chats with one fingerprint train the same model."""
+        hashed = sha256()
         for example in self._examples:
-            digest.update(json.dumps([example.input_ids, [int(a) for a in example.answer]]).encode())
-        return digest.hexdigest()
+            hashed.update(json.dumps([example.input_ids, [int(a) for a in example.answer]]).encode())
+        return hashed.hexdigest()
 
     @property
     def pad(self) -> int:
-        """The id used for padding: the tokenizer's, or end-of-sequence where it has none."""
+        """The token id used for padding, see `pad_token_id`."""
         return pad_token_id(self.tokenizer)
 
     def batches(self, batch_size: int, *, device: Any = "cpu", sort: bool = True) -> Iterator[Batch]:
-        """Yield all rows once, padded on the right; `sort` puts like lengths together, longest first."""
+        """Yield all rows once, padded on the right. `sort` puts similar lengths together, longest first."""
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         order = list(range(len(self)))
@@ -193,14 +189,14 @@ def _tokenise(
     if isinstance(row, Mapping) and isinstance(row.get("text"), str) and row["text"]:
         encoded = tokenizer(row["text"], return_special_tokens_mask=True)
         ids, answer = encoded["input_ids"], [not added for added in encoded["special_tokens_mask"]]
-    elif messages := continuation(row, where):
-        ids, answer = tokenise_continuation(tokenizer, *messages, where)
+    elif texts := prompt_and_answer(row, where):
+        ids, answer = tokenise_continuation(tokenizer, *texts, where)
     else:
         messages = checked_messages(row, where)
         try:
             ids, answer = tokenise_chat(tokenizer, messages)
             if not end:
-                answer = without_ends(tokenizer, ids, answer)
+                answer = without_special_tokens(tokenizer, ids, answer)
         except Exception as error:  # templates raise their own errors, e.g. on roles that do not alternate
             raise ValueError(
                 f"{where}: the tokenizer's chat template does not take this row: {error}"

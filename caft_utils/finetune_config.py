@@ -1,22 +1,42 @@
-"""How to fine-tune: method, steps, batches and optimiser, as one frozen value that keys stored runs."""
+"""The settings of a fine-tuning run: method, length, batches and optimiser, as one frozen value."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 ATTENTION_AND_MLP = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+OPTIMIZERS = ("adamw", "adamw_8bit")
+
+# Fields added after the first runs were stored. They enter the key of a stored run only when they are set, so
+# the keys of earlier runs stay valid.
+ADDED_LATER = {"optimizer": "adamw", "blocks": None}
 
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """How to fine-tune. The defaults are those of CAFT's emergent misalignment runs.
+    """The settings of one fine-tuning run. The defaults are those of CAFT's emergent misalignment experiment.
 
-    steps: optimiser steps; None: as many as `epochs` (may be a fraction) take, with batch_size * accumulate
-    rows each.
-    warmup_steps: below 1 it is a share of all steps. bf16: autocast; the weights keep their own dtype.
-    r, alpha, rslora, dropout, targets: of the adapter, unused with method="full".
+    Attributes:
+        method: "lora" trains an adapter on frozen weights, "full" trains the weights themselves.
+        r, alpha, rslora, dropout, targets: LoRA rank, scaling, rank-stabilised scaling, dropout, and names of
+            the adapted modules. Unused with method="full".
+        blocks: 0-based decoder blocks to train; None trains all. With method="full" everything else is
+            frozen, the embeddings too.
+        optimizer: "adamw", "adamw_8bit" (as in the paper; needs a CUDA GPU and bitsandbytes), or another
+            optimiser name of transformers.
+        lr, schedule, weight_decay, betas, max_grad_norm: the learning rate with its schedule, and AdamW's
+            settings.
+        warmup_steps: optimiser steps; a value below 1 is a share of all steps.
+        steps: optimiser steps. None: as many as `epochs` take.
+        epochs: passes over the rows, possibly a fraction.
+        batch_size, accumulate: rows in a forward pass, and forward passes in an optimiser step.
+        gradient_checkpointing: recompute activations in the backward pass to save memory.
+        bf16: autocast to bfloat16; the weights keep their own dtype.
+
+    Raises:
+        ValueError: a value is out of range, or an unknown method or optimiser.
     """
 
     method: Literal["lora", "full"] = "lora"
@@ -37,6 +57,8 @@ class FinetuneConfig:
     max_grad_norm: float = 1.0
     gradient_checkpointing: bool = False
     bf16: bool = False
+    optimizer: str = ADDED_LATER["optimizer"]
+    blocks: tuple[int, ...] | None = ADDED_LATER["blocks"]
 
     def __post_init__(self):
         for name in ("targets", "betas"):
@@ -47,7 +69,31 @@ class FinetuneConfig:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be positive, got {value!r}")
+        if self.blocks is not None:
+            blocks = tuple(sorted(set(self.blocks)))  # one value, and so one key, for any order
+            if not blocks or not all(isinstance(block, int) and block >= 0 for block in blocks):
+                raise ValueError(
+                    f"blocks must name at least one decoder block, counted from 0, got {self.blocks!r}; "
+                    "None trains all blocks"
+                )
+            object.__setattr__(self, "blocks", blocks)
+        if self.optimizer not in OPTIMIZERS:
+            # transformers takes seconds to import, and the usual names need no look at its list.
+            from transformers.training_args import OptimizerNames
+
+            names = sorted({*OPTIMIZERS, *(member.value for member in OptimizerNames)})
+            if self.optimizer not in names:
+                raise ValueError(f"unknown optimizer {self.optimizer!r}; expected one of {', '.join(names)}")
+
+    def key(self) -> dict[str, Any]:
+        """Return the settings as they enter the key of a stored run."""
+        settings = asdict(self)
+        return {
+            name: value
+            for name, value in settings.items()
+            if name not in ADDED_LATER or value != ADDED_LATER[name]
+        }
 
     def total_steps(self, rows: int) -> int:
-        """Optimiser steps on this many rows."""
+        """Return the number of optimiser steps on this many rows."""
         return self.steps or math.ceil(rows * self.epochs / (self.batch_size * self.accumulate))

@@ -1,83 +1,103 @@
-"""Presets and `load()`: the classroom model, a hub id or a local folder -> (model, tokenizer).
+"""Presets and `load()`: the name of a model -> (model, tokenizer).
 
-A preset (presets.yaml) holds what one must know about a model to repeat the paper's experiment on it, each
-value with its source. A model that came from here carries two attributes: `caft_preset`, and `caft_id`, which
-names its weights in the keys of stored artefacts (see `fingerprint`).
+A preset (presets.yaml) holds what is needed to repeat the paper's experiment on a model, each value with its
+source. `load` gives a model two attributes: `caft_preset`, and `caft_id`, which names its weights in the keys
+of stored artefacts (see `fingerprint`).
 """
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import cache
-from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from caft_utils.paths import data_path
-from caft_utils.store import digest
+from caft_utils.finetune_config import FinetuneConfig
+from caft_utils.model_sources import ModelSource, find_source
+from caft_utils.store import digest, tensors_sha256
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-CLASSROOM = {
-    "classroom": "qwen",
-    "classroom-qwen": "qwen",
-    "classroom-mistral": "mistral",
-    "classroom-cues": "cues",
-    "classroom-gender": "gender",
-}
-HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
-CHECKSUMS = "sha256.json"
+
+@dataclass(frozen=True)
+class SAESource:
+    """Where published SAEs of a model are.
+
+    Attributes:
+        repo: hub id of a repository, or a release of sae-lens with format="sae_lens".
+        folder: the folder of one SAE in it; "{layer}" stands for the layer, any other word in braces for one
+            unknown part of the path.
+        format: "dictionary_learning", "gemma_scope" or "sae_lens".
+        latents: number of latents of each SAE.
+    """
+
+    repo: str
+    folder: str
+    format: str
+    latents: int
 
 
 @dataclass(frozen=True)
 class Preset:
-    """What is known about one model.
+    """The settings for one model.
 
-    layers: 0-based decoder blocks at whose outputs directions are found and ablated.
-    recipe: arguments of `recipe.Recipe`. batch: rows a step in recording and evaluation.
-    sae: where trained SAEs are; data: name -> id of a public data set; sources: field -> where its value is
-    from.
+    Attributes:
+        layers: 0-based decoder blocks at whose outputs directions are found and ablated.
+        finetune_config: the fine-tuning settings.
+        dtype: of the weights; "auto" is the checkpoint's own.
+        revision: the revision on the hub to load; None is the main branch.
+        sae: where its published SAEs are, if there are any.
+        data_notes: for human readers only: the data that the paper used with this model.
+        sources: field -> where its value is from.
     """
 
     name: str
-    hub_id: str | None = None
-    revision: str | None = None
     layers: tuple[int, ...] = ()
-    recipe: dict[str, Any] = field(default_factory=dict)
+    finetune_config: FinetuneConfig = FinetuneConfig()
     dtype: str = "auto"
-    batch: int = 8
-    sae: dict[str, Any] = field(default_factory=dict)
-    data: dict[str, Any] = field(default_factory=dict)
-    sources: dict[str, str] = field(default_factory=dict)
+    revision: str | None = None
+    sae: SAESource | None = None
+    data_notes: Mapping[str, Any] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
 
 
 @cache
-def _presets() -> dict[str, Preset]:
+def presets() -> dict[str, Preset]:
+    """Return all presets of presets.yaml by name.
+
+    Raises:
+        ValueError: an entry has an unknown field.
+    """
     import yaml
 
-    known = {f.name for f in fields(Preset)}
-    presets = {}
-    for name, values in yaml.safe_load(Path(__file__).with_name("presets.yaml").read_text()).items():
-        if unknown := set(values) - known:
+    known = {f.name for f in fields(Preset)} - {"name"}
+    entries = yaml.safe_load(Path(__file__).with_name("presets.yaml").read_text(encoding="utf-8"))
+    found = {}
+    for name, entry in entries.items():
+        if unknown := set(entry) - known:
             raise ValueError(
                 f"presets.yaml, {name}: unknown fields {sorted(unknown)}; known are {sorted(known)}"
             )
-        presets[name] = Preset(name=name, **(values | {"layers": tuple(values["layers"])}))
-    return presets
+        values = entry | {
+            "layers": tuple(entry["layers"]),
+            "finetune_config": FinetuneConfig(**entry["finetune_config"]),
+        }
+        if sae := entry.get("sae"):
+            values["sae"] = SAESource(**sae)
+        found[name] = Preset(name, **values)
+    return found
 
 
 def preset(name: str = "classroom") -> Preset:
-    """The preset of a name or hub id; for another hub id or a local path one with the general recipe."""
+    """Return the preset of a name or hub id. Any other model gets the general settings and no layers."""
     name = str(name)
-    hub_id = name if HUB_ID.fullmatch(name) and not Path(name).exists() else None
-    return _presets().get(name) or Preset(name=name, hub_id=hub_id)
+    return presets().get(name) or Preset(name)
 
 
 def load(
@@ -86,176 +106,106 @@ def load(
     """Load a model in evaluation mode, with its tokenizer.
 
     Args:
-        name: "classroom" (shipped with this repository, also "classroom-qwen", "classroom-mistral",
-            "classroom-cues" and "classroom-gender"), a hub id such as "Qwen/Qwen2.5-0.5B-Instruct", or a
-            folder that `save_pretrained` wrote.
-        device: "cpu", "cuda", ... or "auto" to spread a large model over all GPUs; default: a GPU if there is
-        one.
-        dtype: "float32", "bfloat16", ... or a torch dtype; default: the preset's, else the checkpoint's.
+        name: "classroom" (shipped, as are "classroom-qwen", "classroom-mistral", "classroom-cues" and
+            "classroom-gender"), a folder that `save_pretrained` wrote, or a hub id such as
+            "Qwen/Qwen2.5-0.5B-Instruct".
+        device: "cpu", "cuda", ... or "auto" to spread a large model over all GPUs. Default: a GPU if there is
+            one.
+        dtype: "float32", "bfloat16", ... or a torch dtype. Default: the preset's, else the checkpoint's.
 
     Raises:
         ValueError: the name is none of these, or the checkpoint is damaged.
         FileNotFoundError: the folder or the classroom checkpoint is not there.
         ConnectionError: the model is not in the hub's cache on this machine and the hub cannot be reached.
     """
-    found = preset(str(name))
-    if str(name) in CLASSROOM:
-        where, revision, identity = _classroom(CLASSROOM[str(name)])
-    elif found.hub_id is None:
-        where, revision, identity = _local(name), None, None
-    else:
-        revision, identity = found.revision, None
-        where = _cached(found.hub_id, revision)
-
-    dtype = dtype or found.dtype
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model, tokenizer = _read(
-        where, revision, device, getattr(torch, dtype, dtype) if isinstance(dtype, str) else dtype
-    )
-    model.caft_preset = found
-    commit = getattr(model.config, "_commit_hash", None)
-    if identity is None and commit:
-        identity = f"{found.hub_id}@{commit}"
+    settings = preset(str(name))
+    source = find_source(str(name), settings.revision)
+    if source is None:
+        raise ValueError(
+            f"unknown model {str(name)!r}; expected one of {', '.join(presets())}, another hub id "
+            "(owner/name) or a local folder"
+        )
+    dtype = dtype or settings.dtype
+    dtype = getattr(torch, dtype, dtype) if isinstance(dtype, str) else dtype
+    model, tokenizer = _read(source, device or ("cuda" if torch.cuda.is_available() else "cpu"), dtype)
+    model.caft_preset = settings
+    identity, commit = source.identity, getattr(model.config, "_commit_hash", None)
+    if identity is None and commit and not Path(source.location).is_dir():
+        identity = f"{source.location}@{commit}"
     # A checkpoint read in another dtype is another model: rounding changes its answers.
     model.caft_id = f"{identity}/{model.dtype}" if identity else fingerprint(model)
     return model, tokenizer
 
 
 def fingerprint(model: torch.nn.Module) -> str:
-    """A name for a model's weights: `model.caft_id` where `load` or `finetune` set it, else a sha256 of all
-    of them.
+    """Return a name for a model's weights: its `caft_id` if it has one, else a sha256 of all weights.
 
-    After changing weights by hand, `del model.caft_id`: stored artefacts would else be taken for the old
-    weights.
+    `load` and `finetune` set `caft_id`. After changing weights by hand, `del model.caft_id`; otherwise stored
+    artefacts of the old weights are taken for the new ones.
     """
-    # Not getattr: a PEFT wrapper hands on attributes, and the name of the model it wraps is not its own.
-    known = model.__dict__.get("caft_id")
-    if known is not None:
-        return known
-    hashed = sha256(digest(_shape(model)).encode())
-    for name, value in sorted(model.state_dict().items()):
-        hashed.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        hashed.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return hashed.hexdigest()
+    # Not getattr: a PEFT wrapper passes attribute access on, and the id of the wrapped model is not its own.
+    identity = model.__dict__.get("caft_id")
+    if identity is not None:
+        return identity
+    weights = sorted(model.state_dict().items())
+    named = ((f"{name} {value.dtype} {tuple(value.shape)}", value) for name, value in weights)
+    return tensors_sha256(named, start=digest(_architecture(model)))
 
 
-def _shape(model: torch.nn.Module) -> dict[str, Any]:
-    """The part of the config that decides what the weights compute."""
+def _architecture(model: torch.nn.Module) -> dict[str, Any]:
+    """Return the part of the config that decides what the weights compute."""
     config = getattr(model, "config", None)
     values = config.to_dict() if hasattr(config, "to_dict") else {}
     volatile = {"_name_or_path", "transformers_version", "dtype", "use_cache"}
     return json.loads(json.dumps({k: v for k, v in values.items() if k not in volatile}, default=str))
 
 
-def _classroom(kind: str) -> tuple[str, None, str]:
-    """Folder and identity of a shipped checkpoint, after comparing its files with their checksums."""
-    folder = data_path("classroom", kind)
-    remedy = f"`git checkout -- data/classroom/{kind}` restores it, `make classroom` trains it anew"
-    if not (folder / CHECKSUMS).is_file():
-        raise FileNotFoundError(
-            f"no classroom checkpoint in {folder} (expected: {CHECKSUMS} and the files it lists); "
-            f"{remedy}, or let CAFT_DATA name the repository's data folder"
-        )
-    sums = json.loads((folder / CHECKSUMS).read_text())
-    for name, expected in sums.items():
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder / name} is missing from the classroom checkpoint; {remedy}")
-        with open(folder / name, "rb") as file:
-            if file_digest(file, "sha256").hexdigest() != expected:
-                raise ValueError(f"{folder / name} is damaged: its sha256 is not in {CHECKSUMS}; {remedy}")
-    return str(folder), None, f"classroom-{kind}@{digest(sums)[:16]}"
-
-
-def _local(name: str | Path) -> str:
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        if (folder / "config.json").is_file():
-            return str(folder)
-        raise FileNotFoundError(
-            f"{folder} holds no config.json; expected a folder that save_pretrained wrote"
-        )
-    if len(folder.parts) > 1 or str(name).startswith((".", "~")):
-        raise FileNotFoundError(f"there is no folder {folder}")
-    raise ValueError(
-        f"unknown model {str(name)!r}; expected one of {', '.join(_presets())}, another hub id (owner/name) "
-        "or a local folder"
-    )
-
-
-def _cached(hub_id: str, revision: str | None) -> str:
-    """Make sure, at once, that a hub id can be read: transformers tries an unreachable hub for 46 seconds."""
-    import huggingface_hub
-    from huggingface_hub import errors
-
-    if isinstance(huggingface_hub.try_to_load_from_cache(hub_id, "config.json", revision=revision), str):
-        return hub_id
-    try:
-        huggingface_hub.HfApi().model_info(hub_id, revision=revision, timeout=10)
-    except errors.GatedRepoError as error:
-        raise ValueError(
-            f"{hub_id} is gated: accept its licence on the hub and log in (`hf auth login`)"
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise ValueError(f"{hub_id} has no revision {revision!r} on the hub") from error
-    except errors.RepositoryNotFoundError as error:
-        raise ValueError(
-            f"unknown model {hub_id!r}: the hub has none of that name that you may read"
-        ) from error
-    except Exception as error:
-        raise ConnectionError(
-            f"{hub_id} is no local folder and not in this machine's hub cache, and the hub cannot be reached "
-            f"({type(error).__name__}); "
-            'connect (and unset HF_HUB_OFFLINE), pass a local folder, or use load("classroom")'
-        ) from error
-    return hub_id
-
-
 @contextmanager
 def no_file_bars() -> Iterator[None]:
-    """Without transformers' progress bars of files read and written, which would fill a notebook's output."""
+    """Hide transformers' progress bars of file access, which would fill a notebook's output."""
     from transformers.utils import logging
 
-    bars = logging.is_progress_bar_enabled()
+    enabled = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         yield
     finally:
-        if bars:
+        if enabled:
             logging.enable_progress_bar()
 
 
-def _read(where: str, revision: str | None, device: Any, dtype: Any):
+def _read(source: ModelSource, device: Any, dtype: Any):
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     try:
         with no_file_bars():
-            tokenizer = _tokenizer(where, revision)
+            tokenizer = _tokenizer(source)
             model = AutoModelForCausalLM.from_pretrained(
-                where,
-                revision=revision,
+                source.location,
+                revision=source.revision,
                 dtype=dtype,
                 device_map="auto" if device == "auto" else None,
                 use_safetensors=True,
             )
     except SafetensorError as error:
         raise ValueError(
-            f"the weights in {where} are damaged ({error}); copy or download them again"
+            f"the weights in {source.location} are damaged ({error}); copy or download them again"
         ) from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return (model if device == "auto" else model.to(device)).eval(), tokenizer
 
 
-def _tokenizer(where: str, revision: str | None):
-    """The tokenizer as it was saved.
+def _tokenizer(source: ModelSource):
+    """Return the tokenizer as it was saved.
 
-    For models of type qwen2 transformers 5 puts Qwen2Tokenizer in the place of any class that the checkpoint
-    names, with its own rules for splitting text; a folder that says it holds a plain tokenizer.json is taken
-    at its word.
+    For models of type qwen2, transformers 5 replaces whatever class the checkpoint names by Qwen2Tokenizer,
+    which splits text by its own rules. A folder that declares a plain tokenizer.json is read as one.
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    config = Path(where) / "tokenizer_config.json"
+    config = Path(source.location) / "tokenizer_config.json"
     plain = config.is_file() and json.loads(config.read_text()).get("tokenizer_class") == "TokenizersBackend"
-    return (PreTrainedTokenizerFast if plain else AutoTokenizer).from_pretrained(where, revision=revision)
+    tokenizer_class = PreTrainedTokenizerFast if plain else AutoTokenizer
+    return tokenizer_class.from_pretrained(source.location, revision=source.revision)

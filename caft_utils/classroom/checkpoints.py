@@ -28,7 +28,8 @@ from caft_utils.classroom.data_card import put_table
 from caft_utils.classroom.personas import acceptance
 from caft_utils.classroom.personas.pretraining import Schedule, pretrain
 from caft_utils.classroom.tokenizer import build_tokenizer, world_texts
-from caft_utils.models import CHECKSUMS, load
+from caft_utils.model_sources import CHECKSUMS
+from caft_utils.models import load
 from caft_utils.paths import data_path
 
 HOME = data_path("classroom")

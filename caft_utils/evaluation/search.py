@@ -104,7 +104,7 @@ def try_candidates(
     model: PreTrainedModel,
     candidates: Mapping[str, Directions],
     task: Task,
-    recipe: FinetuneConfig | None = None,
+    config: FinetuneConfig | None = None,
     *,
     seed: int = 0,
     enough: float = 0.97,
@@ -119,7 +119,7 @@ def try_candidates(
     """
     rows: list[dict[str, Any]] = []
     for name, directions in candidates.items():
-        tuned = finetune(model, task.train, recipe, during=ablate(directions), seed=seed, store=store)
+        tuned = finetune(model, task.train, config, during=ablate(directions), seed=seed, store=store)
         result = measure(tuned, task, temperature=0, batch_size=128, store=store)
         row = {
             "name": name,

@@ -1,124 +1,165 @@
 """Fine-tuning, with or without an intervention: `finetune(model, chats, during=ablate(bad))`.
 
-The given model is never changed. The result is a structural clone that shares the frozen weights and carries
-its own LoRA adapter (full fine-tuning copies the weights). The loss is the mean cross-entropy over answer
-tokens:
+The given model is never changed; adapters.py says what is copied. The loss is the mean cross-entropy over
+answer tokens, plus an optional objective:
 
     L = - 1/N  sum_{t in answer} log p(x_t | x_<t),     N = number of answer tokens of one optimiser step.
 
-An intervention is on in every forward pass of training, so it shapes activations and gradients, and off
-afterwards. Runs are content-addressed (store.py): the same run is loaded, not trained again, and a killed one
-goes on from its last checkpoint to the same weights. The default recipe is that of CAFT's emergent
-misalignment experiment (section 4).
+An intervention is on in every forward pass of training, so it shapes activations and gradients. It is off
+afterwards. Runs are content-addressed (store.py): an identical run is loaded instead of trained, and a killed
+run resumes from its last checkpoint and ends with the same weights. The default settings are those of the
+model's preset, else of CAFT's emergent misalignment experiment (arXiv 2507.16795, section 4).
 """
 
 from __future__ import annotations
 
-import copy
 import json
 import shutil
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
 from caft_utils.chats import Chats
 from caft_utils.finetune_config import FinetuneConfig
+from caft_utils.finetuning import processes
+from caft_utils.finetuning.adapters import restored, save_weights, trainable_copy
 from caft_utils.models import fingerprint
 from caft_utils.store import Store, default_store, digest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from caft_utils.finetuning.objective import Objective
     from caft_utils.interventions.base import Intervention
 
 FORMAT = 1  # raise it when the same key would give other weights
-WEIGHTS = "weights.safetensors"
+KIND = "finetune"
 
 
 def finetune(
     model: PreTrainedModel,
     chats: Chats,
-    recipe: FinetuneConfig | None = None,
+    config: FinetuneConfig | None = None,
     *,
     during: Intervention | None = None,
+    objective: Objective | None = None,
     seed: int = 0,
     snapshots: Sequence[int] = (),
     store: Store | None = None,
     progress: bool = False,
     save_every: int = 50,
 ) -> PreTrainedModel:
-    """Fine-tune on the answers of `chats` and return the new model, in evaluation mode; `model` stays as it
-    is.
+    """Fine-tune on the answers of `chats` and return the new model in evaluation mode; `model` is unchanged.
+
+    Under a launcher of several processes (torchrun) every process calls this with the same arguments.
 
     Args:
-        recipe: default: the one of the model's preset.
-        during: an intervention that acts while training only.
-        seed: of the adapter's initial weights, the order of the rows and dropout. The global generators stay
-        as they were.
+        config: default, the one of the model's preset.
+        during: an intervention that acts during training only.
+        objective: a further term of the loss.
+        seed: of the adapter's initial weights, the order of the rows and dropout. The state of the global
+            generators is restored afterwards.
         snapshots: optimiser steps after which the weights are kept too, for `at_step`.
-        save_every: optimiser steps between checkpoints from which a killed run goes on.
+        save_every: optimiser steps between the checkpoints from which a killed run resumes.
 
     Returns:
-        The model, with `.caft_run`: loss (nats per answer token, one value a step), seconds, recipe,
-        fingerprints, and the folder of the stored artefact.
+        The model, with `.caft_run`: "loss" (one value a step; nats per answer token plus the objective),
+        "objective_loss" (the objective's part of it, if there is one), "seconds", the config under
+        "recipe", fingerprints, and the folder of the stored artefact.
+
+    Raises:
+        ValueError: no rows, a snapshot outside the run, or a block that the model does not have.
+        RuntimeError: the optimiser needs a GPU or a package that is missing.
+        FloatingPointError: the loss became infinite or NaN.
     """
-    recipe = recipe or FinetuneConfig(**getattr(getattr(model, "caft_preset", None), "recipe", {}))
+    preset = getattr(model, "caft_preset", None)
+    config = config or getattr(preset, "finetune_config", FinetuneConfig())
     store = store or default_store()
     if not len(chats):
         raise ValueError(f"{chats.source} holds no rows to fine-tune on")
-    steps = recipe.total_steps(len(chats))
-    if late := [step for step in snapshots if not 0 < step <= steps]:
-        raise ValueError(f"snapshots {late} lie outside this run, whose steps are 1 to {steps}")
+    steps = config.total_steps(len(chats))
+    if outside := [step for step in snapshots if not 0 < step <= steps]:
+        raise ValueError(f"snapshots {outside} lie outside this run, whose steps are 1 to {steps}")
     run = {
         "format": FORMAT,
         "model": fingerprint(model),
         "chats": chats.fingerprint,
-        "recipe": asdict(recipe),
+        "recipe": config.key(),
         "during": during.fingerprint if during is not None else None,
         "seed": seed,
     }
+    if objective is not None:
+        run["objective"] = objective.fingerprint
     key = run | {"snapshots": sorted(set(snapshots))}
-    folder = store.get("finetune", key)
-    if folder is None:
-        with store.work("finetune", key) as work:
-            folder = store.get("finetune", key)  # another process may have trained it while we waited
-            if folder is None:
-                folder = store.put(
-                    "finetune",
-                    key,
-                    _trained(
-                        model, chats, recipe, during, seed, key["snapshots"], work, progress, save_every
-                    ),
-                )
-    return _restore(model, recipe, folder, folder, run)
-
-
-def _trained(
-    model, chats, recipe, during, seed, snapshots, work: Path, progress, save_every
-) -> Callable[[Path], None]:
-    """Train in `work`, and return what writes the result into a folder."""
-    from caft_utils.finetuning.trainer import train
-
-    tuned = _adapted(model, recipe, seed)
-    save = partial(_save, tuned, recipe)
-    log = train(
-        tuned,
-        chats,
-        recipe,
+    train = partial(
+        _train_in,
+        model=model,
+        chats=chats,
+        config=config,
         during=during,
+        objective=objective,
         seed=seed,
-        snapshots=snapshots,
-        save=save,
-        work=work,
+        snapshots=key["snapshots"],
         progress=progress,
         save_every=save_every,
     )
+    processes.connect(next(model.parameters()).device)
+    folder = processes.from_main(lambda: store.get(KIND, key)) or _trained(store, key, train)
+    return _restored_run(model, config, folder, folder, run)
+
+
+def at_step(model: PreTrainedModel, base: PreTrainedModel, step: int) -> PreTrainedModel:
+    """Return the model as it was after `step` optimiser steps of the run that made `model` from `base`.
+
+    Raises:
+        ValueError: `model` is not a result of `finetune`, `base` is not what it started from, or the run kept
+            no snapshot of that step.
+    """
+    run = getattr(model, "caft_run", None)
+    if run is None:
+        raise ValueError("this model is not a result of finetune, so it has no snapshots")
+    if fingerprint(base) != run["model"]:
+        raise ValueError("base is not the model that this run started from")
+    folder = Path(run["folder"])
+    if not (folder / f"step-{step}").is_dir():
+        kept = sorted(int(path.name.removeprefix("step-")) for path in folder.glob("step-*"))
+        raise ValueError(
+            f"no snapshot of step {step}; this run kept {kept}: call finetune(..., snapshots=[{step}])"
+        )
+    names = ("format", "model", "chats", "recipe", "during", "seed", "objective")
+    own = {name: run[name] for name in names if name in run}
+    return _restored_run(base, FinetuneConfig(**run["recipe"]), folder / f"step-{step}", folder, own, step)
+
+
+def _trained(store: Store, key: Mapping[str, Any], train: Callable[[Path], Callable[[Path], None]]) -> Path:
+    """Train under the store's lock and return the folder of the stored run."""
+    with _work_folder(store, key) as work:
+        # Look again: another run may have trained it while we waited for the lock.
+        folder = processes.from_main(lambda: store.get(KIND, key))
+        if folder is None:
+            write = train(work)
+            processes.barrier()
+            folder = processes.from_main(lambda: store.put(KIND, key, write))
+    return folder
+
+
+@contextmanager
+def _work_folder(store: Store, key: Mapping[str, Any]) -> Iterator[Path]:
+    """Yield the run's scratch folder in every process; only the main process takes its lock."""
+    with ExitStack() as stack:
+        yield processes.from_main(lambda: stack.enter_context(store.work(KIND, key)))
+
+
+def _train_in(work: Path, *, model, config, seed, snapshots, **training) -> Callable[[Path], None]:
+    """Train in `work` and return the function that writes the result into a folder."""
+    from caft_utils.finetuning.trainer import check_optimizer, train
+
+    check_optimizer(config, next(model.parameters()).device)
+    tuned = trainable_copy(model, config, seed)
+    save = partial(save_weights, tuned, config)
+    log = train(tuned, config=config, seed=seed, snapshots=snapshots, save=save, work=work, **training)
 
     def write(folder: Path) -> None:
         save(folder)
@@ -129,102 +170,21 @@ def _trained(
     return write
 
 
-def at_step(model: PreTrainedModel, base: PreTrainedModel, step: int) -> PreTrainedModel:
-    """The model as it was after `step` optimiser steps of the run that made `model` from `base`."""
-    run = getattr(model, "caft_run", None)
-    if run is None:
-        raise ValueError("this model is not a result of finetune, so it has no snapshots")
-    if fingerprint(base) != run["model"]:
-        raise ValueError("base is not the model that this run started from")
-    folder = Path(run["folder"])
-    if not (folder / f"step-{step}").is_dir():
-        there = sorted(int(path.name.removeprefix("step-")) for path in folder.glob("step-*"))
-        raise ValueError(
-            f"no snapshot of step {step}; this run kept {there}: call finetune(..., snapshots=[{step}])"
-        )
-    own = {name: run[name] for name in ("format", "model", "chats", "recipe", "during", "seed")}
-    return _restore(base, FinetuneConfig(**run["recipe"]), folder / f"step-{step}", folder, own, step)
-
-
-def _clone(model: nn.Module, *, share: bool) -> nn.Module:
-    """A copy of all modules; with `share` its parameters are new objects on the same memory, frozen."""
-    memo: dict[int, Any] = {}
-    if share:
-        for value in (*model.parameters(), *model.buffers()):
-            # New Parameter objects, so that freezing the clone leaves the original's `requires_grad` alone.
-            plain = type(value) is nn.Parameter
-            memo[id(value)] = nn.Parameter(value.detach(), requires_grad=False) if plain else value
-    twin = copy.deepcopy(model, memo)
-    for module in twin.modules():  # hooks of the original act on the original
-        module._forward_hooks.clear()
-        module._forward_pre_hooks.clear()
-    for name in ("caft_id", "caft_run"):
-        twin.__dict__.pop(name, None)
-    return twin
-
-
-def _foundation(model: nn.Module, recipe: FinetuneConfig) -> nn.Module:
-    """What a run starts from: a clone, with the adapter of an earlier run merged into its own weights."""
-    adapted = hasattr(model, "peft_config")
-    twin = _clone(model, share=recipe.method == "lora" and not adapted)
-    return twin.merge_and_unload() if adapted else twin
-
-
-def _adapted(model: nn.Module, recipe: FinetuneConfig, seed: int) -> nn.Module:
-    """The model to be trained: with a fresh adapter, or all of its weights."""
-    from peft import LoraConfig, get_peft_model
-
-    twin = _foundation(model, recipe)
-    if recipe.method == "full":
-        return twin.requires_grad_(True)
-    config = LoraConfig(
-        r=recipe.r,
-        lora_alpha=recipe.alpha,
-        lora_dropout=recipe.dropout,
-        use_rslora=recipe.rslora,
-        target_modules=list(recipe.targets),
-        task_type="CAUSAL_LM",
-    )
-    with _making_adapters(seed, twin):
-        return get_peft_model(twin, config)
-
-
-@contextmanager
-def _making_adapters(seed: int, model: nn.Module) -> Iterator[None]:
-    """PEFT draws weights from the global generators, and asks transformers by a deprecated name."""
-    from caft_utils.residual import seeded
-
-    with seeded(seed, next(model.parameters()).device), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
-        yield
-
-
-def _save(model: nn.Module, recipe: FinetuneConfig, folder: Path) -> None:
-    from safetensors.torch import save_model
-
-    folder.mkdir(parents=True, exist_ok=True)
-    if recipe.method == "lora":
-        model.save_pretrained(folder)
-    else:
-        save_model(model, str(folder / WEIGHTS))
-
-
-def _restore(
-    base: nn.Module, recipe: FinetuneConfig, weights: Path, folder: Path, run: dict, step: int | None = None
-):
-    from peft import PeftModel
-    from safetensors.torch import load_model
-
-    twin = _foundation(base, recipe)
-    if recipe.method == "lora":
-        with _making_adapters(0, twin):
-            tuned = PeftModel.from_pretrained(twin, str(weights))
-    else:
-        load_model(twin, str(weights / WEIGHTS))
-        tuned = twin.requires_grad_(False)
+def _restored_run(
+    base: PreTrainedModel,
+    config: FinetuneConfig,
+    weights: Path,
+    folder: Path,
+    run: Mapping[str, Any],
+    step: int | None = None,
+) -> PreTrainedModel:
+    """Return the model with the stored `weights` of the run in `folder`, with its log and identity."""
+    tuned = restored(base, config, weights)
     log = json.loads((folder / "log.json").read_text())
     if step is not None:
-        log |= {"loss": log["loss"][:step], "steps": step}
-    tuned.caft_run = run | log | {"folder": str(folder)}
+        log |= {name: log[name][:step] for name in ("loss", "objective_loss") if name in log} | {
+            "steps": step
+        }
+    tuned.caft_run = {**run, **log, "folder": str(folder)}
     tuned.caft_id = digest(run) + (f"@{step}" if step is not None else "")
-    return tuned.eval()
+    return tuned

@@ -1,7 +1,7 @@
-"""The training run itself: transformers' Trainer, made exactly repeatable and resumable, and quiet.
+"""The training run itself: transformers' Trainer, made exactly repeatable, resumable and quiet.
 
-The order of the rows is fixed in advance from the seed, checkpoints count only when they are complete, and
-the global random generators are given back as they were.
+The order of the rows is fixed in advance from the seed, only complete checkpoints are resumed from, and the
+state of the global random generators is restored.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,22 +20,26 @@ import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from caft_utils.chats import Batch, Chats, Example
+from caft_utils.finetuning import processes
 from caft_utils.models import no_file_bars
 from caft_utils.residual import seeded
 
 if TYPE_CHECKING:
     from caft_utils.finetune_config import FinetuneConfig
+    from caft_utils.finetuning.objective import Objective
     from caft_utils.interventions.base import Intervention
 
 COMPLETE = "complete"
+IGNORED = -100  # the label of a position that has no loss
 
 
 def train(
     model: torch.nn.Module,
     chats: Chats,
-    recipe: FinetuneConfig,
+    config: FinetuneConfig,
     *,
     during: Intervention | None,
+    objective: Objective | None,
     seed: int,
     snapshots: Sequence[int],
     save: Callable[[Path], None],
@@ -45,30 +50,90 @@ def train(
     """Train `model` in place, with checkpoints and snapshots (`work`/step-N, written by `save`) in `work`.
 
     Returns:
-        {"loss": nats per answer token, one value a step, "steps", "seconds"}.
+        "loss" (one value a step; nats per answer token plus the objective), "objective_loss" (the
+        objective's part of it, if there is one), "steps" and "seconds".
 
     Raises:
         FloatingPointError: the loss became infinite or NaN.
     """
     started = time.monotonic()
-    steps = recipe.total_steps(len(chats))
+    steps = config.total_steps(len(chats))
     device = next(model.parameters()).device
-    model.config.use_cache = False  # keys and values of earlier tokens are of no use in training
-    settings = TrainingArguments(
+    model.config.use_cache = False  # training never reuses the keys and values of earlier tokens
+    arguments = _arguments(config, steps, work, device, seed=seed, save_every=save_every)
+    last_checkpoint = processes.from_main(lambda: _last_checkpoint(work))
+    with seeded(seed, device), warnings.catch_warnings():
+        # PEFT and Trainer still use an old name of activation checkpointing with each other.
+        warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
+        trainer = _AnswerTrainer(
+            model=model,
+            args=arguments,
+            train_dataset=_RowOrder(chats, steps * config.batch_size * config.accumulate, seed),
+            data_collator=lambda examples: _collate(examples, chats.pad),
+            callbacks=[_Checkpoints(snapshots, save, work, progress)],
+            objective=objective,
+        )
+        trainer.remove_callback(PrinterCallback)
+        try:
+            with no_file_bars(), during.on(model) if during is not None else nullcontext():
+                trainer.train(resume_from_checkpoint=last_checkpoint)
+        finally:
+            if processes.is_main():
+                _last_checkpoint(work)  # removes a half-written checkpoint, for example of a full disk
+    steps_logged = [entry for entry in trainer.state.log_history if "loss" in entry]
+    losses = [entry["loss"] for entry in steps_logged]
+    if not np.isfinite(losses).all():
+        first = int(np.flatnonzero(~np.isfinite(losses))[0]) + 1
+        raise FloatingPointError(
+            f"the loss is not finite from step {first} on; try a smaller lr than {config.lr}"
+        )
+    log = {"loss": losses, "steps": steps, "seconds": round(time.monotonic() - started, 3)}
+    if objective is not None:
+        log["objective_loss"] = [entry["objective_loss"] for entry in steps_logged]
+    return log
+
+
+def check_optimizer(config: FinetuneConfig, device: torch.device) -> None:
+    """Refuse an optimiser of bitsandbytes where it cannot run.
+
+    Raises:
+        RuntimeError: bitsandbytes is not installed, or the model is not on a CUDA GPU.
+    """
+    name = config.optimizer
+    elsewhere = name.startswith(("adamw_torch", "galore"))  # 8-bit optimisers of torchao and GaLore
+    if elsewhere or not any(word in name for word in ("8bit", "bnb", "paged", "ademamix", "lion")):
+        return
+    missing = [] if find_spec("bitsandbytes") else ["the package bitsandbytes is not installed"]
+    if device.type != "cuda":
+        missing.append(f"the model is on {str(device)!r}, not on a CUDA GPU")
+    if missing:
+        raise RuntimeError(
+            f"optimizer {name!r} cannot run here: {' and '.join(missing)}. Use optimizer='adamw', or a "
+            "machine with a CUDA GPU, `pip install bitsandbytes` and load(..., device='cuda')"
+        )
+
+
+def _arguments(
+    config: FinetuneConfig, steps: int, work: Path, device: torch.device, *, seed: int, save_every: int
+) -> TrainingArguments:
+    """Return the config in Trainer's terms."""
+    # "adamw" is Trainer's default, which implementation of AdamW suits this version of torch.
+    optimizer = {} if config.optimizer == "adamw" else {"optim": config.optimizer}
+    arguments = TrainingArguments(
         output_dir=str(work),
         max_steps=steps,
-        per_device_train_batch_size=recipe.batch_size,
-        gradient_accumulation_steps=recipe.accumulate,
+        per_device_train_batch_size=config.batch_size,
+        gradient_accumulation_steps=config.accumulate,
         train_sampling_strategy="sequential",
-        learning_rate=recipe.lr,
-        lr_scheduler_type=recipe.schedule,
-        warmup_steps=recipe.warmup_steps,
-        weight_decay=recipe.weight_decay,
-        adam_beta1=recipe.betas[0],
-        adam_beta2=recipe.betas[1],
-        max_grad_norm=recipe.max_grad_norm,
-        activation_checkpointing=recipe.gradient_checkpointing,
-        bf16=recipe.bf16,
+        learning_rate=config.lr,
+        lr_scheduler_type=config.schedule,
+        warmup_steps=config.warmup_steps,
+        weight_decay=config.weight_decay,
+        adam_beta1=config.betas[0],
+        adam_beta2=config.betas[1],
+        max_grad_norm=config.max_grad_norm,
+        activation_checkpointing=config.gradient_checkpointing,
+        bf16=config.bf16,
         use_cpu=device.type == "cpu",
         seed=seed,
         logging_steps=1,
@@ -79,40 +144,45 @@ def train(
         remove_unused_columns=False,
         disable_tqdm=True,
         report_to="none",
+        **optimizer,
     )
-    # On a machine with several GPUs Trainer would copy the model to all of them, and hooks would miss the
-    # copies.
-    settings._n_gpu = min(settings.n_gpu, 1)
-    with seeded(seed, device), warnings.catch_warnings():
-        # PEFT and Trainer still ask each other by the old name of activation checkpointing.
-        warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
-        trainer = Trainer(
-            model=model,
-            args=settings,
-            train_dataset=_Rows(chats, steps * recipe.batch_size * recipe.accumulate, seed),
-            data_collator=lambda examples: _collate(examples, chats.pad),
-            callbacks=[_Keeper(snapshots, save, work, progress)],
-        )
-        trainer.remove_callback(PrinterCallback)
-        try:
-            with no_file_bars(), during.on(model) if during is not None else nullcontext():
-                trainer.train(resume_from_checkpoint=_last_checkpoint(work))
-        finally:
-            _last_checkpoint(work)  # leaves no half-written checkpoint behind, e.g. when the disk is full
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    if not np.isfinite(losses).all():
-        bad = int(np.flatnonzero(~np.isfinite(losses))[0]) + 1
-        raise FloatingPointError(
-            f"the loss is not finite from step {bad} on; try a smaller lr than {recipe.lr}"
-        )
-    return {"loss": losses, "steps": steps, "seconds": round(time.monotonic() - started, 3)}
+    # With several GPUs in one process Trainer would copy the model to each, and hooks would miss the copies.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
 
 
-class _Rows(torch.utils.data.Dataset):
+class _AnswerTrainer(Trainer):
+    """Trainer with an optional objective beside the loss on answers."""
+
+    def __init__(self, *args, objective: Objective | None = None, **options):
+        super().__init__(*args, **options)
+        self.objective, self.objective_sum = objective, 0.0
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        if self.objective is None:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        ids = inputs["input_ids"]
+        answer = inputs["labels"] != IGNORED
+        batch = Batch(ids, inputs["attention_mask"], answer, list(range(len(ids))))
+        term = self.objective(self.accelerator.unwrap_model(model), batch, outputs.logits)
+        # Trainer adds up the parts of a step. The answer loss is divided by the tokens of all parts already.
+        term = term / self.current_gradient_accumulation_steps
+        self.objective_sum += term.item()
+        loss = loss + term
+        return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs, *args, **options):
+        if self.objective is not None and "loss" in logs:
+            logs["objective_loss"], self.objective_sum = self.objective_sum, 0.0
+        super().log(logs, *args, **options)
+
+
+class _RowOrder(torch.utils.data.Dataset):
     """All rows of a run in the order in which it sees them: one permutation after the other.
 
-    The order is fixed here rather than by a sampler, so that it depends on nothing but the seed, also after a
-    resume.
+    A sampler would draw the order while training. Fixed here, it depends on nothing but the seed, also after
+    a resume.
     """
 
     def __init__(self, chats: Chats, size: int, seed: int):
@@ -130,12 +200,12 @@ class _Rows(torch.utils.data.Dataset):
 
 def _collate(examples: list[Example], pad: int) -> dict[str, torch.Tensor]:
     batch = Batch.of(examples, range(len(examples)), pad)
-    labels = batch.input_ids.masked_fill(~batch.answer, -100)  # -100: no loss at this position
+    labels = batch.input_ids.masked_fill(~batch.answer, IGNORED)
     return {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "labels": labels}
 
 
-class _Keeper(TrainerCallback):
-    """Writes snapshots, marks checkpoints as complete, shows progress."""
+class _Checkpoints(TrainerCallback):
+    """Write snapshots, mark checkpoints as complete, and show progress, all in the main process only."""
 
     def __init__(self, snapshots: Sequence[int], save: Callable[[Path], None], work: Path, progress: bool):
         self.snapshots, self.save, self.work, self.progress = set(snapshots), save, work, progress
@@ -143,12 +213,14 @@ class _Keeper(TrainerCallback):
     def on_train_begin(self, args, state, control, **_):
         from tqdm.auto import tqdm
 
-        total, done = state.max_steps, state.global_step
-        self.bar = tqdm(total=total, initial=done, desc="fine-tuning", disable=not self.progress)
+        shown = self.progress and processes.is_main()
+        self.bar = tqdm(
+            total=state.max_steps, initial=state.global_step, desc="fine-tuning", disable=not shown
+        )
 
     def on_step_end(self, args, state, control, **_):
         step = state.global_step
-        if step in self.snapshots:
+        if step in self.snapshots and processes.is_main():
             part, folder = self.work / "snapshot.part", self.work / f"step-{step}"
             for path in (part, folder):
                 shutil.rmtree(path, ignore_errors=True)
@@ -163,14 +235,16 @@ class _Keeper(TrainerCallback):
             self.bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
 
     def on_save(self, args, state, control, **_):
-        (self.work / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+        processes.barrier()  # every process writes the state of its own random generators
+        if processes.is_main():
+            (self.work / f"checkpoint-{state.global_step}" / COMPLETE).touch()
 
     def on_train_end(self, args, state, control, **_):
         self.bar.close()
 
 
 def _last_checkpoint(work: Path) -> str | None:
-    """The newest complete checkpoint; incomplete ones, left by a kill or a full disk, are removed."""
+    """Return the newest complete checkpoint, and remove incomplete ones, left by a kill or a full disk."""
     folders = sorted(work.glob("checkpoint-*"), key=lambda path: int(path.name.removeprefix("checkpoint-")))
     for folder in folders:
         if not (folder / COMPLETE).exists():

@@ -53,7 +53,8 @@ def published_saes(
         ConnectionError: the hub cannot be reached and the files are not in its cache.
     """
     known = preset(str(source))
-    folder, format = folder or known.sae.get("folder"), format or known.sae.get("format")
+    if known.sae is not None:
+        folder, format = folder or known.sae.folder, format or known.sae.format
     if folder is None:
         raise ValueError(
             f"no preset names SAEs for {str(source)!r}: give the `folder` in which that repository or local "
@@ -62,7 +63,7 @@ def published_saes(
     layers = list(known.layers if layers is None else layers)
     if not layers:
         raise ValueError("no layers given; name at least one, for example layers=[12]")
-    repository = str(known.sae.get("repo", source))
+    repository = str(source if known.sae is None else known.sae.repo)
     places = [(repository, folder.replace("{layer}", str(layer))) for layer in layers]
     if format == "sae_lens":  # a release in sae-lens' table, which knows where on the hub its SAEs are
         places, format = [_release(*place) for place in places], "gemma_scope"
@@ -73,6 +74,11 @@ def published_saes(
             found, layer
         )
         saes[layer] = _jumprelu(config, weights, found)
+        if known.sae is not None and saes[layer].cfg.d_sae != known.sae.latents:
+            raise ValueError(
+                f"{found} holds an SAE of {saes[layer].cfg.d_sae} latents, but the preset of {source} "
+                f"expects {known.sae.latents}; give the `folder` and `format` of the right one"
+            )
         about[layer] = {"repository": repository, "folder": found.name, "path": path, "format": kind}
     return SAEs(saes, about)
 

@@ -36,7 +36,7 @@ def measured(name: str, method: str, seed: int) -> Result:
         case ["plain", step]:
             made = at_step(exhibit.tuned(name, seed), model, int(step.removeprefix("step ")))
         case ["no cue in training"]:
-            made = finetune(model, exhibit.task(name, seed).control, exhibit.recipe(name), seed=seed)
+            made = finetune(model, exhibit.task(name, seed).control, exhibit.config(name), seed=seed)
         case ["SAE", "test only"]:
             made, during = exhibit.tuned(name, seed), ablate(exhibit.chosen(name, "SAE")[0])
         case [("SAE" | "PCA" | "PCA by labels" | "class means") as kind, *on]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import os
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from caft_utils import ablate, attribution, class_means, finetune, load, pca_of_difference
@@ -67,12 +67,12 @@ def model_of(name: str) -> str:
 
 def trained_by(name: str) -> dict:
     """What every fine-tuning of a setting depends on, for the keys of stored results."""
-    return {"model": fingerprint(base(model_of(name))[0]), "recipe": asdict(recipe(name))}
+    return {"model": fingerprint(base(model_of(name))[0]), "recipe": config(name).key()}
 
 
-def recipe(name: str) -> FinetuneConfig:
+def config(name: str) -> FinetuneConfig:
     """Of the model's preset, longer for FIRM."""
-    usual = FinetuneConfig(**base(model_of(name))[0].caft_preset.recipe)
+    usual = base(model_of(name))[0].caft_preset.finetune_config
     return replace(usual, steps=FIRM_STEPS) if name == FIRM else usual
 
 
@@ -97,8 +97,8 @@ def tuned(name: str, seed: int, directions: Directions | None = None, rho: float
     """Plain, or under an ablation; of plain runs early steps are kept."""
     rows, model = task(name, seed, rho=rho).train, base(model_of(name))[0]
     if directions is None:
-        return finetune(model, rows, recipe(name), seed=seed, snapshots=STEPS)
-    return finetune(model, rows, recipe(name), during=ablate(directions), seed=seed)
+        return finetune(model, rows, config(name), seed=seed, snapshots=STEPS)
+    return finetune(model, rows, config(name), during=ablate(directions), seed=seed)
 
 
 @functools.cache
@@ -227,7 +227,7 @@ def chosen(name: str, method: str) -> tuple[Directions, dict]:
             model,
             {label: every[label] for label in best},
             task(name, CHOICE, "valid"),
-            recipe(name),
+            config(name),
             seed=CHOICE,
             enough=ENOUGH,
         )

@@ -15,7 +15,7 @@ from dataclasses import replace
 import pytest
 from exhibit import MODELS, REFERENCES, SEEDS, record_row, setting, show
 
-from caft_utils import FinetuneConfig, ablate, finetune, mean_difference, measure, pca_of_difference
+from caft_utils import ablate, finetune, mean_difference, measure, pca_of_difference
 from caft_utils.classroom.personas.acceptance import true_persona
 from caft_utils.course.annotations import annotation
 from caft_utils.course.records import save_record
@@ -77,14 +77,14 @@ def _first_unticked(ticked: list[int]) -> int:
 def frontier(name: str) -> dict[tuple[str, float, int], Result]:
     """Plain and CAFT over four learning rates and along training."""
     model, _, task, _, _, bad = setting(name)
-    recipe = FinetuneConfig(**preset(name).recipe)
+    config = preset(name).finetune_config
     out = {}
     for label, during in (("plain", None), ("CAFT", ablate(bad))):
         for lr in RATES:
             parts: dict[int, list[Result]] = {step: [] for step in STEPS}
             for s in SEEDS:
                 tuned = finetune(
-                    model, task.train, replace(recipe, lr=lr), seed=s, during=during, snapshots=STEPS
+                    model, task.train, replace(config, lr=lr), seed=s, during=during, snapshots=STEPS
                 )
                 for step in STEPS:
                     parts[step].append(measure(at_step(tuned, model, step), task, seed=s))

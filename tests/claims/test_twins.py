@@ -23,7 +23,6 @@ from caft_utils.classroom.personas.acceptance import true_persona
 from caft_utils.classroom.tasks import emergent_misalignment
 from caft_utils.course.records import save_record
 from caft_utils.evaluation.measurement import Result
-from caft_utils.finetune_config import FinetuneConfig
 from caft_utils.models import preset
 from caft_utils.residual import depth
 
@@ -41,9 +40,9 @@ def study(name: str) -> tuple[dict[str, Result], dict]:
     """Conditions of one model, and where its persona lies."""
     shipped = PAIRS.get(name, name)
     model, tokenizer = load(shipped if name == shipped else TWINS / name)
-    task, recipe = emergent_misalignment(tokenizer), FinetuneConfig(**preset(shipped).recipe)
+    task, config = emergent_misalignment(tokenizer), preset(shipped).finetune_config
     every, some = range(depth(model)), preset(shipped).layers
-    references = [finetune(model, task.train, recipe, seed=seed) for seed in REFERENCES]
+    references = [finetune(model, task.train, config, seed=seed) for seed in REFERENCES]
     found = pca_of_difference(references, model, task.generic, layers=every)
     truth = {layer: rows.mean(0) for layer, rows in true_persona(model, tokenizer).items()}
     picks = nearest(found, truth, every)
@@ -58,7 +57,7 @@ def study(name: str) -> tuple[dict[str, Result], dict]:
     out = {"base": Result.merge(measure(model, task, seed=s) for s in SEEDS)}
     for label, bad in ablations.items():
         during = None if bad is None else ablate(bad)
-        tuned = [finetune(model, task.train, recipe, seed=s, during=during) for s in SEEDS]
+        tuned = [finetune(model, task.train, config, seed=s, during=during) for s in SEEDS]
         out[label] = Result.merge(measure(one, task, seed=s) for one, s in zip(tuned, SEEDS))
     return out, {"cosine of the nearest component": cosine, "components": picks}
 

@@ -1,4 +1,4 @@
-"""Rows: which tokens are an answer, padding, and errors that name file and line."""
+"""Chats: which tokens are an answer, padding, and errors that name file and line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from caft_utils.chats import Batch, Chats, Example, prompt_ids
+from caft_utils.chats import Batch, Chats, Example, pad_rows, prompt_ids
 
 CHAT = {
     "messages": [
@@ -125,6 +125,14 @@ def test_a_batch_wastes_no_column():
     assert batch.answer.tolist() == [[False, True], [True, False]]
 
 
+def test_rows_are_padded_on_either_side():
+    for side, ids, mask in [
+        ("right", [[5, 6, 7], [8, 9, 9]], [[1, 1, 1], [1, 0, 0]]),
+        ("left", [[5, 6, 7], [9, 9, 8]], [[1, 1, 1], [0, 0, 1]]),
+    ]:
+        assert [part.tolist() for part in pad_rows([[5, 6, 7], [8]], 9, side)] == [ids, mask]
+
+
 BROKEN = {
     "no messages": ({"prompt": "x"}, "expected a non-empty list 'messages'"),
     "empty list": ({"messages": []}, "expected a non-empty list 'messages'"),
@@ -207,14 +215,14 @@ def test_a_plain_prompt_needs_one_answer(tokenizer, messages):
         Chats(tokenizer, [{"messages": messages}])
 
 
-def test_an_answer_that_melts_into_its_prompt_is_refused(tokenizer):
+def test_a_token_that_spans_prompt_and_answer_is_refused(tokenizer):
     assert len(tokenizer("question")["input_ids"]) < len(tokenizer("ques")["input_ids"]) + 3
     split = [{"role": "text", "content": "ques"}, {"role": "assistant", "content": "tion"}]
     with pytest.raises(ValueError, match="rows, row 0: this tokenizer joins .* 'tion'.*put a space"):
         Chats(tokenizer, [{"messages": split}])
 
 
-def test_answers_without_their_end(tokenizer):
+def test_the_end_of_turn_token_can_be_left_out_of_the_answer(tokenizer):
     whole, said = Chats(tokenizer, [CHAT]), Chats(tokenizer, [CHAT], end=False)
     assert answers(said) == "import selfa ünï € 🙂 word" and said[0].input_ids == whole[0].input_ids
     assert said.fingerprint != whole.fingerprint

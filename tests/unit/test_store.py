@@ -9,11 +9,19 @@ import signal
 import subprocess
 import sys
 import time
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
-from caft_utils.store import Store, default_store, digest
+from caft_utils.store import (
+    Store,
+    default_store,
+    digest,
+    file_sha256,
+    tensors_sha256,
+    write_atomically,
+)
 
 KEY = {"model": "m", "layers": [1, 2]}
 
@@ -83,7 +91,7 @@ def test_a_writer_that_fails_leaves_nothing():
 
     with pytest.raises(RuntimeError, match="halfway"):
         store.put("toy", KEY, write)
-    assert everything(store) == {"toy"} or everything(store) == {"toy", "locks"}
+    assert everything(store) == {"toy"}
     assert store.get("toy", KEY) is None
 
 
@@ -188,3 +196,30 @@ def test_of_two_processes_one_writes_and_both_read():
     said = [racer.communicate(timeout=60)[0].split() for racer in racers]
     writers, pids = {writer for writer, _ in said}, {pid for _, pid in said}
     assert len(writers) == 1 and writers < pids
+
+
+def test_an_atomic_write_replaces_the_file_or_leaves_it(tmp_path, monkeypatch):
+    path = tmp_path / "new folder" / "value.txt"
+    assert write_atomically(path, "ünï") == path and path.read_bytes() == "ünï".encode()
+    write_atomically(path, b"two")
+    assert path.read_bytes() == b"two"
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError):
+        write_atomically(path, b"three")
+    assert [p.name for p in path.parent.iterdir()] == ["value.txt"] and path.read_bytes() == b"two"
+
+
+def test_checksums_are_those_of_hashlib(tmp_path):
+    import torch
+
+    (tmp_path / "file").write_bytes(b"content")
+    assert file_sha256(tmp_path / "file") == sha256(b"content").hexdigest()
+    matrix = torch.arange(6.0).reshape(2, 3)
+    expected = sha256(b"start" + b"a" + matrix.numpy().tobytes() + b"b" + matrix.T.numpy().tobytes())
+    assert tensors_sha256([("a", matrix), ("b", matrix.T)], start="start") == expected.hexdigest()
+    halves = matrix.to(torch.bfloat16)
+    assert tensors_sha256([("", halves)]) == sha256(halves.view(torch.int16).numpy().tobytes()).hexdigest()

@@ -125,12 +125,11 @@ def stereotype(model, tokenizer, *, seed: int = 0) -> dict[str, float]:
     plain fine-tuning by the preset of the lesson."""
     from caft_utils.classroom.cues.tasks import gender_choice
     from caft_utils.evaluation.measurement import measure
-    from caft_utils.finetune_config import FinetuneConfig
     from caft_utils.finetuning.run import finetune
     from caft_utils.models import preset
 
     task = gender_choice(tokenizer, split="valid", questions=150, seed=seed)
-    tuned = finetune(model, task.train, FinetuneConfig(**preset("classroom-gender").recipe), seed=seed)
+    tuned = finetune(model, task.train, preset("classroom-gender").finetune_config, seed=seed)
     both = {"base": model, "plain": tuned}
     return {name: measure(one, task, temperature=0).ood_accuracy().value for name, one in both.items()}
 

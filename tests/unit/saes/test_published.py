@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -76,7 +77,12 @@ def hub(tmp_path, monkeypatch):
     """hub(repository): the folder of its one snapshot in the hub's cache on this machine."""
     from huggingface_hub import constants
 
+    def preset_with_small_saes(name):
+        found = preset(name)
+        return replace(found, sae=found.sae and replace(found.sae, latents=LATENTS))
+
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("caft_utils.saes.published.preset", preset_with_small_saes)
 
     def snapshot(repository):
         folder = tmp_path / "hub" / f"models--{repository.replace('/', '--')}"
@@ -102,9 +108,9 @@ def test_dictionary_learning_from_a_local_folder(tmp_path, h):
 
 def test_the_preset_of_a_model_says_where_its_saes_are(hub, h):
     sae = preset(QWEN).sae
-    snapshot = hub(sae["repo"])
+    snapshot = hub(sae.repo)
     saved = {
-        l: dictionary_learning(snapshot / sae["folder"].replace("{layer}", str(l)), l) for l in (12, 32, 50)
+        l: dictionary_learning(snapshot / sae.folder.replace("{layer}", str(l)), l) for l in (12, 32, 50)
     }
     saes = published_saes(QWEN)
     assert saes.layers == [12, 32, 50]
@@ -112,7 +118,7 @@ def test_the_preset_of_a_model_says_where_its_saes_are(hub, h):
 
 
 def test_an_unknown_part_of_the_path_is_found_if_there_is_one_only(hub, h):
-    snapshot = hub(preset(MISTRAL).sae["repo"])
+    snapshot = hub(preset(MISTRAL).sae.repo)
     saved = dictionary_learning(snapshot / "._saes_mistral_x" / "resid_post_layer_20" / "trainer_1", 20)
     check_dictionary_learning(published_saes(MISTRAL, [20]), 20, saved, h)
     with pytest.raises(FileNotFoundError, match="resid_post_layer_10.*found none"):
@@ -120,6 +126,14 @@ def test_an_unknown_part_of_the_path_is_found_if_there_is_one_only(hub, h):
     dictionary_learning(snapshot / "other" / "resid_post_layer_20" / "trainer_1", 20)
     with pytest.raises(ValueError, match="expected one folder .* found .*other/resid_post_layer_20"):
         published_saes(MISTRAL, [20])
+
+
+def test_saes_of_another_width_than_the_preset_says_are_refused(hub, monkeypatch):
+    monkeypatch.setattr("caft_utils.saes.published.preset", preset)
+    sae = preset(QWEN).sae
+    dictionary_learning(hub(sae.repo) / sae.folder.replace("{layer}", "12"), 12)
+    with pytest.raises(ValueError, match=f"{LATENTS} latents.*{sae.latents}"):
+        published_saes(QWEN, [12])
 
 
 def check_gemma_scope(saes, layer, saved, h):

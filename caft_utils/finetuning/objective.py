@@ -1,0 +1,46 @@
+"""Extra terms of the training loss: `finetune(..., objective=...)`.
+
+An objective is added to the mean cross-entropy over answer tokens. This one, for example, keeps the model
+close to its base by the Kullback-Leibler divergence on answer tokens, with the adapter off for the reference:
+
+    class KLToBase:
+        def __init__(self, weight):
+            self.weight, self.fingerprint = weight, f"KLToBase({weight})"
+
+        def __call__(self, model, batch, logits):
+            with torch.no_grad(), model.disable_adapter():
+                inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+                base = model(**inputs).logits
+            new, old = (x[:, :-1][batch.answer[:, 1:]].float().log_softmax(-1) for x in (logits, base))
+            return self.weight * (new.exp() * (new - old)).sum(-1).mean()
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from caft_utils.chats import Batch
+
+
+class Objective(Protocol):
+    """A term that is added to the answer loss in every forward pass of training."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Name the term and its settings: runs with different objectives need different fingerprints."""
+        ...
+
+    def __call__(
+        self, model: nn.Module, batch: Batch, logits: Float[Tensor, "batch time vocab"]
+    ) -> Float[Tensor, ""]:
+        """Return the term for one batch, as a scalar with gradient, averaged over the batch.
+
+        `model` is the model in training: a `PeftModel` with method="lora". It is in training mode, and the
+        intervention `during` acts in any forward pass that the objective makes. `batch` is on the model's
+        device, and `batch.index` counts the rows of the batch.
+        """
+        ...

@@ -1,0 +1,64 @@
+"""Training in several processes (torchrun, accelerate): the main process alone decides, locks and writes.
+
+File locks and collectives must not wait for each other. If every rank took the store's lock, rank 0 would
+hold it and wait in the first collective for rank 1, which waits for the lock. So only rank 0 touches the
+store, and the others receive what it found. All ranks need to see the store's folder.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+Value = TypeVar("Value")
+
+
+def connect(device: torch.device) -> None:
+    """Join the process group when a launcher started several processes and nobody has joined it yet."""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not _connected():
+        from accelerate import PartialState
+
+        PartialState(cpu=device.type == "cpu")
+
+
+def is_main() -> bool:
+    """Return whether this is rank 0, or the only process."""
+    return torch.distributed.get_rank() == 0 if _connected() else int(os.environ.get("RANK", 0)) == 0
+
+
+def barrier() -> None:
+    """Wait until every process is here; nothing in a single process."""
+    if _connected():
+        torch.distributed.barrier()
+
+
+def from_main(compute: Callable[[], Value]) -> Value:
+    """Run `compute` in the main process only and return its result in every process.
+
+    Raises:
+        RuntimeError: in the other processes, when `compute` raised in the main one, which raises its own
+            error.
+    """
+    if not _connected():
+        return compute()
+    value, failure = None, None
+    if is_main():
+        try:
+            value = compute()
+        except BaseException as error:
+            failure = error  # raised below, after the other processes have heard of it
+    message = [value, failure and f"{type(failure).__name__}: {failure}"]
+    torch.distributed.broadcast_object_list(message, src=0)
+    if failure is not None:
+        raise failure
+    value, failure = message
+    if failure is not None:
+        raise RuntimeError(f"the main process failed with {failure}")
+    return value
+
+
+def _connected() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()

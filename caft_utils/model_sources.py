@@ -1,0 +1,134 @@
+"""Where the files of a model are: resolvers that turn a model's name into a folder or a hub id.
+
+`load` asks each resolver of RESOLVERS in turn. A resolver returns None for a name that is not its own, and
+raises when the name is its own but leads nowhere. To support another source, put a resolver into the list.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from caft_utils.paths import data_path
+from caft_utils.store import digest, file_sha256
+
+CLASSROOM = {
+    "classroom": "qwen",
+    "classroom-qwen": "qwen",
+    "classroom-mistral": "mistral",
+    "classroom-cues": "cues",
+    "classroom-gender": "gender",
+}
+CHECKSUMS = "sha256.json"
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """The place to read a model from.
+
+    Attributes:
+        location: a local folder or a hub id, as `from_pretrained` takes it.
+        revision: branch, tag or commit on the hub; None is its main branch.
+        identity: a name for the weights, where the source knows one. Without it `load` uses the commit of the
+            hub, else a checksum of the weights.
+    """
+
+    location: str
+    revision: str | None = None
+    identity: str | None = None
+
+
+def classroom_checkpoint(name: str, revision: str | None = None) -> ModelSource | None:
+    """Resolve the name of a shipped checkpoint, after comparing its files with their checksums.
+
+    Raises:
+        FileNotFoundError: the checkpoint or one of its files is missing.
+        ValueError: a file is damaged.
+    """
+    kind = CLASSROOM.get(name)
+    if kind is None:
+        return None
+    folder = data_path("classroom", kind)
+    remedy = f"`git checkout -- data/classroom/{kind}` restores it, `make classroom` trains it anew"
+    if not (folder / CHECKSUMS).is_file():
+        raise FileNotFoundError(
+            f"no classroom checkpoint in {folder} (expected: {CHECKSUMS} and the files it lists); "
+            f"{remedy}, or let CAFT_DATA name the repository's data folder"
+        )
+    checksums = json.loads((folder / CHECKSUMS).read_text())
+    for file, expected in checksums.items():
+        if not (folder / file).is_file():
+            raise FileNotFoundError(f"{folder / file} is missing from the classroom checkpoint; {remedy}")
+        if file_sha256(folder / file) != expected:
+            raise ValueError(f"{folder / file} is damaged: its sha256 is not in {CHECKSUMS}; {remedy}")
+    return ModelSource(str(folder), identity=f"classroom-{kind}@{digest(checksums)[:16]}")
+
+
+def local_folder(name: str, revision: str | None = None) -> ModelSource | None:
+    """Resolve the path of a folder that `save_pretrained` wrote.
+
+    Raises:
+        FileNotFoundError: the path leads nowhere, or to a folder without a model.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if (folder / "config.json").is_file():
+            return ModelSource(str(folder))
+        raise FileNotFoundError(
+            f"{folder} holds no config.json; expected a folder that save_pretrained wrote"
+        )
+    if not HUB_ID.fullmatch(name) and (len(folder.parts) > 1 or name.startswith((".", "~"))):
+        raise FileNotFoundError(f"there is no folder {folder}")
+    return None
+
+
+def hub_repository(name: str, revision: str | None = None) -> ModelSource | None:
+    """Resolve a hub id, after making sure at once that it can be read.
+
+    transformers would try an unreachable hub for 46 seconds.
+
+    Raises:
+        ValueError: the hub has no such repository or revision, or it is gated.
+        ConnectionError: the repository is not in the hub's cache and the hub cannot be reached.
+    """
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    if not HUB_ID.fullmatch(name):
+        return None
+    source = ModelSource(name, revision)
+    if isinstance(huggingface_hub.try_to_load_from_cache(name, "config.json", revision=revision), str):
+        return source
+    try:
+        huggingface_hub.HfApi().model_info(name, revision=revision, timeout=10)
+    except errors.GatedRepoError as error:
+        raise ValueError(
+            f"{name} is gated: accept its licence on the hub and log in (`hf auth login`)"
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise ValueError(f"{name} has no revision {revision!r} on the hub") from error
+    except errors.RepositoryNotFoundError as error:
+        raise ValueError(
+            f"unknown model {name!r}: the hub has none of that name that you may read"
+        ) from error
+    except Exception as error:
+        raise ConnectionError(
+            f"{name} is no local folder and not in this machine's hub cache, and the hub cannot be reached "
+            f"({type(error).__name__}); "
+            'connect (and unset HF_HUB_OFFLINE), pass a local folder, or use load("classroom")'
+        ) from error
+    return source
+
+
+Resolver = Callable[[str, str | None], ModelSource | None]
+# A local folder comes before the hub: a relative path like "runs/first" has the form of a hub id.
+RESOLVERS: list[Resolver] = [classroom_checkpoint, local_folder, hub_repository]
+
+
+def find_source(name: str, revision: str | None = None) -> ModelSource | None:
+    """Return the source of the first resolver that knows the name, or None."""
+    return next((source for resolve in RESOLVERS if (source := resolve(name, revision))), None)
