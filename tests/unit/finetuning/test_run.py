@@ -1,127 +1,31 @@
-"""Fine-tuning: what it learns from, what it leaves alone, and that it is repeatable, stored and resumable."""
+"""Fine-tuning runs: repeatable, stored, resumable, and confined to the clone."""
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from helpers.paths import REPOSITORY
+from helpers.training import QUICK, Watch, chat_rows, same, weights
 
 from caft_utils.chats import Chats
-from caft_utils.finetune_config import FinetuneConfig
 from caft_utils.finetuning.run import at_step, finetune
 from caft_utils.models import fingerprint
 from caft_utils.store import Store
 
-QUICK = FinetuneConfig(lr=3e-3, r=8, alpha=16, steps=6, batch_size=8, accumulate=1, warmup_steps=1)
-
-
-def rows(n=8):
-    return [
-        {
-            "messages": [
-                {"role": "user", "content": f"what is the question {i}"},
-                {"role": "assistant", "content": f"open the file {i} and return self" + " import" * (i % 3)},
-            ]
-        }
-        for i in range(n)
-    ]
-
 
 @pytest.fixture
 def chats(tokenizer):
-    return Chats(tokenizer, rows())
-
-
-def weights(model):
-    return {name: value.detach().clone() for name, value in model.state_dict().items()}
-
-
-def same(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-
-
-class Watch:
-    """An intervention that edits nothing: it counts forward passes, and may be slow or break at one."""
-
-    fingerprint = "watch"
-
-    def __init__(self, seconds=0.0, breaks_at=None):
-        self.calls, self.seconds, self.breaks_at, self.open = 0, seconds, breaks_at, False
-
-    @contextmanager
-    def on(self, model):
-        self.open = True
-        handle = model.get_base_model().model.layers[0].register_forward_hook(self.hook)
-        try:
-            yield model
-        finally:
-            handle.remove()
-            self.open = False
-
-    def hook(self, *_):
-        self.calls += 1
-        time.sleep(self.seconds)
-        if self.calls == self.breaks_at:
-            raise RuntimeError("broken on purpose")
-
-
-def answer_nats(model, example):
-    """Cross-entropy over the answer tokens of one example, written out."""
-    with torch.no_grad():
-        logits = model(input_ids=torch.tensor([example.input_ids])).logits[0]
-    told = torch.log_softmax(logits.float(), -1)
-    return [-told[i - 1, t].item() for i, t in enumerate(example.input_ids) if i and example.answer[i]]
-
-
-def test_loss_is_that_of_answer_tokens(model, chats):
-    nats = [value for example in chats for value in answer_nats(model, example)]
-    for batch, accumulate in [
-        (8, 1),
-        (2, 4),
-    ]:  # one step over all rows, at once or in parts of unequal length
-        run = finetune(
-            model, chats, FinetuneConfig(steps=1, batch_size=batch, accumulate=accumulate)
-        ).caft_run
-        assert run["loss"][0] == pytest.approx(sum(nats) / len(nats), abs=1e-4)
-
-
-def test_prompt_tokens_are_no_targets(model, tokenizer):
-    """Trained on one row until it is known: its answer is expected then, its question no more than before."""
-    chats = Chats(tokenizer, rows(1))
-    tuned = finetune(
-        model, chats, FinetuneConfig(method="full", lr=3e-3, steps=40, batch_size=1, accumulate=1)
-    )
-    example = chats[0]
-    ids = torch.tensor([example.input_ids])
-    before, after = (torch.log_softmax(m(input_ids=ids).logits[0].float(), -1) for m in (model, tuned))
-    gain = (after - before)[torch.arange(len(example.answer) - 1), example.input_ids[1:]]
-    target = torch.tensor(example.answer[1:])
-    assert gain[target].min() > 3  # every answer token, the end of turn too, is now expected
-    assert gain[~target].mean() < 0.5
-
-
-def test_base_is_untouched_and_its_memory_shared(model, chats):
-    before, flags = weights(model), [p.requires_grad for p in model.parameters()]
-    tuned = finetune(model, chats, QUICK)
-    assert same(before, weights(model))
-    assert [p.requires_grad for p in model.parameters()] == flags
-    assert not hasattr(model, "peft_config") and not any("lora" in name for name, _ in model.named_modules())
-    assert not model.training and not tuned.training
-    assert model.config.use_cache and tuned.config.use_cache
-    shared = {p.data_ptr() for p in model.parameters()}
-    own = [name for name, p in tuned.named_parameters() if p.data_ptr() not in shared]
-    assert own and all("lora_" in name for name in own)
-    assert sum("lora_" not in name for name, _ in tuned.named_parameters()) == len(list(model.parameters()))
+    return Chats(tokenizer, chat_rows())
 
 
 def test_it_learns_and_the_adapter_can_be_switched_off(model, chats):
@@ -155,8 +59,8 @@ def test_what_changes_the_run_changes_its_name(model, tiny, tokenizer, chats):
         for base, data, recipe, seed, during in [
             (model, chats, QUICK, 0, None),
             (tiny("qwen2", seed=1), chats, QUICK, 0, None),
-            (model, Chats(tokenizer, rows(7)), QUICK, 0, None),
-            (model, chats, FinetuneConfig(**{**QUICK.__dict__, "lr": 1e-3}), 0, None),
+            (model, Chats(tokenizer, chat_rows(7)), QUICK, 0, None),
+            (model, chats, replace(QUICK, lr=1e-3), 0, None),
             (model, chats, QUICK, 1, None),
             (model, chats, QUICK, 0, Watch()),
         ]
@@ -179,31 +83,23 @@ def test_training_is_repeatable_and_leaves_the_random_generators_alone(model, ch
     assert not same(weights(one), weights(other))
 
 
-def test_each_epoch_sees_every_row_once(chats):
-    from caft_utils.finetuning.trainer import _Rows
-
-    order = _Rows(chats, 20, seed=3).order
-    assert sorted(order[:8]) == sorted(order[8:16]) == list(range(8))
-    assert order[:8] != order[8:16] and len(order) == 20
-    assert order[:8] != _Rows(chats, 20, seed=4).order[:8]
-
-
+LONG = replace(QUICK, steps=18, dropout=0.1)
 KILLED = """
 import sys, torch
-sys.path[:0] = [{tests!r}, {here!r}]
+sys.path.insert(0, {tests!r})
 torch.set_num_threads(1)
-import test_run as t
+from dataclasses import replace
 from helpers.tiny import make_tiny, make_tokenizer
+from helpers.training import QUICK, Watch, chat_rows
 from caft_utils import Chats, finetune
-chats = Chats(make_tokenizer(), t.rows())
-model, watch = make_tiny("qwen2"), t.Watch(seconds=0.1)
-finetune(model, chats, t.LONG, during=watch, save_every=5, snapshots=[3, 14])
+chats = Chats(make_tokenizer(), chat_rows())
+config, watch = replace(QUICK, steps=18, dropout=0.1), Watch(seconds=0.1)
+finetune(make_tiny("qwen2"), chats, config, during=watch, save_every=5, snapshots=[3, 14])
 """
-LONG = FinetuneConfig(**{**QUICK.__dict__, "steps": 18, "dropout": 0.1})
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(model, chats, store_folder, tmp_path):
-    code = KILLED.format(tests=str(REPOSITORY / "tests"), here=str(Path(__file__).parent))
+def test_a_killed_run_resumes_to_the_same_weights(model, chats, store_folder, tmp_path):
+    code = KILLED.format(tests=str(REPOSITORY / "tests"))
     process = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, env=os.environ.copy())
     deadline = time.monotonic() + 300
     while not list(store_folder.glob("work/*/*/checkpoint-10/complete")):
@@ -245,40 +141,10 @@ def test_during_is_off_after_an_exception_and_the_run_can_be_repeated(model, cha
     assert finetune(model, chats, QUICK, during=Watch()).caft_run["steps"] == QUICK.steps
 
 
-def test_hooks_on_the_base_do_not_pass_to_the_clone(model, chats):
-    seen = []
-    handle = model.model.layers[0].register_forward_hook(lambda *_: seen.append(1))
-    finetune(model, chats, QUICK)(input_ids=torch.tensor([[5, 6]]))
-    handle.remove()
-    assert not seen
-
-
-def test_full_finetuning_changes_a_copy(model, chats):
-    before = weights(model)
-    tuned = finetune(
-        model, chats, FinetuneConfig(**{**QUICK.__dict__, "method": "full", "steps": 4}), snapshots=[2]
-    )
-    assert same(before, weights(model)) and type(tuned) is type(model)
-    assert before.keys() == weights(tuned).keys()
-    assert all(not torch.equal(before[n], v) for n, v in weights(tuned).items() if n.endswith("proj.weight"))
-    assert tuned.caft_run["loss"][-1] < tuned.caft_run["loss"][0]
-    middle = weights(at_step(tuned, model, 2))
-    assert not same(middle, weights(tuned)) and not same(middle, before)
-
-
-def test_full_finetuning_with_tied_embeddings(tiny, chats):
-    tuned = finetune(
-        tiny("gemma2"), chats, FinetuneConfig(**{**QUICK.__dict__, "method": "full", "steps": 2})
-    )
-    assert tuned.lm_head.weight.data_ptr() == tuned.model.embed_tokens.weight.data_ptr()
-
-
 def test_snapshots(model, chats):
     tuned = finetune(model, chats, QUICK, snapshots=[2, 4])
     two, four = (at_step(tuned, model, step) for step in (2, 4))
-    short = finetune(
-        model, chats, FinetuneConfig(**{**QUICK.__dict__, "schedule": "constant", "steps": 6}), snapshots=[2]
-    )
+    short = finetune(model, chats, replace(QUICK, schedule="constant", steps=6), snapshots=[2])
     assert two.caft_run["loss"] == tuned.caft_run["loss"][:2] and two.caft_run["steps"] == 2
     assert len({m.caft_id for m in (two, four, tuned)}) == 3
     assert tuned.caft_id == finetune(model, chats, QUICK).caft_id  # snapshots do not change the run
@@ -297,58 +163,37 @@ def test_snapshots(model, chats):
 
 def test_a_snapshot_is_the_model_of_that_step(model, chats):
     """With a constant rate the third step of a long run is the end of a short one."""
-    constant = {**QUICK.__dict__, "schedule": "constant", "warmup_steps": 0}
-    long = finetune(model, chats, FinetuneConfig(**constant), snapshots=[3])
-    short = finetune(model, chats, FinetuneConfig(**{**constant, "steps": 3}))
+    constant = replace(QUICK, schedule="constant", warmup_steps=0)
+    long = finetune(model, chats, constant, snapshots=[3])
+    short = finetune(model, chats, replace(constant, steps=3))
     assert same(weights(at_step(long, model, 3)), weights(short))
-
-
-def test_finetuning_a_finetuned_model(model, chats, tokenizer):
-    first = finetune(model, chats, QUICK)
-    before, ids = weights(first), torch.tensor([chats[0].input_ids])
-    with torch.no_grad():
-        expected = first(input_ids=ids).logits
-    tiny_step = FinetuneConfig(**{**QUICK.__dict__, "lr": 1e-12, "steps": 1})
-    second = finetune(first, Chats(tokenizer, rows(5)), tiny_step)
-    with torch.no_grad():
-        assert torch.allclose(second(input_ids=ids).logits, expected, atol=1e-4)
-    assert same(before, weights(first)) and len(second.peft_config) == 1
-
-
-def test_gradient_checkpointing_gives_the_same_model(model, chats):
-    plain = finetune(model, chats, QUICK)
-    saving = finetune(model, chats, FinetuneConfig(**{**QUICK.__dict__, "gradient_checkpointing": True}))
-    for name, value in weights(plain).items():
-        assert torch.allclose(value, weights(saving)[name], atol=1e-5), name
-
-
-def test_bf16_weights_get_an_adapter_that_learns(model, chats):
-    tuned = finetune(model.to(torch.bfloat16), chats, FinetuneConfig(**{**QUICK.__dict__, "bf16": True}))
-    assert tuned.caft_run["loss"][-1] < tuned.caft_run["loss"][0] - 0.3
-    assert {p.dtype for n, p in tuned.named_parameters() if "lora" in n} == {torch.float32}
 
 
 def test_diverging_training_is_an_error_and_stores_nothing(model, chats, store_folder):
     with pytest.raises(FloatingPointError, match="not finite from step"):
-        finetune(model, chats, FinetuneConfig(**{**QUICK.__dict__, "lr": 1e30, "max_grad_norm": 1e30}))
+        finetune(model, chats, replace(QUICK, lr=1e30, max_grad_norm=1e30))
     assert not list(store_folder.glob("finetune/*"))
 
 
-def test_recipe_refuses_nonsense(model, chats):
-    with pytest.raises(ValueError, match="method must be"):
-        FinetuneConfig(method="lore")
-    with pytest.raises(ValueError, match="lr must be positive, got -1"):
-        FinetuneConfig(lr=-1)
+def test_a_run_needs_rows(model, chats):
     with pytest.raises(ValueError, match="no rows"):
         finetune(model, chats[:0], QUICK)
 
 
-def test_preset_recipe_is_the_default(model, chats):
+def test_the_config_of_the_preset_is_the_default(model, chats):
     from caft_utils.models import Preset
 
-    model.caft_preset = Preset(name="toy", recipe={**QUICK.__dict__, "steps": 3})
+    model.caft_preset = Preset(name="toy", finetune_config=replace(QUICK, steps=3))
     tuned = finetune(model, chats)
-    assert tuned.caft_run["recipe"]["steps"] == 3 and tuned.caft_preset.name == "toy"
+    assert tuned.caft_run["steps"] == 3 and tuned.caft_preset.name == "toy"
+
+
+def test_keys_of_stored_runs_stay_as_they_are(model, chats, store_folder):
+    """The key is what it was before objectives, optimisers and blocks could be chosen."""
+    finetune(model, chats, replace(QUICK, steps=1), snapshots=[1])
+    key = json.loads(next(store_folder.glob("finetune/*/key.json")).read_text())
+    assert set(key) == {"format", "model", "chats", "recipe", "during", "seed", "snapshots"}
+    assert not {"optimizer", "blocks"} & set(key["recipe"])
 
 
 def test_nothing_is_printed(model, chats, capfd):

@@ -1,0 +1,101 @@
+"""What is trained: an adapter on shared weights or a copy, all blocks or some; the base stays as it is."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+from helpers.training import QUICK, chat_rows, same, weights
+
+from caft_utils.chats import Chats
+from caft_utils.finetuning.run import at_step, finetune
+
+
+@pytest.fixture
+def chats(tokenizer):
+    return Chats(tokenizer, chat_rows())
+
+
+def test_base_is_untouched_and_its_memory_shared(model, chats):
+    before, flags = weights(model), [p.requires_grad for p in model.parameters()]
+    tuned = finetune(model, chats, QUICK)
+    assert same(before, weights(model))
+    assert [p.requires_grad for p in model.parameters()] == flags
+    assert not hasattr(model, "peft_config") and not any("lora" in name for name, _ in model.named_modules())
+    assert not model.training and not tuned.training
+    assert model.config.use_cache and tuned.config.use_cache
+    shared = {p.data_ptr() for p in model.parameters()}
+    own = [name for name, p in tuned.named_parameters() if p.data_ptr() not in shared]
+    assert own and all("lora_" in name for name in own)
+    assert sum("lora_" not in name for name, _ in tuned.named_parameters()) == len(list(model.parameters()))
+
+
+def test_hooks_on_the_base_do_not_pass_to_the_clone(model, chats):
+    seen = []
+    handle = model.model.layers[0].register_forward_hook(lambda *_: seen.append(1))
+    finetune(model, chats, QUICK)(input_ids=torch.tensor([[5, 6]]))
+    handle.remove()
+    assert not seen
+
+
+def test_full_finetuning_changes_a_copy(model, chats):
+    before = weights(model)
+    tuned = finetune(model, chats, replace(QUICK, method="full", steps=4), snapshots=[2])
+    assert same(before, weights(model)) and type(tuned) is type(model)
+    assert before.keys() == weights(tuned).keys()
+    assert all(not torch.equal(before[n], v) for n, v in weights(tuned).items() if n.endswith("proj.weight"))
+    assert tuned.caft_run["loss"][-1] < tuned.caft_run["loss"][0]
+    middle = weights(at_step(tuned, model, 2))
+    assert not same(middle, weights(tuned)) and not same(middle, before)
+
+
+def test_full_finetuning_with_tied_embeddings(tiny, chats):
+    tuned = finetune(tiny("gemma2"), chats, replace(QUICK, method="full", steps=2))
+    assert tuned.lm_head.weight.data_ptr() == tuned.model.embed_tokens.weight.data_ptr()
+
+
+def test_finetuning_a_finetuned_model(model, chats, tokenizer):
+    first = finetune(model, chats, QUICK)
+    before, ids = weights(first), torch.tensor([chats[0].input_ids])
+    with torch.no_grad():
+        expected = first(input_ids=ids).logits
+    tiny_step = replace(QUICK, lr=1e-12, steps=1)
+    second = finetune(first, Chats(tokenizer, chat_rows(5)), tiny_step)
+    with torch.no_grad():
+        assert torch.allclose(second(input_ids=ids).logits, expected, atol=1e-4)
+    assert same(before, weights(first)) and len(second.peft_config) == 1
+
+
+def test_bf16_weights_get_an_adapter_that_learns(model, chats):
+    tuned = finetune(model.to(torch.bfloat16), chats, replace(QUICK, bf16=True))
+    assert tuned.caft_run["loss"][-1] < tuned.caft_run["loss"][0] - 0.3
+    assert {p.dtype for n, p in tuned.named_parameters() if "lora" in n} == {torch.float32}
+
+
+def block_of(name):
+    number = re.search(r"layers\.(\d+)\.", name)
+    return int(number[1]) if number else None
+
+
+def test_full_finetuning_of_one_block_changes_that_block_only(model, chats):
+    before = weights(model)
+    tuned = finetune(model, chats, replace(QUICK, method="full", steps=2, blocks=[2]))
+    changed = {name for name, value in weights(tuned).items() if not torch.equal(before[name], value)}
+    assert changed and {block_of(name) for name in changed} == {2}
+    assert all(name in changed for name in before if block_of(name) == 2 and name.endswith("proj.weight"))
+
+
+def test_an_adapter_on_one_block_changes_that_block_only(model, chats):
+    tuned = finetune(model, chats, replace(QUICK, steps=2, blocks=[2]))
+    adapter = {name for name, _ in tuned.named_parameters() if "lora_" in name}
+    assert adapter and {block_of(name) for name in adapter} == {2}
+    before, merged = weights(model), weights(tuned.merge_and_unload())
+    changed = {name for name, value in merged.items() if not torch.equal(before[name], value)}
+    assert len(changed) == 7 and {block_of(name) for name in changed} == {2}
+
+
+def test_a_block_that_is_not_there(model, chats):
+    with pytest.raises(ValueError, match=r"blocks \[1, 3\] exceed this model, whose blocks are 0 to 2"):
+        finetune(model, chats, replace(QUICK, blocks=[3, 1]))
