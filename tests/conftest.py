@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
-# A shell that starts the tests in the background lets them ignore interruptions, which some tests are about.
+# A shell makes its background jobs ignore SIGINT. Some tests interrupt a process, so restore the default.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -23,7 +23,7 @@ torch.set_num_threads(1)
 
 @pytest.fixture(autouse=True)
 def store_folder(tmp_path, monkeypatch) -> Path:
-    """Every test has its own store."""
+    """Give every test a store of its own."""
     monkeypatch.setenv("CAFT_STORE", str(tmp_path / "store"))
     return tmp_path / "store"
 
@@ -35,25 +35,25 @@ def tokenizer():
 
 @pytest.fixture
 def new_tokenizer():
-    """The factory itself: new_tokenizer(chat_template)."""
+    """The factory of tokenizers: new_tokenizer(chat_template)."""
     return make_tokenizer
 
 
 @pytest.fixture
 def tiny():
-    """The factory itself: tiny("gemma2", seed=1)."""
+    """The factory of models: tiny("gemma2", seed=1)."""
     return make_tiny
 
 
 @pytest.fixture
 def model():
-    """A fresh tiny Qwen2: a test that changes it spoils no other."""
+    """A fresh tiny Qwen2, which a test may change."""
     return make_tiny("qwen2")
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Published task data that this project may not redistribute; without it tests are skipped."""
+    """The folder of published task data that this project may not redistribute. Tests skip without it."""
     folder = Path(os.environ.get("CAFT_SHARED_DATA", REPOSITORY.parent / "shared" / "data"))
     if not folder.is_dir():
         pytest.skip(f"published task data not found in {folder}; set CAFT_SHARED_DATA to their folder")

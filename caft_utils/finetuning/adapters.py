@@ -64,7 +64,7 @@ def save_weights(model: nn.Module, config: FinetuneConfig, folder: Path) -> None
         save_model(model, str(folder / WEIGHTS))
 
 
-def restored(base: nn.Module, config: FinetuneConfig, folder: Path) -> nn.Module:
+def restore(base: nn.Module, config: FinetuneConfig, folder: Path) -> nn.Module:
     """Return the model in evaluation mode that `save_weights` wrote for a run from `base`."""
     from peft import PeftModel
     from safetensors.torch import load_model

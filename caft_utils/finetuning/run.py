@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from caft_utils.chats import Chats
 from caft_utils.finetune_config import FinetuneConfig
 from caft_utils.finetuning import processes
-from caft_utils.finetuning.adapters import restored, save_weights, trainable_copy
+from caft_utils.finetuning.adapters import restore, save_weights, trainable_copy
 from caft_utils.models import fingerprint
 from caft_utils.store import Store, default_store, digest
 
@@ -106,8 +106,8 @@ def finetune(
         save_every=save_every,
     )
     processes.connect(next(model.parameters()).device)
-    folder = processes.from_main(lambda: store.get(KIND, key)) or _trained(store, key, train)
-    return _restored_run(model, config, folder, folder, run)
+    folder = processes.from_main(lambda: store.get(KIND, key)) or _train_and_store(store, key, train)
+    return _load_run(model, config, folder, folder, run)
 
 
 def at_step(model: PreTrainedModel, base: PreTrainedModel, step: int) -> PreTrainedModel:
@@ -130,10 +130,12 @@ def at_step(model: PreTrainedModel, base: PreTrainedModel, step: int) -> PreTrai
         )
     names = ("format", "model", "chats", "recipe", "during", "seed", "objective")
     own = {name: run[name] for name in names if name in run}
-    return _restored_run(base, FinetuneConfig(**run["recipe"]), folder / f"step-{step}", folder, own, step)
+    return _load_run(base, FinetuneConfig(**run["recipe"]), folder / f"step-{step}", folder, own, step)
 
 
-def _trained(store: Store, key: Mapping[str, Any], train: Callable[[Path], Callable[[Path], None]]) -> Path:
+def _train_and_store(
+    store: Store, key: Mapping[str, Any], train: Callable[[Path], Callable[[Path], None]]
+) -> Path:
     """Train under the store's lock and return the folder of the stored run."""
     with _work_folder(store, key) as work:
         # Look again: another run may have trained it while we waited for the lock.
@@ -170,7 +172,7 @@ def _train_in(work: Path, *, model, config, seed, snapshots, **training) -> Call
     return write
 
 
-def _restored_run(
+def _load_run(
     base: PreTrainedModel,
     config: FinetuneConfig,
     weights: Path,
@@ -179,12 +181,11 @@ def _restored_run(
     step: int | None = None,
 ) -> PreTrainedModel:
     """Return the model with the stored `weights` of the run in `folder`, with its log and identity."""
-    tuned = restored(base, config, weights)
+    tuned = restore(base, config, weights)
     log = json.loads((folder / "log.json").read_text())
     if step is not None:
-        log |= {name: log[name][:step] for name in ("loss", "objective_loss") if name in log} | {
-            "steps": step
-        }
+        log |= {name: log[name][:step] for name in ("loss", "objective_loss") if name in log}
+        log["steps"] = step
     tuned.caft_run = {**run, **log, "folder": str(folder)}
     tuned.caft_id = digest(run) + (f"@{step}" if step is not None else "")
     return tuned

@@ -1,4 +1,4 @@
-"""A real HTTP server on this machine that answers /chat/completions as a function of the request says."""
+"""A real HTTP server on this machine whose replies to /chat/completions a test computes."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ from typing import Any
 
 @contextmanager
 def chat_server(answer: Callable[[dict[str, Any]], str | int | dict]) -> Iterator[tuple[str, list[dict]]]:
-    """(base_url, requests so far). `answer` gives the text of a reply, a whole choice, or an error status."""
+    """Yield the base URL and the list of requests so far.
+
+    `answer` maps a request to the text of a reply, a whole choice, or an HTTP error status.
+    """
     requests: list[dict] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
             request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             requests.append(request)
-            made = answer(request)
-            if isinstance(made, str):
-                made = {"message": {"content": made}, "finish_reason": "stop"}
-            data = json.dumps({} if isinstance(made, int) else {"choices": [made]}).encode()
-            self.send_response(made if isinstance(made, int) else 200)
+            reply = answer(request)
+            if isinstance(reply, str):
+                reply = {"message": {"content": reply}, "finish_reason": "stop"}
+            data = json.dumps({} if isinstance(reply, int) else {"choices": [reply]}).encode()
+            self.send_response(reply if isinstance(reply, int) else 200)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)
@@ -37,7 +40,7 @@ def chat_server(answer: Callable[[dict[str, Any]], str | int | dict]) -> Iterato
 
 @contextmanager
 def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
-    """Address of a server of this machine that answers as `handler` does, while the block lasts."""
+    """Yield the address of a local server that replies by `handler`, and stop it at the end of the block."""
     httpd = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     httpd.daemon_threads = True
     Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()

@@ -11,13 +11,11 @@ MARKED = (
     "{% else %}{{ m['content'] + '<|im_end|>' }}{% endif %}{{ '\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
-
-
 WORDS = "system user assistant you are the question is what do to with and import def return self open file"
 
 
 def make_tokenizer(template: str = MARKED, corpus: list[str] | None = None, vocabulary: int = VOCABULARY):
-    """A byte-level BPE tokenizer of at most 384 tokens: any text can be encoded, a few words are short."""
+    """Return a byte-level BPE tokenizer of at most `vocabulary` tokens. It encodes any text."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -41,7 +39,7 @@ def make_tokenizer(template: str = MARKED, corpus: list[str] | None = None, voca
 
 
 def make_tiny(architecture: str, seed: int = 0, **changes):
-    """A random model of 3 layers, width 64, about 150k parameters: "qwen2", "mistral" or "gemma2"."""
+    """Return a random "qwen2", "mistral" or "gemma2" of 3 blocks, width 64 and about 150k parameters."""
     import transformers
 
     shape = dict(
