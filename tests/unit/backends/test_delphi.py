@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import re
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from helpers.chat_server import alternatives, chat_server
 from safetensors.numpy import load_file
 
 from caft_utils.backends.delphi import delphi_client, delphi_tokenizer, write_latent_cache
@@ -255,48 +254,24 @@ def test_delphi_writes_the_same_cache(delphi, model, tokenizer, tmp_path):
         assert a[edge]["activations"].dtype == b[edge]["activations"].dtype
 
 
-class Server(BaseHTTPRequestHandler):
-    """An OpenAI-compatible server that knows what the latent is about: " return"."""
-
-    def do_POST(self):
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.asked.append(asked)
-        text = asked["messages"][-1]["content"]
-        if "Example 0: " not in text:
-            answer, steps = "[EXPLANATION]: the word return", ["[EXPLANATION]: the word return"]
-        else:
-            shown = re.split(r"Example \d+: ", text)[1:]
-            told = [
-                "1" if re.search("<<( return)+>>" if "<<" in text else " return", s) else "0" for s in shown
-            ]
-            answer = f"[{','.join(told)}]"
-            steps = list(answer)
-        content = [
-            {"token": s, "logprob": -0.1, "top_logprobs": [{"token": "01"[s == "0"], "logprob": -2.4}]}
-            for s in steps
-        ]
-        choice = {
-            "message": {"content": answer},
-            "logprobs": {"content": content} if asked.get("logprobs") else None,
-        }
-        body = json.dumps({"choices": [choice]}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *args):
-        pass
+def answer(request):
+    """Answer as a language model that knows what the latent is about, the token " return"."""
+    text = request.prompt
+    if "Example 0: " not in text:
+        content, steps = "[EXPLANATION]: the word return", ["[EXPLANATION]: the word return"]
+    else:
+        examples = re.split(r"Example \d+: ", text)[1:]
+        pattern = "<<( return)+>>" if "<<" in text else " return"
+        content = f"[{','.join(str(int(bool(re.search(pattern, example)))) for example in examples)}]"
+        steps = list(content)
+    logprobs = alternatives(*({step: -0.1, "01"[step == "0"]: -2.4} for step in steps))
+    return {"message": {"content": content}, "logprobs": logprobs if request.get("logprobs") else None}
 
 
 @pytest.fixture
 def server():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
-    server.asked = []
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with chat_server(answer) as (url, requests):
+        yield SimpleNamespace(url=url, requests=requests)
 
 
 def test_delphi_explains_and_scores_with_our_clients(delphi, model, chats, tokenizer, tmp_path, server):
@@ -308,13 +283,13 @@ def test_delphi_explains_and_scores_with_our_clients(delphi, model, chats, token
     for example in record.examples:
         assert ((example.activations > 0) == (example.tokens == token)).all()
     assert all(len(example.str_tokens) == 8 for example in record.train + record.not_active)
-    endpoint = Endpoint(f"http://127.0.0.1:{server.server_port}/v1", "m", cache=tmp_path / "kept")
+    endpoint = Endpoint(server.url, "m", cache=tmp_path / "replies")
     client = delphi_client(endpoint, max_tokens=33)
     assert isinstance(client, delphi.clients.Client) and client.model == "m"
     record.explanation = delphi.explainers.DefaultExplainer(client).call_sync(record).explanation
     assert record.explanation == "the word return"
-    assert server.asked[-1]["max_tokens"] == 33 and server.asked[-1]["temperature"] == 0
-    assert "<< return>>" in server.asked[-1]["messages"][-1]["content"]
+    assert server.requests[-1]["max_tokens"] == 33 and server.requests[-1]["temperature"] == 0
+    assert "<< return>>" in server.requests[-1]["messages"][-1]["content"]
     for scorer in (delphi.scorers.DetectionScorer, delphi.scorers.FuzzingScorer):
         for shown in (1, 5):
             result = scorer(client, n_examples_shown=shown, log_prob=True).call_sync(record).score
