@@ -47,14 +47,14 @@ def content_words(text: str) -> list[str]:
 
 
 def locate(pattern: re.Pattern[str], tokens: Sequence[str]) -> Iterator[tuple[re.Match[str], int, int]]:
-    """Yield each match of `pattern` in the joined tokens, with the first and the last token that it touches."""
+    """Yield each match of `pattern` in the joined tokens, its first and its last token."""
     token_of = [i for i, token in enumerate(tokens) for _ in token]  # of each character
     for match in pattern.finditer("".join(tokens)):
         yield match, token_of[match.start()], token_of[match.end() - 1]
 
 
 def stem(word: str) -> str:
-    """Return `word` without case and endings: dogs -> dog; baked, baking, bake -> bak; cities, city -> citi."""
+    """Return `word` without case and ending: dogs -> dog; baked, bake -> bak; cities, city -> citi."""
     word = re.sub("['’]s$", "", word.casefold())
     if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
         word = word[:-1]
