@@ -31,7 +31,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from caft_utils.evaluation.generation import generate
-from caft_utils.interpret.examples import ACTIVE
+from caft_utils.interpret.examples import ACTIVE_SHARE
 from caft_utils.residual import decoder, site, stream_activations
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class _Hookpoint:
         self.last = [*(self.first[1:] - 1), parts[-1][-1]]
         self.raw = [files.enter_context((folder / f"{first}.raw").open("wb")) for first in self.first]
         self.folder, self.signed, self.strongest = folder, features.signed, torch.zeros(1)
-        self.floor = ACTIVE if features.signed else 0.0
+        self.floor = ACTIVE_SHARE if features.signed else 0.0
 
     def add(self, place: Int[Tensor, " n"], values: Float[Tensor, "n k"]) -> None:
         values = (torch.stack([values, -values], -1).flatten(1) if self.signed else values).half().float()
