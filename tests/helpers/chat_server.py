@@ -28,7 +28,8 @@ class Response:
     """A response in full.
 
     Attributes:
-        byte_delay: Seconds after each byte of the body.
+        byte_delay: Seconds before each byte of the body.
+        header_delay: Seconds before each byte of one more header.
         missing_bytes: Bytes that Content-Length announces and that never come.
     """
 
@@ -36,6 +37,7 @@ class Response:
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     byte_delay: float = 0.0
+    header_delay: float = 0.0
     missing_bytes: int = 0
 
 
@@ -95,13 +97,16 @@ def chat_server(answer: Callable[[Request], Answer]) -> Iterator[tuple[str, list
             self.send_header("Content-Length", str(len(body) + response.missing_bytes))
             for name, value in response.headers.items():
                 self.send_header(name, value)
+            if response.header_delay:
+                self.flush_headers()
+                self.write_slowly(b"X-Slow: " + b"x" * 1000 + b"\r\n", response.header_delay)
             self.end_headers()
-            if not response.byte_delay:
-                self.wfile.write(body)
-                return
-            for i in range(len(body)):
-                self.wfile.write(body[i : i + 1])
-                time.sleep(response.byte_delay)
+            self.write_slowly(body, response.byte_delay)
+
+        def write_slowly(self, data: bytes, delay: float):
+            for part in [data[i : i + 1] for i in range(len(data))] if delay else [data]:
+                time.sleep(delay)
+                self.wfile.write(part)
 
         def log_message(self, *args):
             pass

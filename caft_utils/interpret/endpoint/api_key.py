@@ -50,8 +50,8 @@ def read_api_key(key_env: str | None, url: str) -> str:
 def redact(key: str, text: str) -> str:
     """Return `text` with each copy of `key` replaced by "[key]", also if it is escaped or encoded.
 
-    Servers repeat the request in their errors, as JSON, HTML or a URL. Recognises escapes of single characters
-    in any mixture, and base64 and hexadecimal forms of the whole.
+    Servers repeat the request in their errors, as JSON, HTML or a URL. This recognises escaped characters in
+    any mixture, and the whole key in base64 or hexadecimal.
     """
     if len(key) < MIN_REDACTED_LENGTH:
         return text
@@ -70,7 +70,7 @@ def _any_escape(character: str) -> str:
 
 
 def _base64_forms(data: bytes) -> list[str]:
-    """Return what base64 makes of `data` at each of the three offsets, without characters shared with others."""
+    """Return `data` in base64 at each of three offsets, without characters that depend on its neighbours."""
     forms = []
     for offset in range(3):
         first, last = -(-offset * 8 // 6), (offset + len(data)) * 8 // 6

@@ -3,12 +3,12 @@
 Every reply is stored under the sha256 of address, model and request. A killed run continues where it stopped,
 and a recorded run can be repeated without a server. `Endpoint.estimate` tells what a run will cost before it.
 
-The HTTP client is httpx with tenacity, not the openai SDK. The SDK (3.57.0, tried against a loopback server)
-retries 429, 5xx and lost connections, but it takes a malformed body of status 200 for an answer, shows the
-key in its errors, sends it over plain http, retries an empty account, lets other workers send during a
-Retry-After and waits without an interruption. Its `http_client` hook can refuse plain http and bound the time
-of a body; everything else needs a loop, a parser and a redaction around the SDK, which are the code here. It
-would add eight packages, a second HTTP stack among them.
+This client uses httpx and tenacity instead of the openai SDK. The SDK (3.57.0, tested against a loopback
+server) retries 429, 5xx and lost connections, but it returns a malformed body of status 200 as an answer,
+shows the key in its errors, sends it over plain http, retries an empty account, lets other workers send
+during a Retry-After and cannot be interrupted while it waits. Its `http_client` hook can refuse plain http
+and limit the time of a body. The rest would need a retry loop, a parser and a redaction around the SDK, which
+is what this folder contains, and the SDK brings a second HTTP stack.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class Estimate:
         cost = "the price is unknown" if self.cost is None else f"about ${self.cost:,.4f} at most"
         wait = f"; {self.minutes:.1f} minutes or more" if self.minutes else ""
         return (
-            f"{self.prompts} prompts, {self.cached} of them answered already: about {self.tokens_in:,} tokens "
-            f"in, at most {self.tokens_out:,} out; {cost}{wait}"
+            f"{self.prompts} prompts, {self.cached} of them answered already: about {self.tokens_in:,} "
+            f"tokens in, at most {self.tokens_out:,} out; {cost}{wait}"
         )
 
 
@@ -116,7 +116,10 @@ class Endpoint:
         Raises:
             EndpointError: There is no reply after all attempts, or another attempt would not help.
         """
-        return self._reply(self._request(messages, **settings), Event())
+        (reply,) = self.chat_all([messages], **settings)
+        if isinstance(reply, EndpointError):
+            raise reply
+        return reply
 
     def chat_all(
         self, prompts: Sequence[Messages], *, progress: bool = False, **settings: Any

@@ -8,8 +8,8 @@ server sends back.
 
 from __future__ import annotations
 
+import asyncio
 import json
-import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -38,14 +38,13 @@ class RetryingTransport:
 
         self.url, self.key_env, self.config = url, key_env, config
         self._limiter = RateLimiter(config.per_minute)
-        self._client = httpx.Client(
-            timeout=config.timeout,
-            trust_env=not is_loopback(url),  # no proxy stands between this machine and itself
-            verify=url.startswith("https:"),  # loading the certificates takes a while, and http needs none
-        )
+        # Loading the certificates takes a while, and http needs none.
+        self._verify = httpx.create_ssl_context() if url.startswith("https:") else False
 
     def send(self, request: Mapping[str, Any], stop: Event) -> Reply:
         """Return the reply to a request. Setting `stop` ends a wait and prevents further attempts.
+
+        Must be called from a thread without a running event loop.
 
         Raises:
             EndpointError: There is no reply after all attempts, or another attempt would not help.
@@ -73,7 +72,7 @@ class RetryingTransport:
         if stop.is_set():
             raise EndpointError("interrupted before the request was sent")
         key = read_api_key(self.key_env, self.url)
-        status, retry_after, body = self._post(key, request)
+        status, retry_after, body = asyncio.run(self._post(key, request))
         text = redact(key, body.decode("utf-8", errors="replace"))
         if status != 200:
             raise self._refusal(status, retry_after, text)
@@ -82,25 +81,34 @@ class RetryingTransport:
         except ValueError as error:
             raise _TransientError(str(error)) from None
 
-    def _post(self, key: str, request: Mapping[str, Any]) -> tuple[int, str | None, bytes]:
-        """Return status, Retry-After and body of one response."""
+    async def _post(self, key: str, request: Mapping[str, Any]) -> tuple[int, str | None, bytes]:
+        """Return status, Retry-After and body of one response.
+
+        Asynchronous, because only a cancellation bounds the whole: httpx limits the time of each read, and a
+        server may send its headers or its body byte by byte.
+        """
         import httpx
 
         # A compressed body could grow a thousandfold before its size is seen.
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         if key:
             headers["Authorization"] = f"Bearer {key}"
-        # ASCII, because a prompt may hold lone surrogates, which UTF-8 cannot encode.
+        # ASCII, because a prompt may contain lone surrogates, which UTF-8 cannot encode.
         content, body = json.dumps(request).encode("ascii"), bytearray()
-        deadline = time.monotonic() + self.config.timeout
+        # No proxy stands between this machine and itself.
+        client = httpx.AsyncClient(timeout=None, verify=self._verify, trust_env=not is_loopback(self.url))
         try:
-            with self._client.stream("POST", self.url, content=content, headers=headers) as response:
-                for chunk in response.iter_bytes():
+            async with (
+                asyncio.timeout(self.config.timeout),
+                client,
+                client.stream("POST", self.url, content=content, headers=headers) as response,
+            ):
+                async for chunk in response.aiter_bytes():
                     body += chunk
-                    if time.monotonic() > deadline:  # httpx limits the time of each chunk, not of the body
-                        raise _TransientError(f"no whole reply within {self.config.timeout:g} s")
                     if len(body) > MAX_REPLY_BYTES:
                         raise EndpointError(f"{self.url} sent more than {MAX_REPLY_BYTES} bytes", status=200)
+        except TimeoutError:
+            raise _TransientError(f"no whole reply within {self.config.timeout:g} s") from None
         except httpx.RequestError as error:
             # From None: the error holds the request, whose headers hold the key.
             raise _TransientError(f"{type(error).__name__}: {redact(key, str(error))}") from None

@@ -156,17 +156,15 @@ def test_large_numbers_and_dead_latents(model, chats, tmp_path):
 def test_errors_leave_nothing_behind(model, chats, tmp_path):
     features = Rectified({0: [1]})
     for wrong in ({"context": 0}, {"splits": 0}, {"context": 10**6}):
-        with pytest.raises(ValueError, match="expected context, splits >= 1 and tokens for one row"):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
             write_latent_cache(model, chats, features, tmp_path / "c", **wrong)
     with torch.no_grad():
         model.get_input_embeddings().weight.mul_(1e9)
-    with pytest.raises(
-        ValueError, match="embed_tokens: values that are not finite, or too large for float16"
-    ):
+    with pytest.raises(ValueError, match="embed_tokens.*float16"):
         write_latent_cache(model, chats, Rectified({-1: [1]}), tmp_path / "c", context=CONTEXT)
     assert not list(tmp_path.iterdir())
     (tmp_path / "c").mkdir()
-    with pytest.raises(FileExistsError, match="give a new folder"):
+    with pytest.raises(FileExistsError, match="exists"):
         write_latent_cache(model, chats, features, tmp_path / "c", context=CONTEXT)
 
 

@@ -38,6 +38,8 @@ class Script:
                 return None
             if what == "dripping":
                 return Response("x" * 10_000, byte_delay=0.02)
+            if what == "dripping-headers":
+                return Response("{}", header_delay=0.02)
             if what == "truncated":
                 return Response('{"choices": []}', missing_bytes=10_000)
             if what == "malformed":

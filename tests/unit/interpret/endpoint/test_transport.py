@@ -52,7 +52,7 @@ def test_transient_failures_are_tried_again(server, transport, stop, what):
     assert server.calls == {f"{what} 2": 3}
 
 
-@pytest.mark.parametrize("what", ["silent", "dripping"])  # no byte in time, and bytes that never end
+@pytest.mark.parametrize("what", ["silent", "dripping", "dripping-headers"])
 def test_a_reply_has_to_arrive_in_time(server, transport, stop, what):
     assert transport(timeout=1, attempts=9).send(request(f"{what} 1"), stop).text.startswith("you said")
     assert server.calls[f"{what} 1"] >= 2
@@ -63,13 +63,14 @@ def test_a_reply_has_to_arrive_in_time(server, transport, stop, what):
     [
         ("500 9", "status 500"),
         ("malformed 9", "hal"),
-        ("silent 9", "ReadTimeout"),
-        ("dripping 9", "1 s|ReadTimeout"),
+        ("silent 9", "within 1 s"),
+        ("dripping 9", "within 1 s"),
+        ("dripping-headers 9", "within 1 s"),
     ],
 )
 def test_attempts_have_an_end(server, transport, stop, what, reason):
     timeout = 1 if what[0] in "sd" else 30
-    with pytest.raises(EndpointError, match=f"in 2 attempts.*({reason})") as caught:
+    with pytest.raises(EndpointError, match=f"in 2 attempts.*{reason}") as caught:
         transport(attempts=2, timeout=timeout).send(request(what), stop)
     assert server.calls[what] == 2 and not caught.value.for_all
 
