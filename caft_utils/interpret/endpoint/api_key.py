@@ -17,6 +17,11 @@ from caft_utils.interpret.endpoint.reply import EndpointError
 MIN_REDACTED_LENGTH = 8  # shorter keys are placeholders of local servers, and common words
 
 
+def is_https(url: str) -> bool:
+    """Return whether a request to `url` is encrypted. The scheme may be in capitals."""
+    return urlsplit(url).scheme == "https"
+
+
 def is_loopback(url: str) -> bool:
     """Return whether the host of `url` is this machine."""
     host = urlsplit(url).hostname or ""
@@ -38,7 +43,7 @@ def read_api_key(key_env: str | None, url: str) -> str:
             f"the key in ${key_env} contains a space or a character outside ASCII; set it to the key alone",
             for_all=True,
         )
-    if key and not url.startswith("https:") and not is_loopback(url):
+    if key and not is_https(url) and not is_loopback(url):
         raise EndpointError(
             f"the key in ${key_env} would go to {url} in clear text; use https://, forward the port to "
             "localhost, or pass key_env=None if the server needs no key",

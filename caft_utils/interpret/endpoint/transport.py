@@ -16,7 +16,7 @@ from email.utils import parsedate_to_datetime
 from threading import Event
 from typing import Any
 
-from caft_utils.interpret.endpoint.api_key import is_loopback, read_api_key, redact
+from caft_utils.interpret.endpoint.api_key import is_https, is_loopback, read_api_key, redact
 from caft_utils.interpret.endpoint.config import ClientConfig
 from caft_utils.interpret.endpoint.rate_limiter import RateLimiter
 from caft_utils.interpret.endpoint.reply import EndpointError, Reply, parse_reply
@@ -31,7 +31,7 @@ class _TransientError(Exception):
 
 
 class RetryingTransport:
-    """Sends requests to one URL. Threads may share a transport, and share its rate limit if they do."""
+    """Sends requests to one URL. Threads that share a transport share its rate limit."""
 
     def __init__(self, url: str, key_env: str | None, config: ClientConfig):
         import httpx
@@ -39,7 +39,7 @@ class RetryingTransport:
         self.url, self.key_env, self.config = url, key_env, config
         self._limiter = RateLimiter(config.per_minute)
         # Loading the certificates takes a while, and http needs none.
-        self._verify = httpx.create_ssl_context() if url.startswith("https:") else False
+        self._verify = httpx.create_ssl_context() if is_https(url) else False
 
     def send(self, request: Mapping[str, Any], stop: Event) -> Reply:
         """Return the reply to a request. Setting `stop` ends a wait and prevents further attempts.

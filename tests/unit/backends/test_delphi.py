@@ -1,4 +1,4 @@
-"""The cache is in delphi's layout and holds what the model gives; delphi, where installed, can use it."""
+"""The cache has delphi's layout and the model's activations; delphi reads it where it is installed."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ CONTEXT = 32
 
 
 class Rectified:
-    """Latents max(0, w . h - bias) with random w, known by the numbers in `chosen`."""
+    """Latents max(0, w . h - bias) with random w, at the layers and indices in `selection`."""
 
     noun, signed = "latent", False
 
-    def __init__(self, chosen: dict[int, list[int]], bias: float = 0.0):
-        self.chosen, self.layers, self.bias = chosen, list(chosen), bias
+    def __init__(self, selection: dict[int, list[int]], bias: float = 0.0):
+        self.selection, self.layers, self.bias = selection, list(selection), bias
 
     def indices(self, layer):
-        return self.chosen[layer]
+        return self.selection[layer]
 
     def vector(self, layer, i):
         return torch.nn.functional.normalize(
@@ -47,7 +47,7 @@ class Rectified:
 
 
 class OneWord(Rectified):
-    """A latent of the embedding that is active on one token only: known truth for explainers and scorers."""
+    """A latent of the embedding that is active on one token only, so explanations and scores are known."""
 
     def __init__(self, model, token: int):
         super().__init__({-1: [5]})
@@ -169,7 +169,7 @@ def test_errors_leave_nothing_behind(model, chats, tmp_path):
 
 
 def test_without_delphi_the_error_says_what_to_do(monkeypatch):
-    monkeypatch.setitem(sys.modules, "delphi.clients.client", None)  # what Python does for a module not there
+    monkeypatch.setitem(sys.modules, "delphi.clients.client", None)  # as for a module that is not installed
     with pytest.raises(ImportError, match="install eai-delphi==0.1.3 into an environment of its own"):
         delphi_client(Endpoint("http://127.0.0.1:9/v1", "m"))
 
@@ -183,7 +183,7 @@ def test_a_tokenizer_that_gives_delphi_one_text_for_each_token(tokenizer):
     assert len(tokenizer.batch_decode(window)) == 1  # transformers 5; the tokenizer itself is left alone
 
 
-# What follows runs delphi itself, in an environment that has it.
+# The tests below run delphi itself, in an environment that has it.
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import base64
 import html
 import json
 import logging
+import ssl
 from urllib.parse import quote
 
 import pytest
@@ -116,7 +117,8 @@ def test_without_a_key_none_is_sent(server, endpoint, say, key, monkeypatch):
 def test_a_key_goes_over_plain_http_to_this_machine_only(url, loopback, key, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", key)
     assert is_loopback(url) == loopback
-    assert read_api_key("OPENAI_API_KEY", url.replace("http:", "https:")) == key
+    for scheme in ("https:", "HTTPS:"):
+        assert read_api_key("OPENAI_API_KEY", url.replace("http:", scheme)) == key
     assert read_api_key(None, url) == ""
     if loopback:
         assert read_api_key("OPENAI_API_KEY", url) == key
@@ -124,3 +126,9 @@ def test_a_key_goes_over_plain_http_to_this_machine_only(url, loopback, key, mon
     with pytest.raises(EndpointError, match="https") as caught:
         Endpoint(url, "m").chat([{"role": "user", "content": "a"}])
     assert caught.value.for_all and key not in str(caught.value)
+
+
+@pytest.mark.parametrize("scheme", ["https", "HTTPS"])
+def test_certificates_are_verified(scheme):
+    context = Endpoint(f"{scheme}://h/v1", "m")._transport._verify
+    assert context.verify_mode == ssl.CERT_REQUIRED and context.check_hostname
