@@ -1,16 +1,17 @@
-"""Which latents have to do with a fine-tuning? Three rankings, each with a score for every latent.
+"""Rank SAE latents by their part in a fine-tuning, with one of three scores for every latent.
 
 With f the activation of a latent, v its decoder row (of length 1) and h the hidden state:
 
-    attribution         sum f * (v . d metric / d h)    what the latent gives to `metric`, to first order
-    latent_difference   mean (f(h_tuned) - f(h_base))   how much more it fires after fine-tuning
-    difference_latents  mean  f(h_tuned - h_base)       what the SAE reads in the change itself
+    attribution         sum f * (v . d metric / d h)    first-order contribution of the latent to `metric`
+    latent_difference   mean (f(h_tuned) - f(h_base))   increase of the activation by fine-tuning
+    difference_latents  mean  f(h_tuned - h_base)       activation of the SAE on the change itself
 
-Signs. A score is positive where the latent RAISES the metric, or is stronger in the tuned model. The default
-metric of `attribution` is the loss on answers, so a latent that the model uses to give these answers, and
-whose ablation raises their loss, is at the NEGATIVE end: `ranking.top(n, end="-")`. The release of CAFT takes
-the other end, latents that raise the loss on insecure code; which end is meant must be said every time.
-(arXiv 2507.16795, section 4; attribution patching: arXiv 2403.19647.)
+A score is positive where the latent RAISES the metric, or is stronger in the tuned model. The default metric
+of `attribution` is the loss on answers. A latent that the model uses to give these answers lowers their loss,
+so it is at the NEGATIVE end: `ranking.top(n, end="-")`. The code released with CAFT takes the other end,
+latents that raise the loss on insecure code. Always state which end is meant.
+
+Sources: arXiv 2507.16795, section 4; attribution patching, arXiv 2403.19647.
 """
 
 from __future__ import annotations
@@ -18,49 +19,70 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from caft_utils.features import Selection
 from caft_utils.losses import answer_nats
 from caft_utils.models import fingerprint
 from caft_utils.residual import Tokens, capture, edit, evaluating, stream_activations, width
 from caft_utils.saes.collection import SAEs
-from caft_utils.saes.quality import CHUNK
+from caft_utils.saes.quality import ENCODE_CHUNK
 
 if TYPE_CHECKING:
     from caft_utils.chats import Batch, Chats
 
 Metric = Callable[[Tensor, "Batch"], Tensor]
-"""(logits [batch, time, vocabulary], the batch) -> one number a row [batch], differentiable."""
+"""(logits [batch, time, vocabulary], batch) -> one number for each row [batch], differentiable."""
+
+End = Literal["+", "-", "both"]
+"""Which scores count: positive ones, negative ones, or both."""
 
 
 @dataclass(frozen=True)
 class LatentRanking:
-    """A score for every latent, {layer: [F]}; `about` says by which method and what its sign means."""
+    """A score for every latent, {layer: [F]}. `about` has the method and the meaning of the sign."""
 
     scores: Mapping[int, Float[Tensor, " F"]]
     about: Mapping[str, Any] = field(default_factory=dict)
 
-    def top(self, n: int, end: Literal["+", "-"] = "+") -> list[tuple[int, int, float]]:
-        """The n most extreme (layer, latent, score) of all layers together; zero and the other sign never
-        count, so there may be fewer."""
-        every = [entry for layer in self.scores for entry in self._layer(layer, n, end)]
-        return sorted(every, key=lambda entry: -abs(entry[2]))[:n]
+    def top(self, n: int | None = None, end: End = "+") -> list[tuple[int, int, float]]:
+        """Return the n most extreme (layer, latent, score) over all layers, default all of them.
 
-    def per_layer(self, n: int, end: Literal["+", "-"] = "+") -> dict[int, list[int]]:
-        """{layer: latent ids}, the n most extreme of each layer: what `sae_directions` takes."""
-        return {layer: [i for _, i, _ in self._layer(layer, n, end)] for layer in self.scores}
+        Scores of zero and scores of the other sign never count, so there can be fewer than n.
+        """
+        return _most_extreme([self._at(layer, n, end) for layer in self.scores])[:n]
 
-    def _layer(self, layer: int, n: int, end: str) -> list[tuple[int, int, float]]:
-        if end not in ("+", "-") or n < 1:
-            raise ValueError(f"expected n >= 1 and end '+' or '-', got n={n} and end={end!r}")
-        signed = self.scores[layer] if end == "+" else -self.scores[layer]
-        values, ids = signed.sort(descending=True, stable=True)
-        found = [(i, v) for v, i in zip(values[:n].tolist(), ids[:n].tolist()) if v > 0]
-        return [(layer, i, v if end == "+" else -v) for i, v in found]
+    def order(self, end: End = "both") -> list[tuple[int, int]]:
+        """Return (layer, latent) of all non-zero scores, the most extreme first."""
+        return [(layer, latent) for layer, latent, _ in self.top(end=end)]
+
+    def per_layer(self, n: int, end: End = "+") -> Selection:
+        """Return the n most extreme latents of each layer, which `Latents` and `sae_directions` take.
+
+        Layers without such a score are left out.
+        """
+        ranked = _most_extreme([self._at(layer, n, end) for layer in self.scores])
+        return Selection([(layer, latent) for layer, latent, _ in ranked])
+
+    def _at(self, layer: int, n: int | None, end: End) -> list[tuple[int, int, float]]:
+        if end not in End.__args__ or (n is not None and n < 1):
+            raise ValueError(f"expected n >= 1 and end '+', '-' or 'both', got n={n} and end={end!r}")
+        if end == "both":
+            return _most_extreme([self._at(layer, n, "+"), self._at(layer, n, "-")])[:n]
+        sign = 1 if end == "+" else -1
+        values, latents = (sign * self.scores[layer]).sort(descending=True, stable=True)
+        scores = zip(latents[:n].tolist(), values[:n].tolist())
+        return [(layer, latent, sign * value) for latent, value in scores if value > 0]
+
+
+def _most_extreme(lists: list[list[tuple[int, int, float]]]) -> list[tuple[int, int, float]]:
+    """Join lists of (layer, latent, score), the largest |score| first. Ties keep their order."""
+    return sorted(chain(*lists), key=lambda entry: -abs(entry[2]))
 
 
 def attribution(
@@ -73,18 +95,20 @@ def attribution(
     batch_size: int = 16,
     progress: bool = False,
 ) -> LatentRanking:
-    """What each latent gives to `metric`, a row on average: sum over tokens of f * (v . d metric / d h).
+    """Return the mean over rows of each latent's contribution to `metric`, sum_tokens f * (v . d metric / d h).
 
-    To first order this is by how much the metric would fall if the latent's part f * v were taken out of the
-    hidden state. One backward pass a batch gives the gradients of all layers.
+    To first order, this is how much the metric would fall if the latent's part f * v were removed from the
+    hidden state. One backward pass for each batch gives the gradients at all layers.
 
     Args:
-        metric: one number a row; the default is the cross-entropy of its answer tokens, summed, in nats. See
-            `answer_difference` for another.
-        tokens: those whose activations count: "all", or only "answer" tokens. Never the first of a row.
+        metric: returns one number for each row. Default: the summed cross-entropy of its answer tokens, in
+            nats. See `answer_difference` for another.
+        tokens: the tokens whose activations count, "all" or only "answer" tokens, never the first of a row.
+        progress: show a progress bar.
 
     Raises:
-        ValueError: SAEs of another width than the model's, or a metric that does not give one number a row.
+        ValueError: the SAEs have another width than the model, or the metric does not return one number for
+            each row.
     """
     from tqdm.auto import tqdm
 
@@ -101,7 +125,7 @@ def attribution(
                 value = (metric or answer_nats)(logits, batch)
                 if value.shape != (len(batch.index),):
                     raise ValueError(
-                        f"the metric must give one number a row, shape ({len(batch.index)},), got "
+                        f"the metric must return one number for each row, shape ({len(batch.index)},), got "
                         f"{tuple(value.shape)}"
                     )
                 states = [hidden[layer] for layer in saes.layers]
@@ -110,7 +134,7 @@ def attribution(
             keep[:, 0] = False
             for layer, h, g in zip(saes.layers, states, gradients):
                 here = keep.to(h.device)
-                for x, dx in zip(h.detach()[here].split(CHUNK), g[here].split(CHUNK)):
+                for x, dx in zip(h.detach()[here].split(ENCODE_CHUNK), g[here].split(ENCODE_CHUNK)):
                     f = saes.encode(layer, x)
                     totals[layer] += (f * (dx.float() @ saes.decoder(layer).T)).sum(0).double().cpu()
     name = getattr(metric, "__name__", repr(metric)) if metric else "answer_nats"
@@ -121,19 +145,22 @@ def attribution(
 
 
 def answer_difference(right: Sequence[int], wrong: Sequence[int]) -> Metric:
-    """A metric: logit of right[row] minus logit of wrong[row] where the last answer of a row begins.
+    """Return a metric: the logit of right[row] minus that of wrong[row], where a row's last answer begins.
 
     Args:
-        right, wrong: a token id for each row of the chats, for example those of the letters of two answers.
+        right, wrong: a token id for each row of the chats, for example those of two answer letters.
+
+    Raises:
+        ValueError: the numbers of ids differ, or (by the metric) a row has no answer after its first token.
     """
     if len(right) != len(wrong):
-        raise ValueError(f"expected a token id a row in both, got {len(right)} and {len(wrong)}")
+        raise ValueError(f"expected one token id for each row in both, got {len(right)} and {len(wrong)}")
 
     def answer_difference(logits: Tensor, batch: Batch) -> Tensor:
-        before = batch.answer[:, 1:] & ~batch.answer[:, :-1]  # at t: an answer begins at t + 1
+        before = batch.answer[:, 1:] & ~batch.answer[:, :-1]  # True at t if an answer begins at t + 1
         if not before.any(1).all():
             bad = [batch.index[i] for i in (~before.any(1)).nonzero().flatten().tolist()]
-            raise ValueError(f"rows {bad} have no answer that begins after their first token")
+            raise ValueError(f"rows {bad} have no answer that begins after the first token")
         rows = torch.arange(len(logits), device=logits.device)
         steps = torch.arange(before.shape[1], device=before.device)
         at = logits[rows, (before * steps).argmax(1).to(logits.device)].float()
@@ -153,12 +180,16 @@ def latent_difference(
     batch_size: int = 32,
     progress: bool = False,
 ) -> LatentRanking:
-    """Mean activation in `tuned` minus that in `base` on the same tokens; positive: stronger in `tuned`.
+    """Return the mean activation in `tuned` minus that in `base` on the same tokens.
 
-    CAFT takes the answer tokens of generic chats and the positive end.
+    A positive score means that the latent is stronger in `tuned`. CAFT takes the positive end on the answer
+    tokens of generic chats.
+
+    Raises:
+        ValueError: the SAEs have another width than a model, or there is no token.
     """
     options = {"tokens": tokens, "batch_size": batch_size, "progress": progress}
-    scores = _mean(
+    scores = _token_mean(
         tuned, base, saes, chats, options, lambda l, a, b: saes.encode(l, a).sum(0) - saes.encode(l, b).sum(0)
     )
     positive = "the latent fires more in the tuned model"
@@ -178,11 +209,14 @@ def difference_latents(
     batch_size: int = 32,
     progress: bool = False,
 ) -> LatentRanking:
-    """Mean activation on h_tuned - h_base, as if that were a hidden state: how far it goes along the latent.
+    """Return the mean activation on h_tuned - h_base, encoded as if it were a hidden state.
 
     Args:
-        centre: read the difference as one from the centre b_dec of the SAE, whose encoder subtracts b_dec.
-            False, as in CAFT's release, subtracts b_dec from the difference too.
+        centre: add b_dec to the difference if the encoder subtracts it, so that the difference is encoded
+            relative to zero. False encodes the plain difference, as in the code released with CAFT.
+
+    Raises:
+        ValueError: the SAEs have another width than a model, or there is no token.
     """
 
     def read(layer: int, after: Tensor, before: Tensor) -> Tensor:
@@ -192,14 +226,16 @@ def difference_latents(
         return saes.encode(layer, change).sum(0)
 
     options = {"tokens": tokens, "batch_size": batch_size, "progress": progress}
-    scores = _mean(tuned, base, saes, chats, options, read)
+    scores = _token_mean(tuned, base, saes, chats, options, read)
     positive = "the change from base to tuned goes along the latent"
     about = _about("difference_latents", saes, chats, tokens, tuned=tuned, base=base, positive=positive)
     return LatentRanking(scores, about | {"centre": centre})
 
 
-def _mean(tuned, base, saes: SAEs, chats: Chats, options: dict, score) -> dict[int, Float[Tensor, " F"]]:
-    """Mean over tokens of what `score(layer, h_tuned, h_base)` sums over some of them."""
+def _token_mean(
+    tuned, base, saes: SAEs, chats: Chats, options: dict, score
+) -> dict[int, Float[Tensor, " F"]]:
+    """Return the mean over tokens, where `score(layer, h_tuned, h_base)` returns the sum over some tokens."""
     _check(saes, tuned)
     _check(saes, base)
     totals = {layer: torch.zeros(sae.cfg.d_sae, dtype=torch.float64) for layer, sae in saes.items()}
@@ -213,8 +249,8 @@ def _mean(tuned, base, saes: SAEs, chats: Chats, options: dict, score) -> dict[i
         count += int(keep.sum())
         for layer in saes.layers:
             h = after.hidden[layer]
-            pair = (h, before.hidden[layer].to(h.device))  # the models may be on two devices
-            for a, b in zip(*(part[keep.to(h.device)].split(CHUNK) for part in pair)):
+            pair = (h, before.hidden[layer].to(h.device))  # the models can be on two devices
+            for a, b in zip(*(part[keep.to(h.device)].split(ENCODE_CHUNK) for part in pair)):
                 totals[layer] += score(layer, a, b).double().cpu()
     if not count:
         raise ValueError(f"{chats!r} has no token with tokens={options['tokens']!r} after the first of a row")
@@ -223,16 +259,19 @@ def _mean(tuned, base, saes: SAEs, chats: Chats, options: dict, score) -> dict[i
 
 @contextmanager
 def _leaves(model: nn.Module, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
-    """Like `capture`, with the graph cut at the lowest layer, so that the backward pass ends there."""
+    """Capture hidden states with the graph cut at the lowest layer, so that the backward pass ends there."""
     cut = {min(layers): lambda hidden: hidden.detach().requires_grad_()}
-    with edit(model, cut), capture(model, layers, stop_early=False) as hidden:  # capture sees the cut states
+    with (
+        edit(model, cut),
+        capture(model, layers, stop_early=False) as hidden,
+    ):  # edit first: capture sees the cut states
         yield hidden
 
 
 def _check(saes: SAEs, model: nn.Module) -> None:
     if saes.width != width(model):
         raise ValueError(
-            f"these SAEs read width {saes.width}, but {type(model).__name__} has width "
+            f"the SAEs read width {saes.width}, but {type(model).__name__} has width "
             f"{width(model)}; were they trained on another model?"
         )
 
