@@ -19,7 +19,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -55,7 +54,7 @@ class LatentRanking:
 
         Scores of zero and scores of the other sign never count, so there can be fewer than n.
         """
-        return _most_extreme([self._at(layer, n, end) for layer in self.scores])[:n]
+        return self._top(list(self.scores), n, end)
 
     def order(self, end: End = "both") -> list[tuple[int, int]]:
         """Return (layer, latent) of all non-zero scores, the most extreme first."""
@@ -64,25 +63,22 @@ class LatentRanking:
     def per_layer(self, n: int, end: End = "+") -> Selection:
         """Return the n most extreme latents of each layer, which `Latents` and `sae_directions` take.
 
-        Layers without such a score are left out.
+        The order is that of all layers together. Layers without a score at this end are left out.
         """
-        ranked = _most_extreme([self._at(layer, n, end) for layer in self.scores])
-        return Selection([(layer, latent) for layer, latent, _ in ranked])
+        entries = [entry for layer in self.scores for entry in self._top([layer], n, end)]
+        entries.sort(key=lambda entry: -abs(entry[2]))
+        return Selection([(layer, latent) for layer, latent, _ in entries])
 
-    def _at(self, layer: int, n: int | None, end: End) -> list[tuple[int, int, float]]:
+    def _top(self, layers: Sequence[int], n: int | None, end: End) -> list[tuple[int, int, float]]:
         if end not in End.__args__ or (n is not None and n < 1):
             raise ValueError(f"expected n >= 1 and end '+', '-' or 'both', got n={n} and end={end!r}")
-        if end == "both":
-            return _most_extreme([self._at(layer, n, "+"), self._at(layer, n, "-")])[:n]
-        sign = 1 if end == "+" else -1
-        values, latents = (sign * self.scores[layer]).sort(descending=True, stable=True)
-        scores = zip(latents[:n].tolist(), values[:n].tolist())
-        return [(layer, latent, sign * value) for latent, value in scores if value > 0]
-
-
-def _most_extreme(lists: list[list[tuple[int, int, float]]]) -> list[tuple[int, int, float]]:
-    """Join lists of (layer, latent, score), the largest |score| first. Ties keep their order."""
-    return sorted(chain(*lists), key=lambda entry: -abs(entry[2]))
+        entries = []
+        for sign in {"+": (1,), "-": (-1,), "both": (1, -1)}[end]:
+            for layer in layers:
+                values, latents = (sign * self.scores[layer]).sort(descending=True, stable=True)
+                pairs = zip(latents[:n].tolist(), values[:n].tolist())
+                entries += [(layer, latent, sign * value) for latent, value in pairs if value > 0]
+        return sorted(entries, key=lambda entry: -abs(entry[2]))[:n]
 
 
 def attribution(
@@ -95,7 +91,7 @@ def attribution(
     batch_size: int = 16,
     progress: bool = False,
 ) -> LatentRanking:
-    """Return the mean over rows of each latent's contribution to `metric`, sum_tokens f * (v . d metric / d h).
+    """Return each latent's contribution to `metric`, sum over tokens of f * (v . d metric / d h), row mean.
 
     To first order, this is how much the metric would fall if the latent's part f * v were removed from the
     hidden state. One backward pass for each batch gives the gradients at all layers.
