@@ -1,4 +1,4 @@
-"""Sparse autoencoders: training, published ones, their quality, rankings of their latents."""
+"""Sparse autoencoders: training, published SAEs, their quality, and rankings of their latents."""
 
 from caft_utils.saes.collection import SAEs
 from caft_utils.saes.config import SAETrainingConfig

@@ -6,13 +6,12 @@ import copy
 
 import pytest
 import torch
+from helpers.saes import random_relu_sae, relu_sae
 
 from caft_utils.chats import Chats
-from caft_utils.directions.subspace import Directions
-from caft_utils.interventions import Intervention, ablate
+from caft_utils.interventions import Intervention
 from caft_utils.residual import capture, stream_activations
 from caft_utils.saes import SAEs
-from caft_utils.saes.latents import sae_directions
 from caft_utils.saes.ranking import (
     LatentRanking,
     answer_difference,
@@ -34,24 +33,6 @@ def chats(tokenizer):
     return Chats(tokenizer, [row(answer) for answer in TURNS])
 
 
-def make_sae(w_enc, w_dec, *, b_enc=None, b_dec=None):
-    """A ReLU SAE with given weights, [d, F] and [F, d]."""
-    from sae_lens import StandardSAE, StandardSAEConfig
-
-    d, latents = w_enc.shape
-    sae = StandardSAE(StandardSAEConfig(d_in=d, d_sae=latents))
-    b_enc = torch.zeros(latents) if b_enc is None else b_enc
-    b_dec = torch.zeros(d) if b_dec is None else b_dec
-    sae.load_state_dict({"W_enc": w_enc, "W_dec": w_dec, "b_enc": b_enc, "b_dec": b_dec})
-    return sae
-
-
-def random_sae(d=64, seed=0):
-    torch.manual_seed(seed)
-    w_enc, w_dec = torch.randn(d, 32) * 0.3, torch.randn(32, d)
-    return make_sae(w_enc, w_dec, b_enc=torch.randn(32), b_dec=torch.randn(d))
-
-
 @pytest.fixture
 def still(model):
     """A model whose blocks add nothing: the stream is the embedding at every layer."""
@@ -65,7 +46,7 @@ def still(model):
 def constant_sae(rows, activation):
     """Latents that fire by `activation` on every token, whatever the hidden state; decoder `rows` [F, d]."""
     rows = torch.stack([row / row.norm() for row in rows])
-    return make_sae(torch.zeros(rows.shape[1], len(rows)), rows, b_enc=torch.as_tensor(activation))
+    return relu_sae(torch.zeros(rows.shape[1], len(rows)), rows, b_enc=torch.as_tensor(activation))
 
 
 def answer_nats_of(model, chats):
@@ -124,7 +105,7 @@ def test_attribution_is_the_first_order_effect_of_removing_a_latent(tiny, chats)
 
 
 def test_all_layers_in_one_backward_pass_and_any_batch_size(model, chats):
-    saes = SAEs({layer: random_sae(seed=layer) for layer in (-1, 1, 2)})
+    saes = SAEs({layer: random_relu_sae(seed=layer) for layer in (-1, 1, 2)})
     expected = {layer: torch.zeros(32) for layer in saes}
     for example in chats:  # a row and a layer at a time
         for layer in saes:
@@ -145,7 +126,7 @@ def test_attribution_leaves_the_model_as_it_was(model, chats):
     model.train()
     for parameter in model.parameters():
         parameter.requires_grad_(False)  # works without trainable weights, too
-    scores = attribution(model, chats, SAEs({1: random_sae()})).scores[1]
+    scores = attribution(model, chats, SAEs({1: random_relu_sae()})).scores[1]
     assert scores.abs().max() > 0
     assert model.training and all(p.grad is None for p in model.parameters())
     assert not any(m._forward_hooks for m in model.modules())
@@ -194,7 +175,7 @@ def test_the_last_answer_of_a_conversation_is_meant(model, tokenizer):
         starts.append(max(t for t in range(1, len(answer)) if answer[t] and not answer[t - 1]))
         logits[i, starts[-1] - 1, 3] = 2.0
     assert answer_difference([3, 3], [4, 4])(logits, batch).tolist() == [2.0, 2.0] and len(set(starts)) == 2
-    with pytest.raises(ValueError, match="a token id a row in both, got 1 and 2"):
+    with pytest.raises(ValueError, match="one token id for each row in both, got 1 and 2"):
         answer_difference([3], [4, 4])
     with pytest.raises(ValueError, match=r"rows \[0\] have no answer that begins after"):
         whole = Chats(tokenizer, [{"text": "open"}])
@@ -209,7 +190,7 @@ def planted(still):
         tuned.model.embed_tokens.weight[:, 7] += 3.0
         tuned.model.embed_tokens.weight[:, 9] -= 3.0
     basis = torch.eye(64)
-    return tuned, still, SAEs({0: make_sae(basis, basis), 1: make_sae(basis * 2, basis * 2)})
+    return tuned, still, SAEs({0: relu_sae(basis, basis), 1: relu_sae(basis * 2, basis * 2)})
 
 
 def test_latent_difference_is_positive_for_what_the_tuned_model_does_more(planted, chats):
@@ -239,7 +220,7 @@ def test_the_centre_of_an_sae_is_no_part_of_the_change(planted, chats):
     """b_dec is where hidden states are, and a difference of two is around zero."""
     tuned, base, _ = planted
     basis = torch.eye(64)
-    saes = SAEs({0: make_sae(basis, basis, b_dec=10 * basis[7] - 10 * basis[3])})
+    saes = SAEs({0: relu_sae(basis, basis, b_dec=10 * basis[7] - 10 * basis[3])})
     assert difference_latents(tuned, base, chats, saes).per_layer(5) == {0: [7]}
     assert difference_latents(tuned, base, chats, saes, centre=False).per_layer(5) == {0: [3]}
 
@@ -258,49 +239,54 @@ def test_a_tuned_model_may_be_a_peft_model(model, chats):
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
-    tuned, saes = get_peft_model(copy.deepcopy(model), config), SAEs({1: random_sae()})
+    tuned, saes = get_peft_model(copy.deepcopy(model), config), SAEs({1: random_relu_sae()})
     assert latent_difference(tuned, model, chats, saes).scores[1].abs().max() > 0
     assert attribution(tuned, chats, saes).scores[1].abs().max() > 0
 
 
-def test_rankings_over_and_by_layers():
-    scores = {1: torch.tensor([0.5, -2.0, 0.0, 1.0]), 4: torch.tensor([3.0, 0.25])}
-    ranking = LatentRanking(scores)
+@pytest.fixture
+def ranking() -> LatentRanking:
+    return LatentRanking({1: torch.tensor([0.5, -2.0, 0.0, 1.0]), 4: torch.tensor([3.0, 0.25])})
+
+
+def test_top_of_all_layers(ranking):
     assert ranking.top(3) == [(4, 0, 3.0), (1, 3, 1.0), (1, 0, 0.5)]
     assert ranking.top(3, end="-") == [(1, 1, -2.0)]
-    assert ranking.per_layer(2) == {1: [3, 0], 4: [0, 1]} and ranking.per_layer(1, "-") == {1: [1], 4: []}
-    with pytest.raises(ValueError, match="end '\\+' or '-'"):
-        ranking.top(3, end="both")
+    assert ranking.top(3, end="both") == [(4, 0, 3.0), (1, 1, -2.0), (1, 3, 1.0)]
+    assert [len(ranking.top(end=end)) for end in ("+", "-", "both")] == [4, 1, 5]
+
+
+def test_order_of_both_ends(ranking):
+    assert ranking.order() == [(4, 0), (1, 1), (1, 3), (1, 0), (4, 1)]
+    assert ranking.order("-") == [(1, 1)]
+    ends = ranking.top(10**6) + ranking.top(10**6, end="-")
+    assert ranking.top(end="both") == sorted(ends, key=lambda entry: -abs(entry[2]))
+
+
+def test_ties_keep_the_positive_end_and_the_lower_layer_and_latent_first():
+    ranking = LatentRanking({0: torch.tensor([-1.0, 1.0, 1.0]), 2: torch.tensor([1.0, -1.0])})
+    assert ranking.order() == [(0, 1), (0, 2), (2, 0), (0, 0), (2, 1)]
+
+
+def test_per_layer_is_a_selection_in_order_of_the_score(ranking):
+    selection = ranking.per_layer(2)
+    assert selection == {1: [3, 0], 4: [0, 1]} and selection.order == [(4, 0), (1, 3), (1, 0), (4, 1)]
+    assert ranking.per_layer(1, "-") == {1: [1]}  # no latent of layer 4 is at this end
+    assert ranking.per_layer(2, "both") == {1: [1, 3], 4: [0, 1]}
+
+
+@pytest.mark.parametrize("arguments", [(3, "up"), (0, "+"), (-1, "both")])
+def test_wrong_ends_and_numbers_are_refused(ranking, arguments):
+    for method in (ranking.top, ranking.per_layer):
+        with pytest.raises(ValueError, match="expected n >= 1 and end"):
+            method(*arguments)
 
 
 def test_wrong_arguments_are_refused(model, chats, tokenizer):
-    saes = SAEs({1: random_sae()})
-    with pytest.raises(ValueError, match=r"one number a row, shape \(4,\), got \(\)"):
+    saes = SAEs({1: random_relu_sae()})
+    with pytest.raises(ValueError, match=r"one number for each row, shape \(4,\), got \(\)"):
         attribution(model, chats, saes, lambda logits, batch: logits.sum())
     with pytest.raises(ValueError, match="SAEs read width 32, but Qwen2ForCausalLM has width 64"):
-        attribution(model, chats, SAEs({1: random_sae(d=32)}))
+        attribution(model, chats, SAEs({1: random_relu_sae(d=32)}))
     with pytest.raises(ValueError, match="after the first of a row"):
         latent_difference(model, model, Chats(tokenizer, [{"text": "!"}]), saes)
-
-
-def test_sae_directions_are_orthonormal_named_and_ablatable(model, chats):
-    saes = SAEs({0: random_sae(), 2: random_sae(seed=1)})
-    directions = sae_directions(saes, {2: [9, 4, 30], 0: [1]}, {(2, 4): "harm"})
-    assert isinstance(directions, Directions) and directions.ranks == {0: 1, 2: 3}
-    rows = saes.decoder(2)[[9, 4, 30]]
-    torch.testing.assert_close(directions[2] @ directions[2].T, torch.eye(3), atol=1e-5, rtol=0)
-    torch.testing.assert_close((rows @ directions[2].T) @ directions[2], rows, atol=1e-5, rtol=0)
-    torch.testing.assert_close(directions[2][0], rows[0], atol=1e-5, rtol=0)
-    assert directions.about["names"] == {"0": [""], "2": ["", "harm", ""]}
-    one = directions.select({2: [1]})
-    assert one.about["selected"] == {"2": [4]} and one.about["names"] == {"2": ["harm"]}
-    with ablate(directions).on(model):
-        after = next(stream_activations(model, chats, [2])).hidden[2]
-    assert (after @ rows.T).abs().max() < 1e-5
-    twice = make_sae(torch.eye(64)[:, :2], torch.ones(2, 64))
-    with pytest.raises(ValueError, match="layer 1: row 1 is zero or a combination"):
-        sae_directions(SAEs({1: twice}), {1: [0, 1]})
-    with pytest.raises(IndexError, match="layer 2 has latents 0 to 31"):
-        sae_directions(saes, {2: [32]})
-    with pytest.raises(KeyError, match="no SAE at layer 1"):
-        sae_directions(saes, {1: [0]})
