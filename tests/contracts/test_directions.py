@@ -10,6 +10,7 @@ import torch
 from helpers.models import hooks, perturbed
 from helpers.saes import random_sae
 
+from caft_utils import directions, saes
 from caft_utils.chats import Chats
 from caft_utils.directions import Directions, class_contrast, class_means, mean_difference, pca_of_difference
 from caft_utils.models import fingerprint
@@ -50,7 +51,7 @@ def two_models(s: Setting) -> dict:
     return {"tuned": [fingerprint(s.tuned)], "base": fingerprint(s.base), "data": s.chats.fingerprint}
 
 
-def saes() -> SAEs:
+def random_saes() -> SAEs:
     return SAEs({layer: random_sae(seed=layer) for layer in (0, 1, 2)})
 
 
@@ -77,8 +78,10 @@ METHODS = {
         lambda s: {"model": fingerprint(s.base), "data": s.chats.fingerprint, "classes": list(WORDS)},
     ),
     "sae_directions": Method(
-        lambda s, layers, **options: sae_directions(saes(), {layer: [7, 3] for layer in layers}, **options),
-        lambda s: {"saes": saes().fingerprint, "selected": {"0": [7, 3], "2": [7, 3]}},
+        lambda s, layers, **options: sae_directions(
+            random_saes(), {layer: [7, 3] for layer in layers}, **options
+        ),
+        lambda s: {"saes": random_saes().fingerprint, "selected": {"0": [7, 3], "2": [7, 3]}},
         from_models=False,
     ),
 }
@@ -106,6 +109,17 @@ def chats(tokenizer):
 @pytest.fixture
 def setting(model, chats) -> Setting:
     return Setting(model, perturbed(model), chats, [WORDS[i % 3] for i in range(len(chats))])
+
+
+def test_every_exported_method_has_a_line():
+    """A method is an exported function that is annotated to return `Directions`."""
+    exported = {
+        name
+        for module in (directions, saes)
+        for name in module.__all__
+        if getattr(module, name).__annotations__.get("return") == "Directions"
+    }
+    assert exported == set(METHODS)
 
 
 def test_the_result_is_orthonormal_at_the_layers_that_were_given(method, setting):
