@@ -19,7 +19,7 @@ from torch import Tensor
 
 from caft_utils.directions.orthonormal import orthonormal_rows
 from caft_utils.features import Selection
-from caft_utils.store import write_atomically
+from caft_utils.store import tensors_sha256, write_atomically
 
 CARD_FILE = "directions.json"
 CARD_FORMAT = 1
@@ -71,11 +71,7 @@ class Directions:
     @property
     def fingerprint(self) -> str:
         """The sha256 (hex) of layers and vectors, without `about`."""
-        digest = sha256()
-        for layer, q in self._rows.items():
-            digest.update(f"{layer}:{tuple(q.shape)};".encode())
-            digest.update(q.numpy().tobytes())
-        return digest.hexdigest()
+        return tensors_sha256((f"{layer}:{tuple(q.shape)};", q) for layer, q in self._rows.items())
 
     def __getitem__(self, layer: int) -> Float[Tensor, "k d"]:
         if layer not in self._rows:

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from hashlib import sha256
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from caft_utils.residual import edit, width
+from caft_utils.store import tensors_sha256
 
 
 class Intervention(nn.Module):
@@ -52,11 +52,9 @@ class Intervention(nn.Module):
     @property
     def fingerprint(self) -> str:
         """The sha256 (hex) of the class name, the settings, the layers and the vectors."""
-        digest = sha256(f"{type(self).__name__}({self.extra_repr()})".encode())
-        for name, buffer in sorted(self.named_buffers()):
-            digest.update(f"{name}{tuple(buffer.shape)}".encode())
-            digest.update(buffer.detach().cpu().numpy().tobytes())
-        return digest.hexdigest()
+        buffers = sorted(self.named_buffers())
+        labelled = ((f"{name}{tuple(buffer.shape)}", buffer) for name, buffer in buffers)
+        return tensors_sha256(labelled, start=f"{type(self).__name__}({self.extra_repr()})")
 
     def vector(self, name: str, layer: int, like: Tensor) -> Tensor:
         """Return a vector on the device and in the dtype of `like`. The copy is cached."""
