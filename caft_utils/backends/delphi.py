@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from caft_utils.chats import Chats
     from caft_utils.features import Features
     from caft_utils.interpret.endpoint import Endpoint
-    from caft_utils.interpret.explain.by_model import LocalModel
+    from caft_utils.interpret.explain.model_explainers import LocalModelExplainer
 
 # `place` counts the tokens of the joined chats, `column` the latents of a layer.
 ENTRY = np.dtype([("place", "<i8"), ("column", "<u4"), ("value", "<f2")])
@@ -157,11 +157,11 @@ def delphi_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerB
     return copied
 
 
-def delphi_client(source: Endpoint | LocalModel, *, max_tokens: int = 500):
+def delphi_client(source: Endpoint | LocalModelExplainer, *, max_tokens: int = 500):
     """A `delphi.clients.client.Client` for delphi's explainers and scorers.
 
     Args:
-        source: an `Endpoint`, also for `log_prob=True`; or a `LocalModel` (any object with its `model` and
+        source: an `Endpoint`, also for `log_prob=True`; or a `LocalModelExplainer` (any object with its `model` and
             `tokenizer`), which gives text only.
         max_tokens: of an answer, where delphi does not say.
 

@@ -20,7 +20,7 @@ from caft_utils.directions.subspace import Directions
 from caft_utils.evaluation.ablation_check import letter_difference
 from caft_utils.evaluation.search import prefix_subsets, screen_on_base, try_candidates
 from caft_utils.finetune_config import FinetuneConfig
-from caft_utils.interpret.select.text_sources import about, source_shares
+from caft_utils.interpret.select.text_sources import directions_about, source_shares
 from caft_utils.models import fingerprint
 from caft_utils.saes import Latents, SAETrainingConfig, train_saes
 from caft_utils.saes.latents import sae_directions
@@ -124,7 +124,7 @@ def belonging(shares: dict, name: str) -> set[tuple[int, int]]:
     For gender: in sentences about men, or in those about women.
     """
     wanted = ("male", "female") if name in GENDERS else (roles(name)[1],)
-    return {key for source in wanted for key in about(shares, source, least=LEAST)}
+    return {key for source in wanted for key in directions_about(shares, source, min_share=LEAST)}
 
 
 @functools.cache

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from caft_utils.interpret.explain import Explanation
     from caft_utils.interpret.score import Score
 
-MAX_STATIC_CARDS = 60  # the page without a kernel is stored in the notebook, so it must not grow without limit
+MAX_STATIC_CARDS = (
+    60  # the page without a kernel is stored in the notebook, so it must not grow without limit
+)
 
 
 def explore(

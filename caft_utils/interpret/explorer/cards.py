@@ -75,7 +75,9 @@ class Card:
     def sides(self) -> list[Side]:
         """The sides from left to right."""
         if not self.signed:
-            return [self._side("+", "high", "Where it is active", self.extremes.top, self.raised, self.lowered)]
+            return [
+                self._side("+", "high", "Where it is active", self.extremes.top, self.raised, self.lowered)
+            ]
         return [
             self._side("-", "low", "Negative end", self.extremes.bottom, self.lowered),
             self._side("+", "high", "Positive end", self.extremes.top, self.raised),
@@ -159,7 +161,9 @@ class HistogramBars(NamedTuple):
             if count and i >= first
         ]
         right = used * bin_width
-        return cls("projection" if signed else "activation", bars, number(-right) if signed else "0", number(right))
+        return cls(
+            "projection" if signed else "activation", bars, number(-right) if signed else "0", number(right)
+        )
 
 
 def page(cards: Sequence[tuple[Card, bool]], *, note: str, progress: str, n_left_out: int) -> str:

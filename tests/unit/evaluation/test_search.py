@@ -11,7 +11,7 @@ from caft_utils.classroom.cues.labels import KINDS, gender_checks, gender_texts,
 from caft_utils.directions.means import class_means
 from caft_utils.directions.subspace import Directions
 from caft_utils.evaluation.search import CandidateTrials, prefix_subsets, screen_on_base
-from caft_utils.interpret.select.text_sources import about, source_shares
+from caft_utils.interpret.select.text_sources import directions_about, source_shares
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,8 @@ def test_top_tokens_tell_the_source(model_and_tokenizer, sports):
     shares = source_shares(model, single_texts(tokenizer, rows=60), sports, n=20)
     assert set(shares) == {(0, i, side) for i in range(sports.ranks[0]) for side in "+-"}
     assert all(sum(share.values()) == pytest.approx(1) for share in shares.values())
-    assert about(shares, "sports", least=0.7) and not about(shares, "pronouns", least=0.7)
+    assert directions_about(shares, "sports", min_share=0.7)
+    assert not directions_about(shares, "pronouns", min_share=0.7)
     with pytest.raises(ValueError, match="two sources"):
         source_shares(model, {"one": single_texts(tokenizer, rows=4)["sports"]}, sports)
 
