@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from caft_utils.interpret.explain.by_model import ByEndpoint, LocalModel, prompt
 from helpers.chat_server import chat_server
 
 from caft_utils.classroom.personas import world
@@ -15,7 +16,6 @@ from caft_utils.interpret.endpoint import Endpoint, EndpointError
 from caft_utils.interpret.examples import FeatureExamples
 from caft_utils.interpret.examples.max_activating import TextWindow
 from caft_utils.interpret.explain import Explanation, TokenStatistics, words
-from caft_utils.interpret.explain.by_model import ByEndpoint, LocalModel, prompt
 from caft_utils.interpret.score.word_overlap import WordOverlap, explained_words
 
 PIECE = re.compile(r"<\|\w+\|>| ?[a-zA-Z]+| ?\d+|\n| ?[^\w\s]")
