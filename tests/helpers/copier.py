@@ -11,7 +11,7 @@ OTHERS = "you are the is do to with and open file".split()
 
 
 def make_copier(tokenizer):
-    """Return a model that attends to all tokens alike and predicts those of `COPIED` and `OTHERS` among them."""
+    """Return a model that predicts the words of `COPIED` and `OTHERS` that it has read, all alike."""
     model = make_tiny("qwen2", num_key_value_heads=4)
     words = [" " + word for word in sum(COPIED.values(), OTHERS)]
     with torch.no_grad():

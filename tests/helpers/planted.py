@@ -28,7 +28,7 @@ def as_window(text: str, activations=()) -> TextWindow:
 
 
 def planted(topic, *, seed=0, n=20, noise=0.1, topics=TOPICS, filler=FILLER) -> FeatureExamples:
-    """Return examples of a latent that fires on two words of a topic; all windows have a word of other topics."""
+    """Return examples of a latent that fires on a topic; every window has a word of another topic, too."""
     rng = random.Random(f"{topic} {seed}")
     others = [word for name, words in topics.items() if name != topic for word in words]
     rows = iter(range(10_000))
