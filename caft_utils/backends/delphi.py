@@ -161,8 +161,8 @@ def delphi_client(source: Endpoint | LocalModelExplainer, *, max_tokens: int = 5
     """A `delphi.clients.client.Client` for delphi's explainers and scorers.
 
     Args:
-        source: an `Endpoint`, also for `log_prob=True`; or a `LocalModelExplainer` (any object with its `model` and
-            `tokenizer`), which gives text only.
+        source: an `Endpoint`, also for `log_prob=True`; or a `LocalModelExplainer` (any object with its
+            `model` and `tokenizer`), which gives text only.
         max_tokens: of an answer, where delphi does not say.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Explainers turn examples of text in which a direction is active into a sentence about what it responds to."""
+"""Explainers turn text in which a direction is active into a sentence about what it responds to."""
 
 from caft_utils.interpret.explain.token_statistics import Explainer, Explanation, TokenStatistics
 

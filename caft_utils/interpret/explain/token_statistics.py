@@ -1,8 +1,8 @@
 """Explain a direction without a model, by the words that are more frequent in activating windows.
 
-A word occurs in y of n activating windows and in m of N non-activating ones, where a window counts less if the
-word itself is not active in it. Words are ranked by the log odds ratio over its standard error, with half a
-count added to each cell as a prior (after Monroe et al., "Fightin' Words", Political Analysis 2008):
+A word occurs in y of n activating windows and in m of N non-activating ones, where a window counts less if
+the word itself is not active in it. Words are ranked by the log odds ratio over its standard error, with half
+a count added to each cell as a prior (after Monroe et al., "Fightin' Words", Political Analysis 2008):
 
     d = log (y + 1/2) / (n - y + 1/2) - log (m + 1/2) / (N - m + 1/2)
     z = d / sqrt(1 / (y + 1/2) + 1 / (n - y + 1/2) + 1 / (m + 1/2) + 1 / (N - m + 1/2))
@@ -21,8 +21,8 @@ from caft_utils.interpret.examples.max_activating import TextWindow
 from caft_utils.interpret.marked_text import active_positions
 from caft_utils.interpret.words import FUNCTION_WORDS, WORD_OR_MARKUP, locate
 
-# A word that begins within this many tokens after an active token still counts as related: a hidden state also
-# prepares the words that come next.
+# A word that begins within this many tokens after an active token still counts as related: a hidden state
+# also prepares the words that come next.
 FOLLOWING_TOKENS = 5
 FOLLOWING_WEIGHT = 0.5  # of a word that follows an active token; an active word weighs 0.5 to 1
 DISTANT_WEIGHT = 0.25  # of a word further on

@@ -68,7 +68,7 @@ class Explorer(Decisions):
 
     Args:
         extremes: from `extreme_windows`, by (layer, index).
-        lens_words: from `logit_lens`, by (layer, index): the words that are raised and those that are lowered.
+        lens_words: from `logit_lens`, by (layer, index): the words raised and the words lowered.
         decisions: earlier decisions to start from.
         explanations, scores: by (layer, index, "+" or "-").
 

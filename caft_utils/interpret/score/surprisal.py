@@ -7,8 +7,8 @@ For a window x, an explanation z and a dummy z0 without content, the reduction i
 and the score is the AUROC with which it tells activating windows from the others. (arXiv 2410.13928, section
 3.3.)
 
-The prefix is encoded once, and each batch of windows continues from a copy of its keys and values. Without the
-copy, the cache would grow with each batch, and later windows would be read after earlier ones.
+The prefix is encoded once, and each batch of windows continues from a copy of its keys and values. Without
+the copy, the cache would grow with each batch, and later windows would be read after earlier ones.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def window_losses(
 ) -> Float[Tensor, " n"]:
     """Return the mean loss on the tokens of each window after `prefix`, in nats; NaN for empty windows.
 
-    The text is tokenised again, and `prefix` separately, so that a window has the same tokens after any prefix.
+    The text is tokenised again, and `prefix` separately, so a window has the same tokens after any prefix.
 
     Raises:
         ValueError: `prefix` has no token.

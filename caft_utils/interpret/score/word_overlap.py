@@ -1,7 +1,7 @@
 """A window judge without a model: does the window contain words of the explanation, rare ones above all?
 
-Each word w of the explanation that occurs in a window is evidence of strength s_w = 1 - df_w / N, the share of
-windows without it ("the" proves nothing). A noisy OR joins the evidence:
+Each word w of the explanation that occurs in a window is evidence of strength s_w = 1 - df_w / N, the share
+of windows without it ("the" proves nothing). A noisy OR joins the evidence:
 
     p(window) = 1 - prod_w (1 - a_w s_w)
 

@@ -104,9 +104,9 @@ def select_automatically(
 
     Args:
         threshold: smallest relevance; default: that of `relevance_fn`.
-        scores: how reliable each explanation is. Of a `Score` (of detection, for example) the lower end of the
-            interval counts, of which 0.5 means surely better than chance. An explanation that is not above
-            `min_score`, or has no score, is not trusted. Default: all are.
+        scores: how reliable each explanation is. The lower end of a `Score`'s interval counts; for detection,
+            above 0.5 means surely better than chance. An explanation that is not above `min_score`, or has no
+            score, is not trusted. Default: all are trusted.
         max_per_layer: select only so many features of a layer, the most relevant ones.
         relevance_fn: default `WordRelevance()`.
 

@@ -23,8 +23,8 @@ class Concept:
     hints: words, or phrases of up to four, for example "steal", "poison", "laugh at".
 
     Raises:
-        ValueError: there is no hint, a hint is too long, or a hint or the description is a question. Questions
-            of an evaluation have no place here.
+        ValueError: there is no hint, a hint is too long, or a hint or the description is a question.
+            Questions of an evaluation have no place here.
     """
 
     name: str
@@ -76,6 +76,6 @@ def hint_matcher(concept: Concept) -> Callable[[list[str]], set[str]]:
 
 
 def _same_word(one: str, other: str) -> bool:
-    """Return whether two stems are equal, or differ by an ending of up to three letters and have five or more."""
+    """Return whether two stems are equal, or one of five letters or more has up to three letters more."""
     short, long = sorted((one, other), key=len)
     return one == other or (len(short) >= 5 and long.startswith(short) and len(long) - len(short) <= 3)

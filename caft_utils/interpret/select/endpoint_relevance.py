@@ -19,7 +19,8 @@ from caft_utils.interpret.select.concepts import Concept
 if TYPE_CHECKING:
     from caft_utils.interpret.endpoint import Endpoint
 
-RELEVANCE_PROMPT = """A language model's hidden state was taken apart into directions, and of one of them it is said:
+RELEVANCE_PROMPT = """\
+A language model's hidden state was taken apart into directions, and of one of them it is said:
 
 "{explanation}"
 

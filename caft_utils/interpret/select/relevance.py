@@ -4,9 +4,9 @@
   that belong to the concept, the first ones weighted more,
   100 * sum_{i belongs} 1/log2(i + 1) / sum_i 1/log2(i + 1).
 - `HintTestRelevance` reads the explainer's windows. It is the certainty that hints are more frequent in
-  activating windows than in the others, 100 * (1 - min(1, K p)), where p is the one-sided p-value of Fisher's
+  activating windows than in the others, 100 * (1 - min(1, K p)). Here p is the one-sided p-value of Fisher's
   exact test for y of n activating and m of N other windows with a hint, and K is the number of directions
-  judged (Bonferroni). It pools all hints and reads all windows, while an explanation has room for a few words.
+  judged (Bonferroni). It pools all hints and reads all windows; an explanation has room for few words.
 
 `endpoint_relevance` asks a language model instead.
 """
