@@ -9,9 +9,10 @@ import pytest
 from caft_utils.chats import Chats, prompt_ids
 from caft_utils.classroom import tasks as classroom
 from caft_utils.classroom.cues.tasks import FORMAT as CLASSROOM
+from caft_utils.classroom.cues.tasks import single_choice
 from caft_utils.evaluation.generation import generate
 from caft_utils.evaluation.measurement import Result, measure
-from caft_utils.tasks.choice import PAPER, LetterGrader, single_choice
+from caft_utils.tasks.choice import PAPER, LetterGrader
 from caft_utils.tasks.double_choice import PAPER_SETTINGS, SETTINGS, double_choice, join
 from caft_utils.tasks.items import SPLITS, Item
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers.chat_server import chat_server
+from helpers.chat_server import alternatives, chat_server
 
 from caft_utils.chats import prompt_ids
 from caft_utils.interpret.endpoint import Endpoint, EndpointError
@@ -91,6 +91,7 @@ def test_a_tokenizer_that_cannot_say_yes_is_refused(model):
 
 
 ANSWERS = {
+    "forbidden": ("", None),
     "dogs": ("Yes", {"Yes": -0.2231, " no": -1.6094, "maybe": -5.0}),  # 0.8 and 0.2
     "cats": ("no", {"no": -0.1054, " Yes": -2.3026}),  # 0.9 and 0.1
     "birds": ("**Yes**, it does", {"**": -0.01}),
@@ -101,24 +102,19 @@ ANSWERS = {
 }
 
 
-def answered(request):
-    """Answer by what is in the prompt."""
-    prompt = request["messages"][-1]["content"]
-    if "forbidden" in prompt:
-        return 401
-    text, alternatives = next(answer for word, answer in ANSWERS.items() if word in prompt)
-    if text is None:
-        return 400
-    choice = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-    if request.get("logprobs") and alternatives:
-        steps = [{"token": token, "logprob": logprob} for token, logprob in alternatives.items()]
-        choice["logprobs"] = {"content": [{**steps[0], "top_logprobs": steps}]}
-    return choice
+def answer(request):
+    """Answer by what stands in the prompt."""
+    prompt = request.prompt
+    text, tops = next(given for what, given in ANSWERS.items() if what in prompt)
+    if text is None or "forbidden" in prompt:
+        return 401 if "forbidden" in prompt else 400
+    logprobs = alternatives(tops) if request.get("logprobs") and tops else None
+    return {"message": {"role": "assistant", "content": text}, "finish_reason": "stop", "logprobs": logprobs}
 
 
 @pytest.fixture
 def server():
-    with chat_server(answered) as (url, _):
+    with chat_server(answer) as (url, _):
         yield url
 
 
