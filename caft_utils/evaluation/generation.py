@@ -61,7 +61,9 @@ def generate(
     )
     encoded = [prompt_ids(tokenizer, messages) for messages in prompts]
     todo = [i for i in range(len(prompts)) for _ in range(samples)]
-    order = sorted(range(len(todo)), key=lambda j: -len(encoded[todo[j]]))  # similar lengths need less padding
+    order = sorted(
+        range(len(todo)), key=lambda j: -len(encoded[todo[j]])
+    )  # similar lengths need less padding
     starts = range(0, len(order), batch_size)
     if progress:
         from tqdm.auto import tqdm

@@ -121,7 +121,9 @@ def measure(
     if method not in ("generate", "logprob"):
         raise ValueError(f"method must be 'generate' or 'logprob', got {method!r}")
     if method == "logprob" and samples != 1:
-        raise ValueError(f"method='logprob' gives one answer to each question; samples must be 1, got {samples}")
+        raise ValueError(
+            f"method='logprob' gives one answer to each question; samples must be 1, got {samples}"
+        )
     if method == "logprob" and not hasattr(task.grader, "options"):
         raise ValueError(
             f"method='logprob' needs a grader with options(question), the answers to compare; "
@@ -146,11 +148,15 @@ def measure(
 
     folder = (store or default_store()).fetch("measure", key, write)
     result = Result.from_json(json.loads((folder / "result.json").read_text()))
-    result.rates = dict(task.rates)  # rates only count verdicts, so a stored result may be counted in new ways
+    result.rates = dict(
+        task.rates
+    )  # rates only count verdicts, so a stored result may be counted in new ways
     return result
 
 
-def _measure(model, task: Task, key: dict[str, Any], method: Method, batch_size: int, progress: bool) -> Result:
+def _measure(
+    model, task: Task, key: dict[str, Any], method: Method, batch_size: int, progress: bool
+) -> Result:
     tokenizer = task.valid.tokenizer
     questions = [question for question in task.questions for _ in range(key["samples"])]
     prompts = [question.messages for question in questions]

@@ -119,9 +119,7 @@ def _check_rows(path: Path, source: Mapping[str, Any]) -> None:
             raise ValueError(f"{path}, header: no column {', '.join(sorted(missing))}")
         rows = [[row[column] for column in columns] for row in reader]
     if source["rows_sha256"] == UNKNOWN:
-        warnings.warn(
-            f"{path}: no checksum of its rows is recorded, so they were not checked", stacklevel=3
-        )
+        warnings.warn(f"{path}: no checksum of its rows is recorded, so they were not checked", stacklevel=3)
     elif digest(rows) != source["rows_sha256"]:
         raise ValueError(
             f"{path}: these are not the recorded rows. Expected {source.get('rows')} rows, found {len(rows)}; with "

@@ -100,7 +100,9 @@ class Task:
                 )
         for name, rate in self.rates.items():
             if rate.set not in self.verdicts:
-                raise ValueError(f"rate {name!r} is of set {rate.set!r}; the task declares verdicts for {sets}")
+                raise ValueError(
+                    f"rate {name!r} is of set {rate.set!r}; the task declares verdicts for {sets}"
+                )
             if unknown := {*rate.hits, *(rate.among or ())} - set(self.verdicts[rate.set]):
                 raise ValueError(
                     f"rate {name!r} counts {', '.join(sorted(unknown))}; the verdicts of set {rate.set!r} are "
