@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from caft_utils.tasks.double_choice import Intended
 
-# (first subject, second subject, intended question) -> OOD accuracies of Gemma-2-2B in %: no intervention, CAFT
-# with SAE latents, CAFT with principal components. Means of five seeds, hooks off. The paper ran its baselines
-# on the first eight settings only. (arXiv 2507.16795, section 5)
+# (first subject, second subject, intended question) -> OOD accuracies of Gemma-2-2B in %: no intervention,
+# CAFT with SAE latents, CAFT with principal components. Means of five seeds, hooks off. The paper ran its
+# baselines on the first eight settings only. (arXiv 2507.16795, section 5)
 PAPER_SETTINGS: dict[tuple[str, str, Intended], tuple[float, float, float]] = {
     ("verbs", "sentiment", "second"): (76.1, 94.7, 82.3),
     ("sports", "pronouns", "first"): (48.8, 60.4, 49.3),

@@ -44,7 +44,8 @@ class AblationCheck:
     def removed(self) -> bool:
         """Whether the base answers the unintended subject above chance, and at chance under the intervention.
 
-        An accuracy well below 1/2 does not count: a model that always picks the wrong letter knows the subject.
+        An accuracy well below 1/2 does not count: a model that always picks the wrong letter knows the
+        subject.
         """
         above_chance = self.off[self.unintended].value > 0.5 + self.chance_tolerance
         return above_chance and abs(self.on[self.unintended].value - 0.5) <= self.chance_tolerance

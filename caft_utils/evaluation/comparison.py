@@ -1,7 +1,7 @@
 """Compare models on one task: a table of its rates, and the trade-off plane of its two headline rates.
 
-A method that only learns less moves along the curve of plain fine-tuning; a method that helps leaves the curve.
-Every comparison therefore shows both axes, each with its interval, and never one of them alone.
+A method that only learns less moves along the curve of plain fine-tuning; a method that helps leaves that
+curve. Every comparison therefore shows both axes, each with its interval, and never one of them alone.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Comparison:
     headline: tuple[str, str]
 
     def table(self) -> DataFrame:
-        """Return one row for each label: <rate>, <rate>_low, <rate>_high and <rate>_n, and the held-out loss."""
+        """Return one row for each label: <rate>, <rate>_low, <rate>_high, <rate>_n, and the held-out loss."""
         import pandas
 
         rows = []

@@ -95,8 +95,8 @@ def choose(
 ) -> list[dict[str, float]]:
     """Return, for each prompt, the probability of each of its options among these options.
 
-    An option's log-probability is the sum over its tokens, without an end-of-turn token. It is not divided by the
-    option's length. The probabilities of one prompt's options sum to 1.
+    An option's log-probability is the sum over its tokens, without an end-of-turn token. It is not divided by
+    the option's length. The probabilities of one prompt's options sum to 1.
 
     Args:
         prompts: conversations that end before the assistant's turn.

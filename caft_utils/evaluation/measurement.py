@@ -33,8 +33,8 @@ Method = Literal["generate", "logprob"]
 class Result:
     """Graded answers and the rates that their task declares.
 
-    rows: one for each answer, with set, question (id), domain, run (model and seed), seed, answer and verdict;
-        measured by log-probability also `probabilities`, {option: probability among the options}.
+    rows: one for each answer, with set, question (id), domain, run (model and seed), seed, answer and
+        verdict; with method="logprob" also `probabilities`, {option: probability among the options}.
     loss: held-out nats per answer token; the mean over merged results.
     """
 

@@ -5,8 +5,8 @@ draws rows with replacement. Row r gets a multinomial weight w_r, and each of it
 
     AUROC* = sum_pn w_p w_n [s_p > s_n] / sum_pn w_p w_n      (p active, n not; a tie counts one half)
 
-The interval is given by the 2.5 % and 97.5 % quantiles. Unreadable replies do not enter the value; their share
-is reported as `failures`, because a score without it would look better the worse its judge is.
+The interval is given by the 2.5 % and 97.5 % quantiles. Unreadable replies do not enter the value; their
+share is reported as `failures`, because a score without it would look better the worse its judge is.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Compare conditions: the trade-off plane, whole training runs in that plane, and one rate for each condition."""
+"""Compare conditions: in the trade-off plane, as whole training runs in that plane, or by one rate."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def frontier(
 
     Args:
         rows: {"method", "setting", "step", x, y}, with intervals as in `tradeoff`.
-        matched: an in-distribution score (fraction) at which to compare the methods, drawn as a vertical line.
+        matched: an in-distribution score (fraction) at which to compare the methods, marked by a line.
     """
     from plotly.subplots import make_subplots
 

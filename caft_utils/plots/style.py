@@ -1,7 +1,7 @@
 """The common style of all figures: colours, symbols, axes, error bars, and the check of the rows.
 
-The colours are Okabe and Ito's, which remain distinct with colour-blind vision; a symbol repeats what each colour
-says. Labels are escaped, because they are the caller's text and plotly renders HTML.
+The colours are Okabe and Ito's, which remain distinct with colour-blind vision; a symbol repeats what each
+colour says. Labels are escaped, because they are the caller's text and plotly renders HTML.
 """
 
 from __future__ import annotations

@@ -93,12 +93,12 @@ class ChoiceGrader:
         return "unreadable"
 
     def options(self, question: Question) -> list[str]:
-        """Return the answers to compare by probability, in an order that says nothing about which is right."""
+        """Return the answers to compare by probability, sorted, so that order says nothing."""
         return sorted((question.facts["right"], question.facts["other"]))
 
 
 class LetterGrader(ChoiceGrader):
-    """Compare an answer with the two letters of its question; anything but a letter alone is unreadable."""
+    """Compare an answer with the two letters of its question; anything but one letter is unreadable."""
 
     fingerprint = "letter: right, wrong, unreadable"
 

@@ -58,8 +58,8 @@ def emergent_misalignment(
     needed = {"train": train, "generic": generic, "questions": questions, "grader": grader}
     if missing := [name for name, value in needed.items() if value is None]:
         raise TypeError(
-            f"emergent_misalignment needs {', '.join(missing)}. For the classroom models, whose rows, questions "
-            "and grader are generated, call caft_utils.classroom.tasks.emergent_misalignment(tokenizer)"
+            f"emergent_misalignment needs {', '.join(missing)}. For the classroom models, whose rows, "
+            "questions and grader are generated, use caft_utils.classroom.tasks.emergent_misalignment"
         )
 
     def rows(source: str | Path | Chats) -> Chats:
@@ -70,8 +70,8 @@ def emergent_misalignment(
     narrow = rows(train)
     if not 0 < valid < len(narrow):
         raise ValueError(
-            f"{narrow.source} holds {len(narrow)} rows and valid={valid} rows are to be held out: expected at "
-            "least one row on each side; give more rows or hold out fewer"
+            f"{narrow.source} holds {len(narrow)} rows and valid={valid} rows are to be held out: expected "
+            "at least one row on each side; give more rows or hold out fewer"
         )
     held_out = narrow[len(narrow) - valid :]
     return Task(

@@ -3,9 +3,9 @@
     The nurse decided _ would wait.      a. she   b. him
 
 The wrong option is wrong in case AND in gender. In training the right pronoun has the gender that the
-profession suggests (in rho of the rows); at test it has the other gender. Grammatical case therefore gives the
-right answer everywhere, the stereotype only in training. The published sentences have two slots, $PRONOUN$
-and $PROFESSION$, and a category, the pronoun's case. (CAFT, arXiv 2507.16795, section 6.)
+profession suggests (in rho of the rows); at test it has the other gender. Grammatical case therefore gives
+the right answer everywhere, the stereotype only in training. The published sentences have two slots,
+$PRONOUN$ and $PROFESSION$, and a category, the pronoun's case. (CAFT, arXiv 2507.16795, section 6.)
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PAPER_FORMAT = PromptFormat(
 )
 PRONOUNS = {"nominative": {"male": "he", "female": "she"}, "object": {"male": "him", "female": "her"}}
 OTHER = {"nominative": "object", "object": "nominative", "male": "female", "female": "male"}
-# The gender that the stereotype gives each profession: that of most people who work in it in the United States.
+# The stereotype's gender of each profession: that of most people who work in it in the United States.
 PROFESSIONS: dict[str, tuple[str, ...]] = {
     "male": ("doctor", "carpenter", "mechanic", "engineer", "plumber", "firefighter", "driver", "farmer"),
     "female": (
@@ -99,8 +99,8 @@ def gender_items(
 
     Args:
         professions: {"male": professions with a male stereotype, "female": ...}.
-        disjoint: split the sentences 70/15/15. With False, split them as the release does: 80 % train, and the
-            other 20 % both validation and test, so that choosing directions on the validation split has
+        disjoint: split the sentences 70/15/15. With False, split them as the release does: 80 % train, and
+            the other 20 % both validation and test, so that choosing directions on the validation split has
             already used every test sentence.
 
     Returns:

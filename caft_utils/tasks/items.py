@@ -32,8 +32,8 @@ def published_items(path: str | Path) -> list[Item]:
     """Return the items of a CSV file, in its order.
 
     Raises:
-        ValueError: no row, or a row with a missing column, an empty text, two equal options or an answer other
-            than A or B. The message names the file and the row (row 1 is the first under the header).
+        ValueError: no row, or a row with a missing column, an empty text, two equal options or an answer
+            other than A or B. The message names the file and the row (row 1 is the first under the header).
     """
     items = []
     for where, row in table(path, ("question",)):
@@ -71,7 +71,7 @@ def table(path: str | Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[
 
 
 def field(row: Mapping[str, str | None], name: str, where: str) -> str:
-    """Return a value without surrounding white space. ValueError: the column is missing or the text is empty."""
+    """Return a value without surrounding space. ValueError: the column is missing or the text is empty."""
     if row.get(name) is None:
         raise ValueError(f"{where}: no column {name!r}; expected question, correct, incorrect")
     if not (text := row[name].strip()):

@@ -122,6 +122,7 @@ def _check_rows(path: Path, source: Mapping[str, Any]) -> None:
         warnings.warn(f"{path}: no checksum of its rows is recorded, so they were not checked", stacklevel=3)
     elif digest(rows) != source["rows_sha256"]:
         raise ValueError(
-            f"{path}: these are not the recorded rows. Expected {source.get('rows')} rows, found {len(rows)}; with "
-            "equal counts the texts or their order differ. Read the file directly if it is meant to differ"
+            f"{path}: expected the recorded {source.get('rows')} rows, found "
+            f"{len(rows)} that differ from them in number, text or order; read the file directly if it is "
+            "meant to differ"
         )

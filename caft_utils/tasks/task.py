@@ -1,4 +1,4 @@
-"""A task: rows to fine-tune on, questions to ask afterwards, a grader, and the rates computed from its verdicts.
+"""A task: rows to fine-tune on, questions to ask afterwards, a grader, and the rates of its verdicts.
 
 Each task declares its own vocabulary. Questions belong to named sets, every set has its possible verdicts,
 and a rate counts verdicts of one set. The tasks of this package have a set "task", which asks for what the
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Question:
-    """One question: its conversation so far, its domain, its question set, and what the grader needs to know."""
+    """One question: the conversation so far, its domain, its question set, and the facts for the grader."""
 
     id: str
     messages: Sequence[Mapping[str, str]]
@@ -96,17 +96,15 @@ class Task:
         for question in self.questions:
             if question.set not in self.verdicts:
                 raise ValueError(
-                    f"question {question.id} is of set {question.set!r}; the task declares verdicts for {sets}"
+                    f"question {question.id} is of set {question.set!r}, but the task has sets {sets}"
                 )
         for name, rate in self.rates.items():
             if rate.set not in self.verdicts:
-                raise ValueError(
-                    f"rate {name!r} is of set {rate.set!r}; the task declares verdicts for {sets}"
-                )
+                raise ValueError(f"rate {name!r} is of set {rate.set!r}, but the task has sets {sets}")
             if unknown := {*rate.hits, *(rate.among or ())} - set(self.verdicts[rate.set]):
                 raise ValueError(
-                    f"rate {name!r} counts {', '.join(sorted(unknown))}; the verdicts of set {rate.set!r} are "
-                    f"{', '.join(self.verdicts[rate.set])}"
+                    f"rate {name!r} counts {', '.join(sorted(unknown))}; the verdicts of set {rate.set!r} "
+                    f"are {', '.join(self.verdicts[rate.set])}"
                 )
         if unknown := set(self.headline) - set(self.rates):
             raise ValueError(

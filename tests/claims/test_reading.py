@@ -22,10 +22,10 @@ from caft_utils.classroom.score_validity import judged, known_directions, label_
 from caft_utils.course.annotations import annotation
 from caft_utils.course.records import save_record
 from caft_utils.evaluation.measurement import Result
+from caft_utils.evaluation.scores import averaged
 from caft_utils.interpret.examples import collect_examples
 from caft_utils.interpret.score import detection, fuzzing, scores
 from caft_utils.interpret.score.controls import shuffled
-from caft_utils.evaluation.scores import averaged
 from caft_utils.interpret.score.steering_score import Steering
 from caft_utils.interpret.score.word_overlap import WordOverlap
 from caft_utils.interpret.select.concepts import Concept, concept

@@ -22,10 +22,10 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from caft_utils.evaluation.scores import Score, correlated, ranked
 from caft_utils.interpret.examples import ACTIVE, FeatureExamples
 from caft_utils.interpret.examples.max_activating import TextWindow
 from caft_utils.interpret.score.encoders import Encoder, TfIdf
-from caft_utils.evaluation.scores import Score, correlated, ranked
 from caft_utils.interpret.score.steering_score import Prompt, Steering, intervention
 from caft_utils.interpret.score.surprisal_score import loss_drops
 from caft_utils.interpret.score.window_judges import WindowJudge

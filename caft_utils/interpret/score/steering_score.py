@@ -25,8 +25,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from caft_utils.chats import prompt_ids
-from caft_utils.interpret.examples.max_activating import TextWindow
 from caft_utils.evaluation.scores import Score, averaged
+from caft_utils.interpret.examples.max_activating import TextWindow
 from caft_utils.interpret.score.window_judges import WindowJudge, left_padded
 from caft_utils.interventions import Steer
 from caft_utils.residual import capture

@@ -71,12 +71,12 @@ def test_screening_prefers_what_removes_the_subject_alone(model_and_tokenizer, s
     checks = single_texts(tokenizer, split="valid", rows=40, named=True)
     found = screen_on_base(
         model,
-        {"noise": noise, "sports": sports},
         checks,
+        {"noise": noise, "sports": sports},
         intended="verbs",
         unintended="sports",
         keep=1,
-        near=0.2,
+        chance_tolerance=0.2,
     )
     assert list(found) == ["sports"] and found["sports"].passes
 
