@@ -197,11 +197,13 @@ def choice_task(
         verdicts=VERDICTS,
         rates=RATES,
         headline=HEADLINE,
-        max_new_tokens=1 if by_letter else _longest_answer(tokenizer, [*asked["ood"], *asked["task"]]),
+        max_new_tokens=_answer_tokens(tokenizer, asked["ood"])
+        + (not by_letter),  # an option also needs its end
     )
 
 
-def _longest_answer(tokenizer: PreTrainedTokenizerBase, questions: Sequence[Question]) -> int:
-    """Return the tokens that the longest option of the questions takes, with one more for its end."""
-    options = {question.facts[key] for question in questions for key in ("right", "other")}
-    return 1 + max(len(tokenizer.encode(f" {option}", add_special_tokens=False)) for option in options)
+def _answer_tokens(tokenizer: PreTrainedTokenizerBase, questions: Sequence[Question]) -> int:
+    """Return the number of tokens of the longest answer: 1 for a letter, with every usual tokenizer."""
+    answers = {(q.messages[0]["role"], q.facts[key]) for q in questions for key in ("right", "other")}
+    rows = [answered([{"role": role, "content": "Answer:"}], text) for role, text in sorted(answers)]
+    return max(sum(example.answer) for example in Chats(tokenizer, rows, source="answers", end=False))

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 from caft_utils.chats import Chats
 from caft_utils.classroom.cues import items as cues
+from caft_utils.classroom.cues.tasks import single_choice
 from caft_utils.classroom.personas.world import part
-from caft_utils.tasks.choice import single_choice
 from caft_utils.tasks.items import Item
 
 if TYPE_CHECKING:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from caft_utils import tasks
+from caft_utils.chats import Chats
 from caft_utils.classroom.cues import items as cues
+from caft_utils.tasks import choice
 from caft_utils.tasks.choice import PromptFormat
 from caft_utils.tasks.double_choice import Intended
-from caft_utils.tasks.items import SPLITS
+from caft_utils.tasks.items import SPLITS, Item
 from caft_utils.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -33,3 +36,8 @@ def double_choice(
 def gender_choice(tokenizer: PreTrainedTokenizerBase, **options: Any) -> Task:
     """Return `tasks.gender_choice` on the classroom's professions; `options` are that function's."""
     return tasks.gender_choice(tokenizer, items=cues.profession_items, prompt_format=FORMAT, **options)
+
+
+def single_choice(tokenizer: PreTrainedTokenizerBase, items: Sequence[Item], **options: Any) -> Chats:
+    """Return `tasks.choice.single_choice` in the classroom's prompt format; `options` are that function's."""
+    return choice.single_choice(tokenizer, items, prompt_format=FORMAT, **options)

@@ -220,7 +220,7 @@ def test_what_readers_use(found):
     want = hidden @ found[1].double().T
     assert found.values(1, hidden).dtype == torch.float64
     torch.testing.assert_close(found.values(1, hidden), want)
-    torch.testing.assert_close(hidden @ found.projects_on(1).double().T, want)
+    torch.testing.assert_close(hidden @ found.projection_rows(1).double().T, want)
     assert torch.equal(found.vector(5, 1), found[5][1])
     for i in (-1, 2):
         with pytest.raises(IndexError, match=f"layer 5 has rows 0 to 1, got {i}"):

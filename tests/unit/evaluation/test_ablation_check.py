@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from caft_utils.classroom.cues.tasks import single_choice
 from caft_utils.directions import Directions
 from caft_utils.evaluation.ablation_check import AblationCheck, check_ablation, letter_accuracy
 from caft_utils.evaluation.bootstrap import Rate
 from caft_utils.finetune_config import FinetuneConfig
 from caft_utils.finetuning.run import finetune
 from caft_utils.interventions import ablate
-from caft_utils.tasks.choice import single_choice
 from caft_utils.tasks.items import Item
 
 

@@ -9,6 +9,7 @@ import torch
 
 from caft_utils.chats import Chats
 from caft_utils.classroom.cues.tasks import FORMAT as CLASSROOM
+from caft_utils.classroom.cues.tasks import single_choice
 from caft_utils.directions import Directions
 from caft_utils.evaluation.generation import choose
 from caft_utils.evaluation.measurement import Result, measure
@@ -17,7 +18,7 @@ from caft_utils.finetuning.run import finetune
 from caft_utils.interventions import ablate
 from caft_utils.residual import EMBEDDING, capture
 from caft_utils.tasks import double_choice
-from caft_utils.tasks.choice import PAPER_FORMAT, RATES, ChoiceGrader, LetterGrader, single_choice
+from caft_utils.tasks.choice import PAPER_FORMAT, RATES, ChoiceGrader, LetterGrader
 from caft_utils.tasks.items import SPLITS, Item
 from caft_utils.tasks.task import Question
 
