@@ -1,4 +1,4 @@
-"""Choosing directions for spurious cues: top tokens by source, nested sets, screening, marked tokens."""
+"""Choosing directions: subsets of an order, screening on the base model, trials on a validation split."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import torch
 from caft_utils import load
 from caft_utils.classroom.cues import items as cues
 from caft_utils.classroom.cues.labels import KINDS, gender_checks, gender_texts, marked_pairs, single_texts
+from caft_utils.classroom.tasks import double_choice
 from caft_utils.directions.means import class_means
 from caft_utils.directions.subspace import Directions
-from caft_utils.evaluation.search import CandidateTrials, prefix_subsets, screen_on_base
+from caft_utils.evaluation.search import CandidateTrials, prefix_subsets, screen_on_base, try_candidates
+from caft_utils.finetune_config import FinetuneConfig
 from caft_utils.interpret.select.text_sources import about, source_shares
+from caft_utils.interventions import ablate
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +102,29 @@ def test_best_of_trials_does_the_task():
         and CandidateTrials(rows[:1]).best == "a"
         and CandidateTrials().best is None
     )
+
+
+def test_trials_stop_at_the_target_and_use_the_given_operator(model_and_tokenizer, sports):
+    model, tokenizer = model_and_tokenizer
+    task = double_choice(tokenizer, "verbs", "sports", intended="first", split="valid", rows=8, questions=8)
+    config, seen = FinetuneConfig(method="full", steps=1, batch_size=8, accumulate=1), []
+
+    def operator(directions):
+        seen.append(directions)
+        return ablate(directions)
+
+    candidates = {"sports": sports, "random": sports.random_like(0)}
+    options = {"operator": operator, "min_task_accuracy": 0}
+    every = try_candidates(model, task, candidates, config, target_accuracy=1.1, **options)
+    assert [row["name"] for row in every.rows] == ["sports", "random"] and len(seen) == 2
+    first = try_candidates(model, task, candidates, config, target_accuracy=0, **options)
+    assert first.rows == every.rows[:1] and first.best == "sports"
+    checks = screen_on_base(
+        model,
+        single_texts(tokenizer, split="valid", rows=8, named=True),
+        candidates,
+        intended="verbs",
+        unintended="sports",
+        operator=operator,
+    )
+    assert set(checks) == set(candidates) and len(seen) == 5
