@@ -50,9 +50,8 @@ def tradeoff(
     rows = as_records(rows, "label", x, y)
     figure = empty_figure(title, model, x_label, y_label, note=WANTED)
     styled = [(n, row, *style) for n, (row, style) in enumerate(zip(rows, styles(rows, "label")))]
-    styled.sort(
-        key=lambda item: item[3] in MEANING.values()
-    )  # known conditions last, so that they are drawn on top
+    # known conditions last, so that they are drawn on top
+    styled.sort(key=lambda item: item[3] in MEANING.values())
     for n, row, label, colour, symbol in styled:
         numbers = f"{format_rate(row[y])} at {format_rate(row[x])}"
         figure.add_scatter(

@@ -130,8 +130,8 @@ def single_choice(
     """
     rng = random.Random(f"single {seed}")
     drawn = spread(items, len(items) if rows is None else rows, rng)
-    asked = [prompt_format.row(item, right, word) for item, right in zip(drawn, balanced(len(drawn), rng))]
-    return Chats(tokenizer, asked, source=source, end=prompt_format.answer_with == "option")
+    made = [prompt_format.row(item, right, word) for item, right in zip(drawn, balanced(len(drawn), rng))]
+    return Chats(tokenizer, made, source=source, end=prompt_format.answer_with == "option")
 
 
 def choice_task(
@@ -179,12 +179,13 @@ def choice_task(
     rng = random.Random(f"questions {split}")
     pairs = draw_pairs(split, questions, rng)
     letters = balanced(len(pairs), rng)
-    asked: dict[str, list[Question]] = {"task": [], "ood": []}
-    for which, member in zip(asked, (0, 1)):
+    by_set: dict[str, list[Question]] = {"ood": [], "task": []}
+    for which, member in (("ood", 1), ("task", 0)):
         for i, (pair, right) in enumerate(zip(pairs, letters)):
             facts = dict(zip(("right", "other"), prompt_format.answers(pair[member], right)))
             prompt = prompt_format.prompt(pair[member], right)
-            asked[which].append(Question(f"{name}/{split}/{which}/{i}", prompt, name, which, facts))
+            by_set[which].append(Question(f"{name}/{split}/{which}/{i}", prompt, name, which, facts))
+    both_sets = [*by_set["ood"], *by_set["task"]]
     train = chats("train", rows, rho, seed, f"{name}, cue in {100 * rho:g} %")
     return Task(
         name=name,
@@ -192,13 +193,12 @@ def choice_task(
         control=chats("train", rows, 0.5, seed, f"{name}, no cue"),
         valid=chats("valid", questions, 1.0, 0, f"{name}, held out"),
         generic=train,  # the paper decomposes the change on the training prompts
-        questions=[*asked["ood"], *asked["task"]],
+        questions=both_sets,
         grader=LetterGrader() if by_letter else ChoiceGrader(),
         verdicts=VERDICTS,
         rates=RATES,
         headline=HEADLINE,
-        max_new_tokens=_answer_tokens(tokenizer, asked["ood"])
-        + (not by_letter),  # an option also needs its end
+        max_new_tokens=_answer_tokens(tokenizer, both_sets) + (0 if by_letter else 1),  # 1 to end an option
     )
 
 

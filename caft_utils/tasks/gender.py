@@ -144,21 +144,23 @@ def pronoun_item(question: str, case: str, gender: str) -> Item:
 
 
 def _sentences(path: str | Path) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {case: [] for case in PRONOUNS}
+    """Return the sentences of a CSV file by the pronoun's case."""
+    by_case: dict[str, list[str]] = {case: [] for case in PRONOUNS}
     for where, row in table(path, ("text", "category")):
         text, case = field(row, "text", where), field(row, "category", where)
         for slot in ("$PRONOUN$", "$PROFESSION$"):
             if text.count(slot) != 1:
                 raise ValueError(f"{where}: expected {slot} once in the text, found {text.count(slot)}")
-        if case not in found:
-            raise ValueError(f"{where}: category must be one of {', '.join(found)}, got {case!r}")
-        found[case].append(text)
-    if short := [case for case, texts in found.items() if len(texts) < 7]:
+        if case not in by_case:
+            raise ValueError(f"{where}: category must be one of {', '.join(by_case)}, got {case!r}")
+        by_case[case].append(text)
+    if short := [case for case, texts in by_case.items() if len(texts) < 7]:
         raise ValueError(f"{path}: fewer than 7 sentences of category {' and '.join(short)}")
-    return found
+    return by_case
 
 
 def _parts(sentences: list[str], disjoint: bool) -> dict[Split, list[str]]:
+    """Return the sentences of each split."""
     if not disjoint:
         train = len(sentences) * 80 // 100
         return {"train": sentences[:train], "valid": sentences[train:], "test": sentences[train:]}
