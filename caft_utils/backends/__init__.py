@@ -1,1 +1,1 @@
-"""Other engines and tools behind this package's own interfaces; one file each."""
+"""Bridges to other libraries, one file each. They use the interfaces of this package and change none."""

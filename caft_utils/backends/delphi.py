@@ -1,16 +1,18 @@
-"""A bridge to EleutherAI's delphi (arXiv 2410.13928): its cache layout, our language models as its clients.
+"""Bridge to EleutherAI's delphi (arXiv 2410.13928): write its latent cache, and serve as its client.
 
-delphi is optional; only `delphi_client` imports it. A hookpoint of its cache is a folder with `config.json`
-and, for every range of latents, `{first}_{last}.safetensors`:
+delphi is optional, and only `delphi_client` imports it. Its cache has a folder for each hookpoint, with
+`config.json` and one `{first}_{last}.safetensors` for each range of latents:
 
-    locations [n, 3]    row, position, latent (counted from `first`) of an activation; uint16, else uint32
+    locations [n, 3]    row, position and latent (counted from `first`) of an activation; uint16, else uint32
     activations [n]     float16, only those above zero
-    tokens [rows, ctx]  the text, the same in every file
+    tokens [rows, ctx]  token ids of the text, the same in every file
 
-Rows are cut from the chats joined end to end, as delphi joins documents: padding would make negatives that
-are too easy. The model still reads each chat alone. A component is dense and has two ends, so component i
-becomes latents 2i ("+") and 2i + 1 ("-"), each with its activating values only, those above 0.3 of its
-strongest: scorers need windows without any.
+Rows are cut from the chats joined end to end, as delphi joins documents. Padded rows would give negative
+examples that are too easy. The model still reads each chat alone.
+
+A latent of the cache has one side, and a component has two. Component i becomes latents 2i ("+") and 2i + 1
+("-"). A component is also dense, and scorers need windows in which it is not active, so only values above
+`ACTIVE_SHARE` of the side's maximum are written.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from copy import copy
 from itertools import accumulate, chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import SimpleNamespace as Named
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,7 +33,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from caft_utils.evaluation.generation import generate
-from caft_utils.interpret.examples import ACTIVE
+from caft_utils.interpret.examples import ACTIVE_SHARE
 from caft_utils.residual import decoder, site, stream_activations
 
 if TYPE_CHECKING:
@@ -42,8 +44,8 @@ if TYPE_CHECKING:
     from caft_utils.interpret.endpoint import Endpoint
     from caft_utils.interpret.explain.by_model import LocalModel
 
-# `place` counts the tokens of the joined chats, `column` the latents of a layer.
-ENTRY = np.dtype([("place", "<i8"), ("column", "<u4"), ("value", "<f2")])
+# token: index into the joined chats; column: index into the hookpoint's latents
+ACTIVATION = np.dtype([("token", "<i8"), ("column", "<u4"), ("value", "<f2")])
 
 
 def write_latent_cache(
@@ -57,100 +59,114 @@ def write_latent_cache(
     batch_size: int = 32,
     progress: bool = False,
 ) -> Path:
-    """Write what `delphi.latents.LatentDataset(folder, ...)` reads, in one pass over `chats`.
+    """Write a cache for `delphi.latents.LatentDataset(folder, ...)` in one pass over `chats`.
 
-    Token t of the joined chats is position t % context of row t // context. The tokens after the last full
-    row are left out; the first token of a chat, an attention sink, activates nothing.
+    Token t of the joined chats is at position t % context of row t // context. The tokens after the last full
+    row are left out. The first token of a chat is an attention sink, so its activations are left out.
 
     Args:
-        context: tokens in a row, a multiple of delphi's example length (32).
-        splits: shards of a hookpoint, with equally many latents (fewer where there are fewer latents). One
-            shard at a time is in memory, at about ten times the size of its file.
+        context: Tokens in a row, a multiple of delphi's example length (32).
+        splits: Shards of a hookpoint, with equally many latents. There are fewer if the latents are fewer.
+            One shard at a time is in memory, at about ten times the size of its file.
+        batch_size: Chats in one forward pass.
+        progress: Show a progress bar.
+
+    Returns:
+        The folder, as an absolute path.
 
     Raises:
-        FileExistsError: `folder` exists. ValueError: chats shorter than one row, settings out of range, or
-            values that float16 cannot hold. Then nothing is written.
+        FileExistsError: `folder` exists.
+        ValueError: The chats are shorter than one row, a setting is out of range, or float16 cannot hold a
+            value. Nothing is written.
     """
     folder, lengths = Path(folder).absolute(), [len(example.input_ids) for example in chats]
     if min(context, splits) < 1 or sum(lengths) < context:
         given = f"{context=}, {splits=} and {sum(lengths)} tokens"
-        raise ValueError(f"expected context, splits >= 1 and tokens for one row at least, got {given}")
+        raise ValueError(f"expected context, splits >= 1 and tokens for at least one row, got {given}")
     if folder.exists():
         raise FileExistsError(f"{folder} exists, and two caches must not mix: give a new folder")
-    starts, stop = torch.tensor([0, *accumulate(lengths)]), sum(lengths) // context * context
+    first_token, n_tokens = torch.tensor([0, *accumulate(lengths)]), sum(lengths) // context * context
     joined = chain.from_iterable(example.input_ids for example in chats)
-    tokens = np.fromiter(joined, np.int32, stop).reshape(-1, context)
-    names = {module: name for name, module in decoder(model).named_modules()}
+    tokens = np.fromiter(joined, np.int32, n_tokens).reshape(-1, context)
+    module_names = {module: name for name, module in decoder(model).named_modules()}
     config = {"dataset_repo": chats.source, "model_name": model.config.name_or_path, "batch_size": batch_size}
-    config |= {"cache_ctx_len": context, "n_tokens": stop, "n_splits": splits, "noun": features.noun}
+    config |= {"cache_ctx_len": context, "n_tokens": n_tokens, "n_splits": splits, "noun": features.noun}
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as stage, ExitStack() as files:
-        cache, points = Path(stage, "cache"), {}
+    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as stage, ExitStack() as open_files:
+        cache, writers = Path(stage, "cache"), {}
         for layer in features.layers:
-            place = cache / names[site(model, layer)]
-            points[layer] = _Hookpoint(place, features, layer, splits, files)
-            (place / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
-        for part in stream_activations(
+            hookpoint = cache / module_names[site(model, layer)]
+            writers[layer] = _HookpointWriter(hookpoint, features, layer, splits, open_files)
+            (hookpoint / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+        for batch in stream_activations(
             model, chats, features.layers, batch_size=batch_size, progress=progress
         ):
-            place = starts[part.row] + part.position
-            kept = (part.position > 0) & (place < stop)
-            for layer, point in points.items():
-                point.add(place[kept], features.values(layer, part.hidden[layer]).cpu()[kept])
-        files.close()
-        for point in points.values():
-            point.write(tokens)
+            token = first_token[batch.row] + batch.position
+            keep = (batch.position > 0) & (token < n_tokens)
+            for layer, writer in writers.items():
+                writer.add(token[keep], features.values(layer, batch.hidden[layer]).cpu()[keep])
+        open_files.close()
+        for writer in writers.values():
+            writer.finish(tokens)
         cache.replace(folder)
     return folder
 
 
-class _Hookpoint:
-    """The shards of one layer: entries go to raw files as they come; each is sorted and packed at the end."""
+class _HookpointWriter:
+    """Writes the shards of one layer.
 
-    def __init__(self, folder: Path, features: Features, layer: int, splits: int, files: ExitStack):
+    Activations go to a raw file for each shard as they come. `finish` sorts and packs each file.
+    """
+
+    def __init__(self, folder: Path, features: Features, layer: int, splits: int, open_files: ExitStack):
         folder.mkdir(parents=True)
         ids = np.array(features.indices(layer))
-        self.latents = np.stack([2 * ids, 2 * ids + 1], 1).ravel() if features.signed else ids  # by column
-        parts = np.array_split(np.sort(self.latents), min(splits, len(self.latents)))
-        self.first = np.array([part[0] for part in parts])
+        self.folder, self.signed = folder, features.signed
+        self.latents = np.stack([2 * ids, 2 * ids + 1], 1).ravel() if self.signed else ids  # by column
+        shards = np.array_split(np.sort(self.latents), min(splits, len(self.latents)))
+        self.first = np.array([shard[0] for shard in shards])
         # delphi finds the shard of a latent by bisection, so a range ends where the next one begins.
-        self.last = [*(self.first[1:] - 1), parts[-1][-1]]
-        self.raw = [files.enter_context((folder / f"{first}.raw").open("wb")) for first in self.first]
-        self.folder, self.signed, self.strongest = folder, features.signed, torch.zeros(1)
-        self.floor = ACTIVE if features.signed else 0.0
+        self.last = [*(self.first[1:] - 1), shards[-1][-1]]
+        self.raw = [open_files.enter_context((folder / f"{first}.raw").open("wb")) for first in self.first]
+        self.min_share = ACTIVE_SHARE if self.signed else 0.0
+        self.maximum = torch.zeros(1)  # of each column, so far
 
-    def add(self, place: Int[Tensor, " n"], values: Float[Tensor, "n k"]) -> None:
+    def add(self, token: Int[Tensor, " n"], values: Float[Tensor, "n k"]) -> None:
         values = (torch.stack([values, -values], -1).flatten(1) if self.signed else values).half().float()
         if not values.isfinite().all():
             raise ValueError(f"{self.folder.name}: values that are not finite, or too large for float16")
-        self.strongest = torch.cat([self.strongest.expand(1, values.shape[1]), values]).amax(0)
-        # What is below this share of the strongest value so far stays below it: it need not go to disk.
-        token, column = (values > (self.floor * self.strongest).clamp(min=1e-5)).nonzero(as_tuple=True)
-        entries = np.empty(len(token), ENTRY)
-        entries["place"], entries["column"], entries["value"] = place[token], column, values[token, column]
-        shard = np.searchsorted(self.first, self.latents[entries["column"]], side="right") - 1
+        self.maximum = torch.cat([self.maximum.expand(1, values.shape[1]), values]).amax(0)
+        # The maximum never decreases, so what is below its share now need not go to disk.
+        row, column = (values > (self.min_share * self.maximum).clamp(min=1e-5)).nonzero(as_tuple=True)
+        activations = np.empty(len(row), ACTIVATION)
+        activations["token"], activations["column"] = token[row], column
+        activations["value"] = values[row, column]
+        shard = np.searchsorted(self.first, self.latents[activations["column"]], side="right") - 1
         for i in np.unique(shard):
-            self.raw[i].write(entries[shard == i].tobytes())
+            self.raw[i].write(activations[shard == i].tobytes())
 
-    def write(self, tokens: Int[np.ndarray, "rows ctx"]) -> None:
+    def finish(self, tokens: Int[np.ndarray, "rows ctx"]) -> None:
         from safetensors.numpy import save_file
 
         for first, last, raw in zip(self.first, self.last, self.raw):
-            entries = np.fromfile(raw.name, ENTRY)
+            activations = np.fromfile(raw.name, ACTIVATION)
             Path(raw.name).unlink()
-            entries = entries[entries["value"] > self.floor * self.strongest.numpy()[entries["column"]]]
-            latent = self.latents[entries["column"]] - first
-            order = np.lexsort((latent, entries["place"]))  # by row, position, latent, as delphi writes them
-            where = np.stack([*np.divmod(entries["place"], tokens.shape[1]), latent], axis=1)[order]
-            where = where.astype(np.uint16 if where.max(initial=0) < 2**16 else np.uint32)
-            arrays = {"locations": where, "activations": entries["value"][order], "tokens": tokens}
+            minimum = self.min_share * self.maximum.numpy()[activations["column"]]
+            activations = activations[activations["value"] > minimum]
+            latent = self.latents[activations["column"]] - first
+            order = np.lexsort((latent, activations["token"]))  # by row, position, latent, as in delphi
+            row, position = np.divmod(activations["token"], tokens.shape[1])
+            locations = np.stack([row, position, latent], axis=1)[order]
+            locations = locations.astype(np.uint16 if locations.max(initial=0) < 2**16 else np.uint32)
+            arrays = {"locations": locations, "activations": activations["value"][order], "tokens": tokens}
             save_file(arrays, self.folder / f"{first}_{last}.safetensors")
 
 
 def delphi_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """A copy for `LatentDataset(tokenizer=...)`, which 0.1.3 needs to mark tokens and not whole windows.
+    """Return a copy for `LatentDataset(tokenizer=...)` of delphi 0.1.3, so that it marks tokens, not windows.
 
-    It decodes a window [t] to get t texts; since transformers 5 that gives one (fixed after 0.1.3, pull 177).
+    That version decodes a window [t] and expects t texts, but since transformers 5 it gets one. Later
+    versions are fixed (pull request 177).
     """
     decode, copied = tokenizer.batch_decode, copy(tokenizer)
     copied.batch_decode = lambda ids, **kw: decode(ids.unsqueeze(-1) if ids.ndim == 1 else ids, **kw)
@@ -158,12 +174,12 @@ def delphi_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerB
 
 
 def delphi_client(source: Endpoint | LocalModel, *, max_tokens: int = 500):
-    """A `delphi.clients.client.Client` for delphi's explainers and scorers.
+    """Return a `delphi.clients.client.Client` for delphi's explainers and scorers.
 
     Args:
-        source: an `Endpoint`, also for `log_prob=True`; or a `LocalModel` (any object with its `model` and
-            `tokenizer`), which gives text only.
-        max_tokens: of an answer, where delphi does not say.
+        source: An `Endpoint`, also for `log_prob=True`, or a `LocalModel` (any object with a `model` and its
+            `tokenizer`), which returns text only.
+        max_tokens: Longest answer if delphi sets none.
 
     Raises:
         ImportError: delphi cannot be imported.
@@ -173,22 +189,25 @@ def delphi_client(source: Endpoint | LocalModel, *, max_tokens: int = 500):
     except ImportError as error:
         need = "it is optional and pins vLLM: install eai-delphi==0.1.3 into an environment of its own"
         raise ImportError(f"delphi cannot be imported ({error}); {need}") from error
-    local, limit = hasattr(source, "tokenizer"), max_tokens
+    is_local, default_max_tokens = hasattr(source, "tokenizer"), max_tokens
 
     class CaftClient(Client):
         async def generate(
-            self, prompt, *, max_tokens=limit, temperature=0.0, logprobs=False, top_logprobs=5
+            self, prompt, *, max_tokens=default_max_tokens, temperature=0.0, logprobs=False, top_logprobs=5
         ):
             messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-            if local:
-                asked = {"max_new_tokens": max_tokens, "temperature": temperature}
-                return Response(generate(source.model, source.tokenizer, [messages], **asked)[0])
-            asked = {"max_tokens": max_tokens, "temperature": temperature}
-            asked["top_logprobs"] = top_logprobs if logprobs else None
-            reply = await asyncio.to_thread(source.chat, messages, **asked)
-            steps = reply.logprobs and [
-                [Named(token=t, logprob=p) for t, p in s.items()] for s in reply.logprobs
-            ]
-            return Response(reply.text, steps and [Named(token=s[0].token, top_logprobs=s) for s in steps])
+            if is_local:
+                settings = {"max_new_tokens": max_tokens, "temperature": temperature}
+                return Response(generate(source.model, source.tokenizer, [messages], **settings)[0])
+            settings = {"max_tokens": max_tokens, "temperature": temperature}
+            settings["top_logprobs"] = top_logprobs if logprobs else None
+            reply = await asyncio.to_thread(source.chat, messages, **settings)
+            return Response(reply.text, reply.logprobs and [_token_logprobs(step) for step in reply.logprobs])
 
-    return CaftClient(source.model.config.name_or_path if local else source.model)
+    return CaftClient(source.model.config.name_or_path if is_local else source.model)
+
+
+def _token_logprobs(step: dict[str, float]) -> SimpleNamespace:
+    """Return one token of `Reply.logprobs` in the form of the openai SDK, which delphi reads."""
+    top = [SimpleNamespace(token=token, logprob=logprob) for token, logprob in step.items()]
+    return SimpleNamespace(token=top[0].token, top_logprobs=top)

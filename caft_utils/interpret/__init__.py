@@ -1,12 +1,24 @@
-"""Reading what a direction means: the text at its two ends, the words it raises, a widget to decide."""
+"""Interpretation of directions: examples that activate them, explanations, scores, and a widget to select."""
 
-from caft_utils.interpret.examples.max_activating import (
-    Extremes,
-    Histogram,
-    TextWindow,
-    extreme_windows,
-    logit_lens,
-)
-from caft_utils.interpret.explorer import Explorer, explore
+from __future__ import annotations
 
-__all__ = ["Extremes", "Explorer", "Histogram", "TextWindow", "explore", "extreme_windows", "logit_lens"]
+from importlib import import_module
+
+_HOME = {
+    "examples.max_activating": ("Extremes", "Histogram", "TextWindow", "extreme_windows", "logit_lens"),
+    "explorer": ("Explorer", "explore"),
+}
+_MODULE = {name: module for module, names in _HOME.items() for name in names}
+__all__ = sorted(_MODULE)
+
+
+def __getattr__(name: str):
+    # Lazy (PEP 562): `caft_utils.interpret.endpoint` needs neither torch nor the widget.
+    if name not in _MODULE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f".{_MODULE[name]}", __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -59,7 +59,7 @@ class Frame:
     def values(self, layer, hidden):
         return hidden @ self.rows.T
 
-    def projects_on(self, layer):
+    def projection_rows(self, layer):
         return self.rows
 
     def vector(self, layer, i):

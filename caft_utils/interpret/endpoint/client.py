@@ -1,8 +1,14 @@
-"""A language model behind an OpenAI-compatible `/chat/completions`, and never asked the same thing twice.
+"""A chat model behind an OpenAI-compatible `/chat/completions`.
 
-Every reply is kept under the sha256 of address, model and request, so a run that was killed goes on where it
-stopped, and a run that was recorded can be repeated without a server. What a run will take can be asked
-before it: `endpoint.estimate(prompts)`.
+Every reply is stored under the sha256 of address, model and request. A killed run continues where it stopped,
+and a recorded run can be repeated without a server. `Endpoint.estimate` tells what a run will cost before it.
+
+This client uses httpx and tenacity instead of the openai SDK. The SDK (3.57.0, tested against a loopback
+server) retries 429, 5xx and lost connections, but it returns a malformed body of status 200 as an answer,
+shows the key in its errors, sends it over plain http, retries an empty account, lets other workers send
+during a Retry-After and cannot be interrupted while it waits. Its `http_client` hook can refuse plain http
+and limit the time of a body. The rest would need a retry loop, a parser and a redaction around the SDK, which
+is what this folder contains, and the SDK brings a second HTTP stack.
 """
 
 from __future__ import annotations
@@ -16,25 +22,32 @@ from threading import Event
 from typing import Any
 from urllib.parse import urlsplit
 
-from caft_utils.interpret.endpoint.response_cache import EndpointError, Reply, ResponseCache
-from caft_utils.interpret.endpoint.transport import Sender
+from caft_utils.interpret.endpoint.config import ClientConfig
+from caft_utils.interpret.endpoint.reply import EndpointError, Reply
+from caft_utils.interpret.endpoint.response_cache import ResponseCache
+from caft_utils.interpret.endpoint.transport import RetryingTransport
 from caft_utils.store import Store, default_store, digest
 
-__all__ = ["Endpoint", "EndpointError", "Estimate", "Reply"]
-
 Messages = Sequence[Mapping[str, str]]
+
+BYTES_PER_TOKEN, TOKENS_PER_TURN = 4, 4  # for estimates: English text, and the chat template's markup
 
 
 @dataclass(frozen=True, repr=False)
 class Estimate:
-    """What a run will take: a guess from the length of the text (4 bytes a token) and the longest answers.
+    """Upper estimate of a run, from the length of the prompts and the longest answers allowed.
 
-    prompts: all of them; kept: those whose reply is kept or that repeat another, and cost nothing; cost: in
-    dollars, None where the price is unknown; minutes: what the rate limit alone makes of it.
+    Attributes:
+        prompts: All prompts.
+        cached: Prompts that cost nothing, because their reply is stored or they repeat another prompt.
+        tokens_in: Tokens of the other prompts, at 4 bytes a token.
+        tokens_out: Tokens of their answers if all are as long as `max_tokens` allows.
+        cost: Dollars, None if the price is unknown.
+        minutes: Time that the rate limit takes, 0 without one.
     """
 
     prompts: int
-    kept: int
+    cached: int
     tokens_in: int
     tokens_out: int
     cost: float | None
@@ -44,8 +57,8 @@ class Estimate:
         cost = "the price is unknown" if self.cost is None else f"about ${self.cost:,.4f} at most"
         wait = f"; {self.minutes:.1f} minutes or more" if self.minutes else ""
         return (
-            f"{self.prompts} prompts, {self.kept} of them answered already: about {self.tokens_in:,} tokens "
-            f"in, at most {self.tokens_out:,} out; {cost}{wait}"
+            f"{self.prompts} prompts, {self.cached} of them answered already: about {self.tokens_in:,} "
+            f"tokens in, at most {self.tokens_out:,} out; {cost}{wait}"
         )
 
 
@@ -53,19 +66,18 @@ class Endpoint:
     """A chat model on a server.
 
     Args:
-        base_url: up to and without "/chat/completions", e.g. "https://api.openai.com/v1".
-        key_env: the environment variable that holds the API key; where it is not set, none is sent.
-        cache: folder (or store) of the replies; default: the machine's store.
-        price: dollars for a million tokens (in, out), as the provider states it.
-        per_minute: requests a minute, evenly spaced. workers: requests under way at once.
-        attempts: how often a prompt is tried. backoff: the first and the longest wait between, in seconds.
-        patience: the longest Retry-After that is obeyed, in seconds; a longer one is an error.
-        timeout: seconds for a whole answer.
-        extra: more fields of a request; None takes one away, e.g. {"max_tokens": None,
-            "max_completion_tokens": 300} for models that have renamed it.
+        base_url: Address without "/chat/completions", e.g. "https://api.openai.com/v1".
+        model: The model's name on the server.
+        key_env: Environment variable that holds the API key. If it is not set, no key is sent. A key is sent
+            over https or to this machine only.
+        cache: Folder or store of the replies. The default is the machine's store.
+        price: Dollars for a million tokens (in, out), as the provider states it.
+        extra: Further fields of a request. None removes a field, e.g. {"max_tokens": None,
+            "max_completion_tokens": 300} for models that renamed it.
+        **config: Fields of `ClientConfig`, e.g. per_minute=60, workers=8, timeout=120.
 
     Raises:
-        ValueError: an address that is not http(s), or that holds a password or a query.
+        ValueError: `base_url` is not http(s), or contains a password or a query; a limit is not above zero.
     """
 
     def __init__(
@@ -76,76 +88,69 @@ class Endpoint:
         key_env: str | None = "OPENAI_API_KEY",
         cache: str | Path | Store | None = None,
         price: tuple[float, float] | None = None,
-        per_minute: float | None = None,
-        workers: int = 4,
-        attempts: int = 6,
-        backoff: tuple[float, float] = (1.0, 60.0),
-        patience: float = 300.0,
-        timeout: float = 60.0,
         extra: Mapping[str, Any] | None = None,
+        **config: Any,
     ):
         parts = urlsplit(base_url)
         if parts.username or parts.password or parts.query or parts.fragment:
-            # Not shown: what stands there is most likely a secret.
-            raise ValueError("base_url must hold no password and no query; put the key into the environment")
+            # The message leaves out the address, which most likely contains a secret.
+            raise ValueError("base_url must contain no password and no query; set the key in the environment")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(
                 f"base_url must begin with http:// or https:// and name a host, got {base_url!r}"
             )
-        limits = {"workers": workers, "attempts": attempts, "timeout": timeout, "per_minute": per_minute}
-        if wrong := {name: value for name, value in limits.items() if value is not None and value <= 0}:
-            raise ValueError(f"must be above zero: {wrong} (per_minute=None sets no limit)")
-        self.base_url, self.model, self.key_env = base_url.rstrip("/"), model, key_env
         if cache is None or isinstance(cache, Store):
             cache = (cache or default_store()).root / "replies"
-        self.cache = Path(cache).expanduser()
-        self.price, self.per_minute, self.workers = price, per_minute, workers
-        self.extra = dict(extra or {})
-        self._paid: list[tuple[int, int]] = []
-        self._kept = ResponseCache(self.cache)
-        self._sender = Sender(
-            f"{self.base_url}/chat/completions", key_env, per_minute, attempts, backoff, patience, timeout
-        )
+        self.base_url, self.model = base_url.rstrip("/"), model
+        self.price, self.extra, self.config = price, dict(extra or {}), ClientConfig(**config)
+        self._cache = ResponseCache(Path(cache).expanduser())
+        self._transport = RetryingTransport(f"{self.base_url}/chat/completions", key_env, self.config)
+        self._token_counts: list[tuple[int, int]] = []  # appended to by all workers
 
     def __repr__(self) -> str:
         return f"Endpoint({self.base_url!r}, {self.model!r})"
 
     def chat(self, messages: Messages, **settings: Any) -> Reply:
-        """The reply to one conversation; settings as in `chat_all`.
+        """Return the reply to one conversation, with the settings of `chat_all`.
 
         Raises:
-            EndpointError: no reply, after all attempts or because another attempt would not help.
+            EndpointError: There is no reply after all attempts, or another attempt would not help.
         """
-        return self._reply(self._request(messages, **settings), Event())
+        (reply,) = self.chat_all([messages], **settings)
+        if isinstance(reply, EndpointError):
+            raise reply
+        return reply
 
     def chat_all(
         self, prompts: Sequence[Messages], *, progress: bool = False, **settings: Any
     ) -> list[Reply | EndpointError]:
-        """Replies to many conversations, in their order; equal ones are asked once.
+        """Return the replies to many conversations, in order. Equal conversations are sent once.
 
-        A prompt that fails leaves its error in its place. After a failure that is the same for all (a wrong
-        key, an unknown model) no further prompt is asked. Interrupted, it keeps what has come.
+        The error of a prompt that fails stands in its place. After an error with `for_all` no further prompt
+        is sent. Replies are stored as they arrive, so an interruption loses none.
 
         Settings:
-            max_tokens: of an answer (256). temperature: 0. top_logprobs: alternatives wanted for each token.
-            seed: with a temperature, another seed is another reply; the same one is taken from the cache.
+            max_tokens: Longest answer, 256 by default.
+            temperature: 0 by default.
+            top_logprobs: Alternatives to return for each token.
+            seed: With a temperature, each seed has a reply of its own; the same seed repeats it.
         """
         requests = [self._request(messages, **settings) for messages in prompts]
         names = [self._name(request) for request in requests]
-        found: dict[str, Reply | EndpointError | None] = {name: self._kept.get(name) for name in names}
-        stop, lost = Event(), []
+        replies: dict[str, Reply | EndpointError | None] = {name: self._cache.get(name) for name in names}
+        stop, errors_for_all = Event(), []
 
-        def one(request: dict[str, Any]) -> Reply | EndpointError:
+        def reply_or_error(request: dict[str, Any]) -> Reply | EndpointError:
             try:
-                return lost[0] if lost else self._reply(request, stop)
+                return errors_for_all[0] if errors_for_all else self._reply(request, stop)
             except EndpointError as error:
                 if error.for_all:
-                    lost.append(error)
+                    errors_for_all.append(error)
                 return error
 
-        todo = {name: request for name, request in zip(names, requests) if found[name] is None}
-        with ThreadPoolExecutor(self.workers) as pool:
-            futures = {pool.submit(one, request): name for name, request in todo.items()}
+        missing = {name: request for name, request in zip(names, requests) if replies[name] is None}
+        with ThreadPoolExecutor(self.config.workers) as pool:
+            futures = {pool.submit(reply_or_error, request): name for name, request in missing.items()}
             done = as_completed(futures)
             if progress:
                 from tqdm.auto import tqdm
@@ -153,37 +158,38 @@ class Endpoint:
                 done = tqdm(done, total=len(futures), desc=f"asking {self.model}", unit="prompt")
             try:
                 for future in done:
-                    found[futures[future]] = future.result()
+                    replies[futures[future]] = future.result()
             except BaseException:
-                stop.set()  # ends waits between attempts; requests under way are still received and kept
+                stop.set()  # ends waits; replies to requests in flight are still received and stored
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-        return [found[name] for name in names]
+        return [replies[name] for name in names]
 
     def estimate(self, prompts: Sequence[Messages], **settings: Any) -> Estimate:
-        """What `chat_all(prompts, **settings)` will take; nothing is asked."""
+        """Return what `chat_all(prompts, **settings)` will take, without sending anything."""
         requests = {self._name(r): r for r in (self._request(m, **settings) for m in prompts)}
-        todo = [request for name, request in requests.items() if self._kept.get(name) is None]
-        texts = [message["content"].encode() for request in todo for message in request["messages"]]
-        tokens_in = sum(math.ceil(len(text) / 4) + 4 for text in texts)  # and 4 for a turn's markup
-        tokens_out = sum(r.get("max_tokens") or r.get("max_completion_tokens") or 256 for r in todo)
+        missing = [request for name, request in requests.items() if self._cache.get(name) is None]
+        texts = [message["content"] for request in missing for message in request["messages"]]
+        sizes = [len(text.encode("utf-8", "surrogatepass")) for text in texts]
+        tokens_in = sum(math.ceil(size / BYTES_PER_TOKEN) + TOKENS_PER_TURN for size in sizes)
+        tokens_out = sum(r.get("max_tokens") or r.get("max_completion_tokens") or 256 for r in missing)
         cost = self.price and (tokens_in * self.price[0] + tokens_out * self.price[1]) / 1e6
-        minutes = len(todo) / self.per_minute if self.per_minute else 0.0
-        return Estimate(len(prompts), len(prompts) - len(todo), tokens_in, tokens_out, cost, minutes)
+        minutes = len(missing) / self.config.per_minute if self.config.per_minute else 0.0
+        return Estimate(len(prompts), len(prompts) - len(missing), tokens_in, tokens_out, cost, minutes)
 
     @property
-    def used(self) -> tuple[int, int]:
-        """Tokens (in, out) that this object was sent, as the server counted them."""
-        paid = list(self._paid)
-        return sum(entry[0] for entry in paid), sum(entry[1] for entry in paid)
+    def tokens_used(self) -> tuple[int, int]:
+        """Tokens (in, out) of the replies that this object received, as the server counted them."""
+        counts = list(self._token_counts)
+        return sum(entry[0] for entry in counts), sum(entry[1] for entry in counts)
 
     def _reply(self, request: dict[str, Any], stop: Event) -> Reply:
         name = self._name(request)
-        reply = self._kept.get(name)
+        reply = self._cache.get(name)
         if reply is None:
-            reply = self._sender.send(request, stop)
-            self._paid.append(reply.tokens or (0, 0))
-            self._kept.put(name, reply, base_url=self.base_url, request=request)
+            reply = self._transport.send(request, stop)
+            self._token_counts.append(reply.tokens or (0, 0))
+            self._cache.put(name, reply, base_url=self.base_url, request=request)
         return reply
 
     def _name(self, request: dict[str, Any]) -> str:

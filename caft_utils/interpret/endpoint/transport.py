@@ -1,162 +1,150 @@
-"""One request to a server, sent with patience.
+"""HTTP transport of one request, with retries.
 
-What may pass is tried again, after waits that double, with jitter so that workers do not come back all at
-once: 429 (after its Retry-After), 5xx, timeouts, lost connections, bodies that are cut short or are no JSON.
-What cannot pass is an `EndpointError` at once. The key is read from the environment when a request leaves; it
-is held nowhere, and cut out of whatever the server sends back.
+Transient failures are tried again after waits that double, with jitter so that workers do not return all at
+once: 408, 409, 425, 429 (after its Retry-After), 5xx, timeouts, lost connections, bodies that are cut short
+or are no JSON. Every other failure is an `EndpointError` at once. The API key is cut out of whatever the
+server sends back.
 """
 
 from __future__ import annotations
 
-import os
-import time
+import asyncio
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from threading import Event, Lock
+from threading import Event
 from typing import Any
-from urllib.parse import urlsplit
 
-from caft_utils.interpret.endpoint.response_cache import EndpointError, Reply, parse
+from caft_utils.interpret.endpoint.api_key import is_https, is_loopback, read_api_key, redact
+from caft_utils.interpret.endpoint.config import ClientConfig
+from caft_utils.interpret.endpoint.rate_limiter import RateLimiter
+from caft_utils.interpret.endpoint.reply import EndpointError, Reply, parse_reply
 
-AGAIN = (408, 409, 425, 429)  # and all from 500 on
-SAME_FOR_ALL = (401, 402, 404)  # wrong key, nothing left to pay with, no such model: other prompts fail alike
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
-
-
-class _Again(Exception):
-    """An attempt failed, another one may not."""
+RETRYABLE_STATUSES = (408, 409, 425, 429)  # and all from 500 on
+STATUSES_FOR_ALL_PROMPTS = (401, 402, 404)  # wrong key, nothing left to pay with, no such model
+MAX_REPLY_BYTES = 2**25  # a thousand times the longest answer with its alternatives
 
 
-@dataclass
-class Sender:
-    """Sends requests to `url`; fields as in `Endpoint`. Threads may share one, and its rate limit."""
+class _TransientError(Exception):
+    """An attempt failed, and another one may succeed."""
 
-    url: str
-    key_env: str | None
-    per_minute: float | None
-    attempts: int
-    backoff: tuple[float, float]
-    patience: float
-    timeout: float
-    _lock: Lock = field(default_factory=Lock, init=False, repr=False)
-    _next: float = field(default=0.0, init=False, repr=False)  # when the next request may leave
 
-    def __post_init__(self):
+class RetryingTransport:
+    """Sends requests to one URL. Threads that share a transport share its rate limit."""
+
+    def __init__(self, url: str, key_env: str | None, config: ClientConfig):
         import httpx
 
-        parts = urlsplit(self.url)
-        self._client = httpx.Client(
-            timeout=self.timeout,
-            trust_env=parts.hostname not in LOOPBACK,  # this machine is not reached through a proxy
-            verify=parts.scheme == "https",  # reading all certificates takes a while; http has none to verify
-        )
+        self.url, self.key_env, self.config = url, key_env, config
+        self._limiter = RateLimiter(config.per_minute)
+        # Loading the certificates takes a while, and http needs none.
+        self._verify = httpx.create_ssl_context() if is_https(url) else False
 
     def send(self, request: Mapping[str, Any], stop: Event) -> Reply:
-        """The reply to a request. `stop`, once set, ends waits and allows no further attempt.
+        """Return the reply to a request. Setting `stop` ends a wait and prevents further attempts.
+
+        Must be called from a thread without a running event loop.
 
         Raises:
-            EndpointError: no reply, after all attempts or because another attempt would not help.
+            EndpointError: There is no reply after all attempts, or another attempt would not help.
         """
         import tenacity
 
-        tries = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(_Again),
-            stop=tenacity.stop_after_attempt(self.attempts),
+        attempts = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(_TransientError),
+            stop=tenacity.stop_after_attempt(self.config.attempts),
             wait=tenacity.wait_exponential_jitter(
-                multiplier=self.backoff[0], max=self.backoff[1], jitter=self.backoff[0]
+                multiplier=self.config.backoff[0], max=self.config.backoff[1], jitter=self.config.backoff[0]
             ),
             sleep=stop.wait,
             reraise=True,
         )
         try:
-            return tries(self._attempt, request, stop)
-        except _Again as error:
+            return attempts(self._attempt, request, stop)
+        except _TransientError as error:
             raise EndpointError(
-                f"no reply from {self.url} in {self.attempts} attempts; the last one: {error}"
+                f"no reply from {self.url} in {self.config.attempts} attempts; the last one: {error}"
             ) from None
 
     def _attempt(self, request: Mapping[str, Any], stop: Event) -> Reply:
+        stop.wait(self._limiter.reserve())
+        if stop.is_set():
+            raise EndpointError("interrupted before the request was sent")
+        key = read_api_key(self.key_env, self.url)
+        status, retry_after, body = asyncio.run(self._post(key, request))
+        text = redact(key, body.decode("utf-8", errors="replace"))
+        if status != 200:
+            raise self._refusal(status, retry_after, text)
+        try:
+            return parse_reply(text)
+        except ValueError as error:
+            raise _TransientError(str(error)) from None
+
+    async def _post(self, key: str, request: Mapping[str, Any]) -> tuple[int, str | None, bytes]:
+        """Return status, Retry-After and body of one response.
+
+        Asynchronous, because only a cancellation bounds the whole: httpx limits the time of each read, and a
+        server may send its headers or its body byte by byte.
+        """
         import httpx
 
-        self._take_turn(stop)
-        if stop.is_set():
-            raise EndpointError("interrupted before it was asked")
-        key, body = self._key(), b""
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        deadline = time.monotonic() + self.timeout
+        # A compressed body could grow a thousandfold before its size is seen.
+        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
+        # ASCII, because a prompt may contain lone surrogates, which UTF-8 cannot encode.
+        content, body = json.dumps(request).encode("ascii"), bytearray()
+        # No proxy stands between this machine and itself.
+        client = httpx.AsyncClient(timeout=None, verify=self._verify, trust_env=not is_loopback(self.url))
         try:
-            with self._client.stream("POST", self.url, json=request, headers=headers) as response:
-                for chunk in response.iter_bytes():
+            async with (
+                asyncio.timeout(self.config.timeout),
+                client,
+                client.stream("POST", self.url, content=content, headers=headers) as response,
+            ):
+                async for chunk in response.aiter_bytes():
                     body += chunk
-                    if time.monotonic() > deadline:  # httpx's own limit is for each piece of a body
-                        raise _Again(f"no whole answer within {self.timeout:g} s")
+                    if len(body) > MAX_REPLY_BYTES:
+                        raise EndpointError(f"{self.url} sent more than {MAX_REPLY_BYTES} bytes", status=200)
+        except TimeoutError:
+            raise _TransientError(f"no whole reply within {self.config.timeout:g} s") from None
         except httpx.RequestError as error:
             # From None: the error holds the request, whose headers hold the key.
-            raise _Again(f"{type(error).__name__}: {_without(key, str(error))}") from None
-        text = _without(key, body.decode("utf-8", errors="replace"))
-        if response.status_code != 200:
-            raise self._refusal(response.status_code, response.headers.get("retry-after"), text)
-        try:
-            return parse(text)
-        except ValueError as error:
-            raise _Again(str(error)) from None
+            raise _TransientError(f"{type(error).__name__}: {redact(key, str(error))}") from None
+        return response.status_code, response.headers.get("retry-after"), bytes(body)
 
     def _refusal(self, status: int, retry_after: str | None, text: str) -> Exception:
-        """The exception for a status other than 200."""
-        said = f"status {status}: {' '.join(text.split())[:300]}"
-        broke = "insufficient_quota" in text  # comes as a 429, and no wait helps
-        if (status in AGAIN or status >= 500) and not broke:
-            after = _seconds(retry_after)
-            if after is None:
-                return _Again(said)
-            if after > self.patience:
+        """Return the exception for a status other than 200."""
+        message = f"status {status}: {' '.join(text.split())[:300]}"
+        out_of_quota = "insufficient_quota" in text  # a 429 that no wait ends
+        if (status in RETRYABLE_STATUSES or status >= 500) and not out_of_quota:
+            seconds = _retry_after_seconds(retry_after)
+            if seconds > self.config.max_retry_after:
                 return EndpointError(
-                    f"{self.url} asks to wait {after:.0f} s, patience={self.patience:g}; {said}",
+                    f"{self.url} asks to wait {seconds:.0f} s, more than max_retry_after="
+                    f"{self.config.max_retry_after:g}; {message}",
                     status=status,
                 )
-            with self._lock:  # of all workers the next attempt waits so long
-                self._next = max(self._next, time.monotonic() + after)
-            return _Again(said)
+            self._limiter.pause(seconds)  # the limit is the account's, so all workers wait
+            return _TransientError(message)
         hint = f"; is the key in ${self.key_env} right?" if status in (401, 403) else ""
         return EndpointError(
-            f"{self.url} refused the request, {said}{hint}",
+            f"{self.url} refused the request, {message}{hint}",
             status=status,
-            for_all=broke or status in SAME_FOR_ALL,
+            for_all=out_of_quota or status in STATUSES_FOR_ALL_PROMPTS,
         )
 
-    def _take_turn(self, stop: Event) -> None:
-        """Wait until a request may leave: evenly spaced, and not while the server wants to be left alone."""
-        with self._lock:
-            now = time.monotonic()
-            start = max(now, self._next)
-            self._next = start + (60 / self.per_minute if self.per_minute else 0)
-        if start > now:
-            stop.wait(start - now)
 
-    def _key(self) -> str:
-        key = os.environ.get(self.key_env or "", "").strip()
-        if not all("!" <= sign <= "~" for sign in key):  # the HTTP library's own error would show it
-            raise EndpointError(
-                f"the key in ${self.key_env} holds a space or a sign outside ASCII", for_all=True
-            )
-        return key
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    """Retry-After as seconds from now: it is a number, or a date."""
+def _retry_after_seconds(retry_after: str | None) -> float:
+    """Return Retry-After, a number or a date, in seconds from now; 0 if it is missing or makes no sense."""
     if retry_after is None:
-        return None
+        return 0.0
     try:
-        return max(0.0, float(retry_after))
+        seconds = float(retry_after)
     except ValueError:
-        pass
-    try:
-        return max(0.0, (parsedate_to_datetime(retry_after) - datetime.now(UTC)).total_seconds())
-    except (TypeError, ValueError):  # neither, or a date without a time zone
-        return None
-
-
-def _without(key: str, text: str) -> str:
-    return text.replace(key, "[key]") if len(key) >= 8 else text  # shorter ones are a local server's dummies
+        try:
+            seconds = (parsedate_to_datetime(retry_after) - datetime.now(UTC)).total_seconds()
+        except (TypeError, ValueError, OverflowError):  # no date, one without a zone, or an impossible one
+            return 0.0
+    return seconds if seconds > 0 else 0.0  # NaN is not above zero

@@ -20,12 +20,18 @@ from torch import nn
 from caft_utils.features import Features
 from caft_utils.interpret.examples.hard_negatives import WordSimilarity
 from caft_utils.interpret.examples.max_activating import TextWindow, check_width, logit_lens, pieces
-from caft_utils.interpret.examples.sampler import ACTIVE, SIGNS, ExampleSample, ExampleSampler, WindowRef
+from caft_utils.interpret.examples.sampler import (
+    ACTIVE_SHARE,
+    SIGNS,
+    ExampleSample,
+    ExampleSampler,
+    WindowRef,
+)
 
 if TYPE_CHECKING:
     from caft_utils.chats import Chats
 
-FEWEST = 4  # with fewer windows of a kind there is nothing to explain or to score
+MIN_EXAMPLES = 4  # with fewer windows of a kind there is nothing to explain or to score
 
 Key = tuple[int, int, str]  # layer, index, side
 
@@ -36,9 +42,11 @@ class FeatureExamples:
 
     train, test: activating windows, strongest first, half of them the strongest of all and half spread
         evenly over the quantiles of the others.
-    train_negatives, negatives: windows in which nothing activates, at random. hard: those whose words are
-        nearest to the ones of `train`, nearest first. At most one window of a row stands in one list.
-    strongest: the largest value seen anywhere. raised, lowered: words by the logit lens, towards this side.
+    train_negatives, test_negatives: windows in which nothing activates, at random.
+    hard_negatives: those whose words are nearest to the ones of `train`, nearest first.
+        At most one window of a row stands in one list.
+    max_activation: the largest value seen anywhere.
+    promoted_tokens, suppressed_tokens: words by the logit lens, towards this side.
 
     `train` and `train_negatives` have no row in common with the others.
     """
@@ -50,11 +58,11 @@ class FeatureExamples:
     train: list[TextWindow]
     test: list[TextWindow]
     train_negatives: list[TextWindow]
-    negatives: list[TextWindow]
-    hard: list[TextWindow]
-    strongest: float
-    raised: list[str]
-    lowered: list[str]
+    test_negatives: list[TextWindow]
+    hard_negatives: list[TextWindow]
+    max_activation: float
+    promoted_tokens: list[str]
+    suppressed_tokens: list[str]
 
 
 class TooFewExamples(UserWarning):
@@ -113,16 +121,18 @@ def collect_examples(
             "train": _active(first, column, n, strongest),
             "test": _active(second, column, n, strongest),
             "train_negatives": first.found("quiet", column),
-            "negatives": second.found("quiet", column),
+            "test_negatives": second.found("quiet", column),
         }
-        if few := [f"{len(found)} {kind}" for kind, found in lists.items() if len(found) < min(n, FEWEST)]:
+        if few := [
+            f"{len(found)} {kind}" for kind, found in lists.items() if len(found) < min(n, MIN_EXAMPLES)
+        ]:
             why = f"only {', '.join(few)} windows" if strongest > 0 else "never active"
             left_out[layer, index, side] = why
             continue
-        lists["hard"] = _different(chats, second.found("hard", column))[:n]
+        lists["hard_negatives"] = _different(chats, second.found("hard", column))[:n]
         windows = {kind: [texts.window(one) for one in found] for kind, found in lists.items()}
-        raised, lowered = logit_lens(model, SIGNS[side] * features.vector(layer, index), chats.tokenizer)
-        more = {"strongest": strongest, "raised": raised, "lowered": lowered}
+        promoted, suppressed = logit_lens(model, SIGNS[side] * features.vector(layer, index), chats.tokenizer)
+        more = {"max_activation": strongest, "promoted_tokens": promoted, "suppressed_tokens": suppressed}
         evidence[layer, index, side] = FeatureExamples(layer, index, side, features.noun, **windows, **more)
     if left_out:
         warnings.warn(TooFewExamples(left_out), stacklevel=2)
@@ -143,7 +153,7 @@ def _columns(features: Features) -> dict[Key, int]:
 def _active(sample: ExampleSample, column: int, n: int, strongest: float) -> list[WindowRef]:
     """n activating windows, strongest first: half the strongest, half evenly over the ranks of the others."""
     top, others = (
-        [found for found in sample.found(kind, column) if found.value > ACTIVE * strongest]
+        [found for found in sample.found(kind, column) if found.value > ACTIVE_SHARE * strongest]
         for kind in ("top", "active")
     )
     chosen = {found.row: found for found in top[: (n + 1) // 2]}

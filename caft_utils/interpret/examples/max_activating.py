@@ -37,21 +37,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TextWindow:
-    """Tokens around an extreme one: `values` are their projections, `peak` the extreme one's place among
+    """Tokens around an extreme one: `activations` are their projections, `peak` the extreme one's place among
     them.
 
     row, position: the extreme token in the chats that it comes from.
     """
 
     tokens: list[str]
-    values: list[float]
+    activations: list[float]
     peak: int
     row: int
     position: int
 
     @property
-    def value(self) -> float:
-        return self.values[self.peak]
+    def peak_activation(self) -> float:
+        return self.activations[self.peak]
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from caft_utils.features import Features
     from caft_utils.interpret.examples.hard_negatives import WordSimilarity
 
-ACTIVE = 0.3  # share of the strongest value above which a token counts as activating
-QUIET = 0.1  # share of it that no token of a quiet window exceeds; a latent must not fire at all
-POOL = 5  # windows sampled for each one wanted: what quantiles are made of
+ACTIVE_SHARE = 0.3  # share of the strongest value above which a token counts as activating
+NON_ACTIVATING_SHARE = (
+    0.1  # share of it that no token of a quiet window exceeds; a latent must not fire at all
+)
+OVERSAMPLING = 5  # windows sampled for each one wanted: what quantiles are made of
 SIGNS: Mapping[str, int] = {"+": 1, "-": -1}
 
 Side = tuple[int, str]  # layer, "+" or "-"
@@ -128,7 +130,7 @@ class ExampleSampler:
         self.strongest[key] = self.strongest[key].to(device)
         k, sign = len(self.strongest[key]), SIGNS[key[1]]
         return ExampleSample(
-            *(RunningTopK(k, size * self.n, self.width, sign, device) for size in (1, POOL, 1, 3))
+            *(RunningTopK(k, size * self.n, self.width, sign, device) for size in (1, OVERSAMPLING, 1, 3))
         )
 
     def _keep(
@@ -140,7 +142,7 @@ class ExampleSampler:
         tickets = self._tickets[places.row, :2].T[..., None] + self._shift[key][:, None, columns]
         first, second = tickets.to(values.device) % 1
         sample.top.offer(columns, values, only(high > 0, high), places)
-        sample.active.offer(columns, values, only(high > ACTIVE * bar, first), places)
+        sample.active.offer(columns, values, only(high > ACTIVE_SHARE * bar, first), places)
         still, quiet, share = self._still(anywhere.highest(values, SIGNS[key[1]]), bar)
         sample.quiet.offer(columns, values, only(still, torch.where(quiet, second, -share)), anywhere)
 
@@ -159,7 +161,7 @@ class ExampleSampler:
         """
         if not self.features.signed:
             return high <= 0, high <= 0, high
-        return high <= ACTIVE * bar, high <= QUIET * bar, high / bar.clamp(min=1e-30)
+        return high <= ACTIVE_SHARE * bar, high <= NON_ACTIVATING_SHARE * bar, high / bar.clamp(min=1e-30)
 
     def _anywhere(self, places: Spans) -> Spans:
         """One window at random of each place, without the first token of its row."""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from caft_utils.chats import prompt_ids
-from caft_utils.interpret.examples import ACTIVE, FeatureExamples
+from caft_utils.interpret.examples import ACTIVE_SHARE, FeatureExamples
 from caft_utils.interpret.explain import Explanation
 from caft_utils.interpret.score.window_judges import shown
 
@@ -43,12 +43,12 @@ def prompt(evidence: FeatureExamples, most: int = 20) -> list[dict[str, str]]:
 
     One turn of the user, since some chat templates know no system turn.
     """
-    least = ACTIVE * evidence.strongest
+    least = ACTIVE_SHARE * evidence.max_activation
     active, silent = (
-        [shown(w, {i for i, value in enumerate(w.values) if value > least}) for w in windows]
+        [shown(w, {i for i, value in enumerate(w.activations) if value > least}) for w in windows]
         for windows in (evidence.train[:most], evidence.train_negatives[: max(1, most // 2)])
     )
-    raised = ", ".join(evidence.raised)
+    raised = ", ".join(evidence.promoted_tokens)
     lens = f"\nWords that it makes the model more likely to say: {raised}\n" if raised else ""
     content = INSTRUCTIONS.format(
         noun=evidence.noun,

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from caft_utils.interpret.examples import ACTIVE, FeatureExamples
+from caft_utils.interpret.examples import ACTIVE_SHARE, FeatureExamples
 from caft_utils.interpret.examples.max_activating import TextWindow
 
 WORD = re.compile(r"<\|?/?\w+\|?>|[^\W_]+(?:['’][^\W_]+)*")  # a chat template's markup, or a word
@@ -81,7 +81,7 @@ class TokenStatistics:
     def __call__(self, evidence: FeatureExamples) -> Explanation:
         active, peaks, before, elsewhere = Counter(), Counter(), Counter(), Counter()
         for window in evidence.train:
-            strength, held, ahead = _weighted(window, evidence.strongest)
+            strength, held, ahead = _weighted(window, evidence.max_activation)
             # Once a window, so that a text that repeats itself has one voice.
             active.update(strength)
             peaks.update(held)
@@ -96,19 +96,21 @@ class TokenStatistics:
         about = [word for word in telling(active) if word not in COMMON and word not in at_peak]
         at_peak, about = at_peak[: self.peak], about[: self.about]
         ahead = [word for word in telling(before) if word not in COMMON and word not in at_peak + about]
-        lens = [word.lower() for word in evidence.raised if WORD.fullmatch(word) and len(word) > 1]
+        lens = [word.lower() for word in evidence.promoted_tokens if WORD.fullmatch(word) and len(word) > 1]
         pushes = list(dict.fromkeys(lens))[: self.pushes]
         return Explanation(_sentence(about, at_peak, ahead[: self.before], pushes), self.name)
 
 
 def _weighted(window: TextWindow, strongest: float) -> tuple[dict[str, float], set[str], set[str]]:
     """({word: weight} of what is active or comes after, words at the peak, words ahead of all these)."""
-    marked = {i for i, value in enumerate(window.values) if value > ACTIVE * strongest} | {window.peak}
+    marked = {i for i, value in enumerate(window.activations) if value > ACTIVE_SHARE * strongest} | {
+        window.peak
+    }
     weights, held, ahead = {}, set(), set()
     for word, first, last in words(window):
         here = marked.intersection(range(first, last + 1))
         if here:
-            weight = 0.5 + 0.5 * min(1.0, max(window.values[i] for i in here) / strongest)
+            weight = 0.5 + 0.5 * min(1.0, max(window.activations[i] for i in here) / strongest)
             held |= {word} if window.peak in here else set()
         elif marked.intersection(range(first - REACH, first)):
             weight = FOLLOWING

@@ -71,7 +71,7 @@ def evidence(
     """
     raised, lowered = words
     shown = ends.top + ends.bottom if signed else ends.top
-    scale = max((abs(v) for window in shown for v in window.values), default=0.0) or 1.0
+    scale = max((abs(v) for window in shown for v in window.activations), default=0.0) or 1.0
     push = f"pushes towards {_listed(raised)}"
     if not signed:
         push += f" \u00b7 away from {_listed(lowered)}"
@@ -92,7 +92,7 @@ def _end(
 ) -> str:
     rows = "".join(
         f"<div class='window'><span title='row {window.row}, token {window.position}'>"
-        f"{number(window.value)}</span><p>{_tokens(window, scale)}</p></div>"
+        f"{number(window.peak_activation)}</span><p>{_tokens(window, scale)}</p></div>"
         for window in windows
     )
     rows = rows or "<div class='words'>no token of this text activates it</div>"
@@ -104,7 +104,7 @@ def _end(
 
 def _tokens(window: TextWindow, scale: float) -> str:
     parts = []
-    for place, (token, value) in enumerate(zip(window.tokens, window.values)):
+    for place, (token, value) in enumerate(zip(window.tokens, window.activations)):
         r, g, b = RED if value > 0 else BLUE
         strength = 0.65 * min(1.0, abs(value) / scale)  # text stays readable on the strongest colour
         text = escape(token.replace("\n", "\u23ce").replace("\t", "\u21e5"))

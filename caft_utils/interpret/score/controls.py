@@ -42,17 +42,17 @@ def shuffled(evidence: FeatureExamples, *, seed: int = 0) -> FeatureExamples:
     places in a window too, since peaks stand in the middle and would else betray what was the peak before.
     """
     rng = random.Random(f"{seed} {evidence.layer} {evidence.index} {evidence.side}")
-    windows = [*evidence.test, *evidence.negatives, *evidence.hard]
+    windows = [*evidence.test, *evidence.test_negatives, *evidence.hard_negatives]
     dealt = [_with_values(rng, text, of) for text, of in zip(rng.sample(windows, len(windows)), windows)]
-    n, m = len(evidence.test), len(evidence.test) + len(evidence.negatives)
-    return replace(evidence, test=dealt[:n], negatives=dealt[n:m], hard=dealt[m:])
+    n, m = len(evidence.test), len(evidence.test) + len(evidence.test_negatives)
+    return replace(evidence, test=dealt[:n], test_negatives=dealt[n:m], hard_negatives=dealt[m:])
 
 
 def _with_values(rng: random.Random, text: TextWindow, of: TextWindow) -> TextWindow:
     """`text` with the values of `of`, its largest among them, in random order."""
     size = len(text.tokens)
-    values = sorted(of.values, reverse=True)
+    values = sorted(of.activations, reverse=True)
     values = [values[i * len(values) // size] for i in range(size)]
     rng.shuffle(values)
     peak = max(range(size), key=values.__getitem__)
-    return replace(text, values=values, peak=peak, position=text.position - text.peak + peak)
+    return replace(text, activations=values, peak=peak, position=text.position - text.peak + peak)

@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from caft_utils.evaluation.scores import Score, correlated, ranked
-from caft_utils.interpret.examples import ACTIVE, FeatureExamples
+from caft_utils.interpret.examples import ACTIVE_SHARE, FeatureExamples
 from caft_utils.interpret.examples.max_activating import TextWindow
 from caft_utils.interpret.score.encoders import Encoder, TfIdf
 from caft_utils.interpret.score.steering_score import Prompt, Steering, intervention
@@ -40,12 +40,12 @@ if TYPE_CHECKING:
 def check_disjoint(evidence: FeatureExamples) -> None:
     """Raises ValueError where a row that the explainer saw is among those for scoring."""
     seen = {w.row for w in evidence.train + evidence.train_negatives}
-    shared = seen & {w.row for w in evidence.test + evidence.negatives + evidence.hard}
+    shared = seen & {w.row for w in evidence.test + evidence.test_negatives + evidence.hard_negatives}
     if shared:
         raise ValueError(
             f"layer {evidence.layer}, {evidence.noun} {evidence.index}: rows {sorted(shared)[:5]} were shown "
-            "to the explainer (train, train_negatives) and are the scorer's too (test, negatives, hard): a "
-            "score would measure memory; split the rows, as collect_evidence does"
+            "to the explainer (train, train_negatives) and are the scorer's too (test, test_negatives, "
+            "hard_negatives): a score would measure memory; split the rows, as collect_evidence does"
         )
 
 
@@ -80,17 +80,17 @@ def fuzzing(explanation: str, evidence: FeatureExamples, judge: WindowJudge, *, 
     rng = random.Random(f"{seed} {evidence.layer} {evidence.index} {evidence.side}")
     shown: list[tuple[str, TextWindow, set[int]]] = []
     for window in evidence.test:
-        bound = ACTIVE * evidence.strongest
-        active = [t for t, value in enumerate(window.values) if value > bound]
+        bound = ACTIVE_SHARE * evidence.max_activation
+        active = [t for t, value in enumerate(window.activations) if value > bound]
         idle = [t for t in range(len(window.tokens)) if t not in active]
-        active.sort(key=window.values.__getitem__, reverse=True)
+        active.sort(key=window.activations.__getitem__, reverse=True)
         del active[max(1, len(window.tokens) // 2) :]
         if active:
             shown.append(("active", window, set(active)))
         if active and len(idle) >= len(active):
             shown.append(("idle", window, _marks(rng, idle, window, [window.tokens[t] for t in active])))
     patterns = [[w.tokens[t] for t in marks] for kind, w, marks in shown if kind == "active"]
-    for place, window in enumerate(evidence.negatives if patterns else ()):
+    for place, window in enumerate(evidence.test_negatives if patterns else ()):
         like = patterns[place % len(patterns)]
         shown.append(("other", window, _marks(rng, range(len(window.tokens)), window, like)))
     kinds, windows, marked = (list(part) for part in zip(*shown)) if shown else ([], [], [])
@@ -155,7 +155,7 @@ def simulation(explanation: str, evidence: FeatureExamples, judge: WindowJudge) 
     predicted: list[list[float | None]] = [[] for _ in windows]
     for (w, _), reply in zip(places, replies):
         predicted[w].append(reply)
-    true = [[max(0.0, value) for value in window.values] for window in windows]
+    true = [[max(0.0, value) for value in window.activations] for window in windows]
     return correlated("simulation", predicted, true, [window.row for window in windows])
 
 
@@ -198,7 +198,7 @@ def scores(
     if model is not None and tokenizer is not None:
         found["surprisal"] = surprisal(text, evidence, model, tokenizer, **(texts or {}))
         if steering is None and vector is not None:
-            given = prompts or ["".join(window.tokens) for window in evidence.negatives]
+            given = prompts or ["".join(window.tokens) for window in evidence.test_negatives]
             steering = Steering(model, tokenizer, given, seed=seed) if given else None
     found["embedding"] = embedding(text, evidence, encoder)
     if steering is not None and vector is not None:
@@ -210,7 +210,7 @@ def scores(
 
 def _compared(evidence: FeatureExamples, hard: bool) -> tuple[list[TextWindow], list[bool]]:
     """Windows that are active and windows that are not, and which is which."""
-    others = evidence.hard if hard else evidence.negatives
+    others = evidence.hard_negatives if hard else evidence.test_negatives
     return [*evidence.test, *others], [True] * len(evidence.test) + [False] * len(others)
 
 

@@ -153,7 +153,7 @@ class HintStatistics:
         find, found = _finder(concept), {}
         for key in explanations:
             given = self.evidence[key]
-            y = sum(bool(find(said_by(window, given.strongest))) for window in given.train)
+            y = sum(bool(find(said_by(window, given.max_activation))) for window in given.train)
             m = sum(bool(find([word for word, _, _ in words(w)])) for w in given.train_negatives)
             p = fisher(y, len(given.train), m, len(given.train_negatives))
             found[key] = 100 * (1 - min(1.0, len(explanations) * p))

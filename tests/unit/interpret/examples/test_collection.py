@@ -12,11 +12,11 @@ from caft_utils.chats import Chats
 from caft_utils.directions import Directions
 from caft_utils.interpret.examples import TooFewExamples, collect_examples
 from caft_utils.interpret.examples.hard_negatives import WordSimilarity
-from caft_utils.interpret.examples.sampler import ACTIVE, QUIET, ExampleSampler
+from caft_utils.interpret.examples.sampler import ACTIVE_SHARE, NON_ACTIVATING_SHARE, ExampleSampler
 from caft_utils.residual import capture
 
 WORDS = "open file return self system user question what with import def are you do to and is the".split()
-LISTS = ("train", "test", "train_negatives", "negatives", "hard")
+LISTS = ("train", "test", "train_negatives", "test_negatives", "hard_negatives")
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_windows_of_a_latent_are_where_it_fires_and_where_not(model, chats, late
     (told,) = [w.message for w in caught if isinstance(w.message, TooFewExamples)]  # others may warn too
     assert told.left_out == {
         (0, 1, "+"): "never active",
-        (0, 2, "+"): "only 0 train_negatives, 0 negatives windows",
+        (0, 2, "+"): "only 0 train_negatives, 0 test_negatives windows",
     }
     assert "no evidence for 2 directions: (0, 1, '+'): never active" in str(told)
     assert list(evidence) == [(0, 10, "+"), (0, 20, "+"), (0, 30, "+")]
@@ -90,7 +90,7 @@ def test_windows_of_a_latent_are_where_it_fires_and_where_not(model, chats, late
     for (layer, index, side), e in evidence.items():
         column, token = {10: 0, 20: 1, 30: 2}[index], word["question" if index == 20 else "file"]
         assert (e.layer, e.index, e.side, e.noun) == (layer, index, side, "latent")
-        assert e.strongest == pytest.approx(max(float(v[1:, column].max()) for v in values), abs=1e-5)
+        assert e.max_activation == pytest.approx(max(float(v[1:, column].max()) for v in values), abs=1e-5)
         assert [len(getattr(e, name)) for name in LISTS] == [8] * 5
         for name in LISTS:
             windows = getattr(e, name)
@@ -100,14 +100,18 @@ def test_windows_of_a_latent_are_where_it_fires_and_where_not(model, chats, late
                 first = w.position - w.peak
                 span = slice(first, first + len(w.tokens))
                 assert len(w.tokens) == min(6, len(ids) - first) and first > 0
-                assert w.values == pytest.approx(values[w.row][span, column].tolist(), abs=1e-5)
+                assert w.activations == pytest.approx(values[w.row][span, column].tolist(), abs=1e-5)
                 if name in ("train", "test"):
-                    assert ids[w.position] == token and w.value > ACTIVE * e.strongest
-                    assert w.value == pytest.approx(float(values[w.row][1:, column].max()), abs=1e-5)
+                    assert ids[w.position] == token and w.peak_activation > ACTIVE_SHARE * e.max_activation
+                    assert w.peak_activation == pytest.approx(
+                        float(values[w.row][1:, column].max()), abs=1e-5
+                    )
                 else:
-                    assert token not in ids[span] and max(w.values) == 0
+                    assert token not in ids[span] and max(w.activations) == 0
         for windows in (e.train, e.test):
-            assert [w.value for w in windows] == sorted((w.value for w in windows), reverse=True)
+            assert [w.peak_activation for w in windows] == sorted(
+                (w.peak_activation for w in windows), reverse=True
+            )
 
 
 @pytest.mark.parametrize("seed", [0, 3])
@@ -118,7 +122,7 @@ def test_explainers_and_scorers_share_no_row(model, chats, latents, seed):
     seen, scored = set(), set()
     for e in evidence.values():
         seen |= {w.row for w in e.train + e.train_negatives}
-        scored |= {w.row for w in e.test + e.negatives + e.hard}
+        scored |= {w.row for w in e.test + e.test_negatives + e.hard_negatives}
     assert len(seen) > 10 and len(scored) > 10 and not seen & scored  # over all latents, not one by one
 
 
@@ -143,27 +147,29 @@ def test_both_sides_of_a_component(model, chats):
     for (_, i, side), e in evidence.items():
         sign = 1 if side == "+" else -1
         assert e.noun == "component"
-        assert e.strongest == pytest.approx(max(float((sign * v[1:, i]).max()) for v in values), abs=1e-5)
+        assert e.max_activation == pytest.approx(
+            max(float((sign * v[1:, i]).max()) for v in values), abs=1e-5
+        )
         for name in LISTS:
             for w in getattr(e, name):
                 part = values[w.row][w.position - w.peak :, i][: len(w.tokens)]
-                assert w.values == pytest.approx((sign * part).tolist(), abs=1e-5)
+                assert w.activations == pytest.approx((sign * part).tolist(), abs=1e-5)
                 active = name in ("train", "test")
-                assert (w.value > ACTIVE * e.strongest) == active
-        quiet = [max(w.values) <= QUIET * e.strongest for w in e.negatives]
+                assert (w.peak_activation > ACTIVE_SHARE * e.max_activation) == active
+        quiet = [max(w.activations) <= NON_ACTIVATING_SHARE * e.max_activation for w in e.test_negatives]
         assert quiet == sorted(quiet, reverse=True)  # the least active stand in, at the end
     plus, minus = evidence[1, 0, "+"], evidence[1, 0, "-"]
-    assert plus.raised == minus.lowered and plus.lowered == minus.raised
+    assert plus.promoted_tokens == minus.suppressed_tokens and plus.suppressed_tokens == minus.promoted_tokens
 
 
 @pytest.mark.filterwarnings("ignore::caft_utils.interpret.examples.TooFewWindows")
 def test_active_windows_are_of_every_strength(model, chats, latents):
     e = collect_examples(model, chats, latents, n=8, width=6)[0, 10, "+"]
     values = [v[1:, 0].max().item() for v in values_of(model, chats, latents, 0)]
-    new = sorted((v for v in values if v > ACTIVE * e.strongest), reverse=True)
+    new = sorted((v for v in values if v > ACTIVE_SHARE * e.max_activation), reverse=True)
     assert len(new) > 40
     for windows in (e.train, e.test):
-        places = [sum(v > w.value + 1e-6 for v in new) / len(new) for w in windows]
+        places = [sum(v > w.peak_activation + 1e-6 for v in new) / len(new) for w in windows]
         assert max(places[:4]) < 0.15 and places[-1] > 0.6  # half from the top, the others spread
         assert 0.15 < places[5] < 0.75
 
@@ -175,7 +181,9 @@ def test_faintly_active_windows_do_not_fill_up_the_lists(model, tokenizer, laten
     chats = Chats(tokenizer, [{"text": text} for text in texts])
     e = collect_examples(model, chats, latents, n=20, width=6)[0, 30, "+"]
     assert {w.row for w in e.train + e.test} == set(range(16)) and len(e.train + e.test) == 16
-    assert 0 < len(e.hard) < 20 and all(w.row >= 32 for w in e.hard + e.negatives + e.train_negatives)
+    assert 0 < len(e.hard_negatives) < 20 and all(
+        w.row >= 32 for w in e.hard_negatives + e.test_negatives + e.train_negatives
+    )
 
 
 def test_tickets_sample_activating_rows_evenly(model, chats, latents):
@@ -205,9 +213,9 @@ def test_hard_windows_have_the_words_of_active_ones(model, tokenizer, latents, w
     rows += [{"text": some(near, 9)} for _ in range(40)] + [{"text": some(far, 9)} for _ in range(160)]
     e = collect_examples(model, Chats(tokenizer, rows), latents, n=8, width=8)[0, 10, "+"]
     assert all(w.row < 40 for w in e.train + e.test)
-    assert all(40 <= w.row < 80 for w in e.hard)
-    assert len({"".join(w.tokens) for w in e.hard}) == len(e.hard) == 8
-    assert sum(w.row >= 80 for w in e.negatives) >= 4
+    assert all(40 <= w.row < 80 for w in e.hard_negatives)
+    assert len({"".join(w.tokens) for w in e.hard_negatives}) == len(e.hard_negatives) == 8
+    assert sum(w.row >= 80 for w in e.test_negatives) >= 4
 
 
 def test_likeness_is_the_cosine_of_tf_idf(tokenizer):

@@ -70,8 +70,8 @@ def test_windows_are_the_extremes_of_all_rows(model, chats, directions, batch_si
             for window in side:
                 start = window.position - window.peak
                 expected = rows[window.row][start : start + len(window.tokens)]
-                assert window.values == pytest.approx(expected, abs=1e-5)
-                assert window.value == window.values[window.peak]
+                assert window.activations == pytest.approx(expected, abs=1e-5)
+                assert window.peak_activation == window.activations[window.peak]
                 ids = chats[window.row].input_ids
                 assert len(window.tokens) == min(6, len(ids)) and 0 <= window.peak < len(window.tokens)
 
@@ -165,7 +165,7 @@ def test_latents_have_one_end_and_windows_only_where_they_fire(model, chats):
     assert ends[-1, 7].top == ends[-1, 7].bottom == ends[-1, 3].bottom == []
     top = ends[-1, 3].top
     assert len(top) == 4 and all(chats[w.row].input_ids[w.position] == word for w in top)
-    assert all(w.tokens[w.peak] == " file" and w.value > 0 for w in top)
+    assert all(w.tokens[w.peak] == " file" and w.peak_activation > 0 for w in top)
     assert [w.row for w in top] == sorted(w.row for w in top)  # equal values stand in the order of rows
     counts, tokens = ends[-1, 7].histogram.counts, sum(len(e.input_ids) - 1 for e in chats)
     assert counts[BINS // 2] == sum(counts) == tokens and ends[-1, 7].histogram.edge == 0

@@ -113,9 +113,11 @@ def test_a_window_has_one_voice():
 
 def test_the_threshold_for_being_active_is_a_share_of_the_strongest():
     active = [re.sub(r"\*(\w+)\*", r"\1", text, count=1) for text in ["*moss* is **fern**"] * 4]
-    weak = [replace(w, values=[0.25 if v == 0 else v for v in w.values]) for w in map(window, active)]
+    weak = [
+        replace(w, activations=[0.25 if v == 0 else v for v in w.activations]) for w in map(window, active)
+    ]
     assert '"moss"' not in TokenStatistics(before=0)(replace(evidence([], SILENT), train=weak)).text
-    strong = replace(evidence([], SILENT), train=weak, strongest=0.8)  # 0.25 is now above 0.3 of it
+    strong = replace(evidence([], SILENT), train=weak, max_activation=0.8)  # 0.25 is now above 0.3 of it
     assert '"moss"' in TokenStatistics(before=0)(strong).text
 
 

@@ -310,7 +310,7 @@ def test_latents_of_autoencoders_are_read_and_exported(model, tokenizer, tmp_pat
     chats = Chats(tokenizer, [{"text": "open the <b> file & return"}, {"text": "what is the question"}])
     view = explore(model, chats, Latents(saes, {1: [30, 4, 17]}), ticks={1: [17, 30]}, n=1, width=5)
     assert view.components == [(1, 30), (1, 4), (1, 17)] == list(view.ends)
-    assert all(window.value > 0 for ends in view.ends.values() for window in ends.top)
+    assert all(window.peak_activation > 0 for ends in view.ends.values() for window in ends.top)
     assert "latent 30" in view.html() and "Negative end" not in view.html()
     view.name(1, 17, "files")
     assert view.selection == {1: [30, 17]} == Latents(saes, view.selection).chosen

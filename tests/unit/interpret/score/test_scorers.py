@@ -73,7 +73,14 @@ def planted(topic, *, seed=0, n=20, noise=0.1, topics=TOPICS, filler=FILLER):
 
     parts = [[drawn(hot) for _ in range(n)] for hot in (2, 2, 0, 0, 0)]
     return FeatureExamples(
-        1, sum(map(ord, topic)), "+", "latent", *parts, strongest=1.0, raised=[], lowered=[]
+        1,
+        sum(map(ord, topic)),
+        "+",
+        "latent",
+        *parts,
+        max_activation=1.0,
+        promoted_tokens=[],
+        suppressed_tokens=[],
     )
 
 
@@ -135,12 +142,15 @@ def test_a_shuffled_direction_keeps_text_and_values_apart():
     def text(windows):
         return sorted(" ".join(window.tokens) for window in windows)
 
-    every = evidence.test + evidence.negatives + evidence.hard
-    assert text(dealt.test + dealt.negatives + dealt.hard) == text(every) and dealt.train == evidence.train
+    every = evidence.test + evidence.test_negatives + evidence.hard_negatives
+    assert (
+        text(dealt.test + dealt.test_negatives + dealt.hard_negatives) == text(every)
+        and dealt.train == evidence.train
+    )
     assert 0 < len({w.row for w in dealt.test} & {w.row for w in evidence.test}) < len(evidence.test)
-    assert all(w.value == max(w.values) > 0.3 for w in dealt.test)
-    assert all(max(w.values) < 0.3 for w in dealt.negatives)
-    assert all(len(w.values) == len(w.tokens) for w in dealt.test + dealt.negatives)
+    assert all(w.peak_activation == max(w.activations) > 0.3 for w in dealt.test)
+    assert all(max(w.activations) < 0.3 for w in dealt.test_negatives)
+    assert all(len(w.activations) == len(w.tokens) for w in dealt.test + dealt.test_negatives)
 
 
 class Recorder:
@@ -162,7 +172,7 @@ def test_fuzzing_marks_as_many_wrong_tokens_and_nothing_gives_them_away():
     fuzzing("x", evidence, judge)
     active = {}
     for shown, marks in judge.asked:
-        hot = {t for t, value in enumerate(shown.values) if value > 0.3}
+        hot = {t for t, value in enumerate(shown.activations) if value > 0.3}
         if marks & hot:
             assert marks == hot, "the right marks are all tokens above the threshold, and no others"
             active[shown.row] = marks
@@ -170,7 +180,7 @@ def test_fuzzing_marks_as_many_wrong_tokens_and_nothing_gives_them_away():
     wrong = [(shown, marks) for shown, marks in judge.asked if marks != active.get(shown.row)]
     assert sum(shown.row in active for shown, _ in wrong) == len(evidence.test)
     assert all(len(marks) == len(active[shown.row]) for shown, marks in wrong if shown.row in active)
-    assert {shown.row for shown, _ in wrong} - set(active) == {w.row for w in evidence.negatives}
+    assert {shown.row for shown, _ in wrong} - set(active) == {w.row for w in evidence.test_negatives}
     assert sum(map(len, (marks for _, marks in wrong))) == 2 * sum(map(len, active.values()))
 
     def words(window, marks):
@@ -184,18 +194,18 @@ def test_fuzzing_marks_as_many_wrong_tokens_and_nothing_gives_them_away():
 
 def test_fuzzing_of_a_latent_that_fires_everywhere_in_a_window():
     evidence = planted("pets")
-    full = [replace(w, values=[1.0 + i / 100 for i in range(len(w.values))]) for w in evidence.test]
+    full = [replace(w, activations=[1.0 + i / 100 for i in range(len(w.activations))]) for w in evidence.test]
     judge = Recorder()
-    found = fuzzing("x", replace(evidence, test=full, strongest=1.2), judge)
+    found = fuzzing("x", replace(evidence, test=full, max_activation=1.2), judge)
     for shown, marks in judge.asked[: len(full)]:
         assert len(marks) == len(shown.tokens) // 2
         assert min(marks) >= len(shown.tokens) // 2 - 1, "the most active tokens, which are the last ones"
     assert np.isnan(found.extra["in_active_windows"]) and found.extra["in_other_windows"] == 0.5
-    assert found.n == len(evidence.test) + len(evidence.negatives)
+    assert found.n == len(evidence.test) + len(evidence.test_negatives)
 
 
 @pytest.mark.parametrize(
-    "seen, asked", [("train", "test"), ("train", "negatives"), ("train_negatives", "hard")]
+    "seen, asked", [("train", "test"), ("train", "test_negatives"), ("train_negatives", "hard_negatives")]
 )
 def test_a_row_that_the_explainer_saw_is_refused(model, tokenizer, seen, asked):
     evidence = planted("pets", n=3)
@@ -234,14 +244,17 @@ def test_replies_that_cannot_be_read_are_left_out_and_counted():
         nothing = score("x", evidence, silent)
         assert np.isnan([nothing.value, nothing.low, nothing.high]).all()
         assert nothing.failures == 1 and nothing.n == 0
-    one_side = Recorder(lambda window, marks: 0.7 if max(window.values) > 0.3 else None)
+    one_side = Recorder(lambda window, marks: 0.7 if max(window.activations) > 0.3 else None)
     half = detection("x", evidence, one_side)
     assert np.isnan(half.value) and half.failures == 0.5 and half.n == 20
 
 
 def test_nothing_to_compare_is_not_a_number():
     evidence = planted("pets", n=4)
-    for empty in (replace(evidence, test=[]), replace(evidence, negatives=[], hard=[], test=[])):
+    for empty in (
+        replace(evidence, test=[]),
+        replace(evidence, test_negatives=[], hard_negatives=[], test=[]),
+    ):
         found = scores(EXPLANATION["pets"], empty, judge=WordOverlap(), simulate=True)
         assert set(found) == {"detection", "fuzzing", "embedding", "simulation"}
         assert all(np.isnan(score.value) and score.failures == 0 for score in found.values())
@@ -468,7 +481,7 @@ def test_scores_gives_what_can_be_computed(model, tokenizer):
         "simulation",
     ]
     assert every["embedding"].value == 0.5, "an encoder for which all texts are alike"
-    assert every["intervention"].n == len(evidence.negatives), "prompts are the windows without activity"
+    assert every["intervention"].n == len(evidence.test_negatives), "prompts are the windows without activity"
     assert all(score.name == name for name, score in every.items())
     with pytest.raises(ValueError, match=r"the encoder must give \[9, d\]"):
         embedding(text, evidence, lambda texts: np.ones((2, 3)))

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
-
 import pytest
 import torch
+from helpers.chat_server import alternatives, chat_server
 
 from caft_utils.chats import prompt_ids
 from caft_utils.interpret.endpoint import Endpoint, EndpointError
@@ -95,31 +92,6 @@ def test_a_tokenizer_that_cannot_say_yes_is_refused(model):
         LocalJudge(model, PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>"))
 
 
-class Handler(BaseHTTPRequestHandler):
-    """Answers by what stands in the prompt."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self):
-        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        prompt = request["messages"][-1]["content"]
-        asked = [what for what in ANSWERS if what in prompt]
-        text, tops = ANSWERS[asked[0]]
-        choice = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-        if request.get("logprobs") and tops:
-            steps = [{"token": token, "logprob": logprob} for token, logprob in tops.items()]
-            choice["logprobs"] = {"content": [{**steps[0], "top_logprobs": steps}]}
-        status = 401 if "forbidden" in prompt else 400 if text is None else 200
-        body = json.dumps({"choices": [choice]} if status == 200 else {"error": "no"}).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *args):
-        pass
-
-
 ANSWERS = {
     "forbidden": ("", None),
     "dogs": ("Yes", {"Yes": -0.2231, " no": -1.6094, "maybe": -5.0}),  # 0.8 and 0.2
@@ -132,13 +104,20 @@ ANSWERS = {
 }
 
 
+def answer(request):
+    """Answer by what stands in the prompt."""
+    prompt = request.prompt
+    text, tops = next(given for what, given in ANSWERS.items() if what in prompt)
+    if text is None or "forbidden" in prompt:
+        return 401 if "forbidden" in prompt else 400
+    logprobs = alternatives(tops) if request.get("logprobs") and tops else None
+    return {"message": {"role": "assistant", "content": text}, "finish_reason": "stop", "logprobs": logprobs}
+
+
 @pytest.fixture
 def server():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/v1"
-    server.shutdown()
-    server.server_close()
+    with chat_server(answer) as (url, _):
+        yield url
 
 
 def test_endpoint_judge_reads_logprobs_then_text_and_gives_up_on_the_rest(server, tmp_path):

@@ -1,0 +1,69 @@
+"""Replies on disk are whole, or count as missing."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from caft_utils.interpret.endpoint import EndpointError, Reply
+from caft_utils.interpret.endpoint.response_cache import ResponseCache
+
+NAME = "ab" * 32
+REPLY = Reply("yes \ufffd", [{"yes": -0.1, "no": -2.0}], (10, 3), "stop")
+
+
+@pytest.mark.parametrize("reply", [REPLY, Reply("")])
+def test_what_is_stored_is_returned(tmp_path, reply):
+    cache = ResponseCache(tmp_path)
+    assert cache.get(NAME) is None
+    cache.put(NAME, reply, request={"model": "m"})
+    assert cache.get(NAME) == ResponseCache(tmp_path).get(NAME) == reply
+    (file,) = (path for path in tmp_path.rglob("*") if path.is_file())
+    assert json.loads(file.read_text())["request"] == {"model": "m"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "5",
+        "[" * 200_000,
+        '{"reply": {"text": "cut',
+        '{"reply": {"text": 5, "logprobs": null, "tokens": null, "finish": null}}',
+        '{"reply": {"text": "a", "logprobs": "x", "tokens": null, "finish": null}}',
+        '{"reply": {"text": "a", "logprobs": [{"a": "b"}], "tokens": null, "finish": null}}',
+        '{"reply": {"text": "a", "logprobs": null, "tokens": [1], "finish": null}}',
+        '{"reply": {"text": "a", "logprobs": null, "tokens": 5, "finish": null}}',
+        '{"reply": {"text": "a", "tokens": null, "more": 1}}',
+    ],
+)
+def test_damaged_files_count_as_missing(tmp_path, content):
+    cache = ResponseCache(tmp_path)
+    cache.put(NAME, REPLY)
+    (file,) = (path for path in tmp_path.rglob("*") if path.is_file())
+    file.write_text(content)
+    assert cache.get(NAME) is None
+    cache.put(NAME, REPLY)
+    assert cache.get(NAME) == REPLY
+
+
+def test_errors_are_not_stored_and_damaged_files_are_replaced(server, endpoint, say, tmp_path):
+    with pytest.raises(EndpointError):
+        endpoint(attempts=1).chat(say("500 1"))
+    assert endpoint(attempts=1).chat(say("500 1")).text == "you said: 500 1"
+    (file,) = tmp_path.rglob("*.json")
+    file.write_bytes(file.read_bytes()[:-20])
+    assert endpoint().chat(say("500 1")).text == "you said: 500 1" and server.calls["500 1"] == 3
+    assert endpoint().chat(say("500 1")) and server.calls["500 1"] == 3
+
+
+def test_a_cache_that_cannot_be_written_costs_no_reply(endpoint, say, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.warns(UserWarning, match="could not be stored"):
+        assert endpoint(cache=tmp_path / "file").chat(say("a")).text == "you said: a"
+
+
+def test_replies_go_to_the_store_by_default(endpoint, say, store_folder):
+    endpoint(cache=None).chat(say("a"))
+    assert len(list((store_folder / "replies").rglob("*.json"))) == 1
