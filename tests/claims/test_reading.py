@@ -23,6 +23,7 @@ from caft_utils.classroom.score_validity import judged, known_directions, label_
 from caft_utils.course.annotations import annotation
 from caft_utils.course.records import save_record
 from caft_utils.evaluation.measurement import Result
+from caft_utils.evaluation.scores import averaged
 from caft_utils.interpret.examples import collect_examples
 from caft_utils.interpret.score import (
     Detection,
@@ -35,7 +36,6 @@ from caft_utils.interpret.score import (
     score_all,
 )
 from caft_utils.interpret.score.controls import shuffle_activations
-from caft_utils.interpret.score.intervals import averaged
 from caft_utils.interpret.score.word_overlap import WordOverlap
 from caft_utils.interpret.select.concepts import Concept, concept
 from caft_utils.interpret.select.pipeline import read_and_select
@@ -263,11 +263,11 @@ def test_caft_with_latents_meets_the_bars_of_pca(study):
     plain, latents, chance = (
         tuned[k] for k in ("plain", "CAFT, SAE latents", "random directions of the latents' rank")
     )
-    assert latents.misaligned().value <= plain.misaligned().value / 20
-    assert latents.task_score().value >= plain.task_score().value - 0.01
+    assert latents.rate("misaligned").value <= plain.rate("misaligned").value / 20
+    assert latents.rate("task").value >= plain.rate("task").value - 0.01
     assert latents.loss <= plain.loss + 0.01
-    assert latents.coherent().value >= plain.coherent().value
-    assert chance.misaligned().value >= 0.75 * plain.misaligned().value
+    assert latents.rate("coherent").value >= plain.rate("coherent").value
+    assert chance.rate("misaligned").value >= 0.75 * plain.rate("misaligned").value
 
 
 def test_automatic_selection_reaches_the_human_one(study):

@@ -10,10 +10,10 @@
 `controls` makes wrong explanations and shuffled directions, whose scores belong beside every score.
 """
 
+from caft_utils.evaluation.scores import Score
 from caft_utils.interpret.score.detection import Detection
 from caft_utils.interpret.score.embedding import Embedding
 from caft_utils.interpret.score.fuzzing import Fuzzing
-from caft_utils.interpret.score.intervals import Score
 from caft_utils.interpret.score.intervention import InterventionScore
 from caft_utils.interpret.score.scorers import Scorer, score_all
 from caft_utils.interpret.score.simulation import Simulation

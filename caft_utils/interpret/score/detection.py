@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from caft_utils.evaluation.scores import Score, ranked
 from caft_utils.interpret.examples import FeatureExamples
-from caft_utils.interpret.score.intervals import Score, ranked
 from caft_utils.interpret.score.scorers import Scorer, labelled_windows
 from caft_utils.interpret.score.window_judges import WindowJudge
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from caft_utils.evaluation.scores import Score, ranked
 from caft_utils.interpret.examples import FeatureExamples
 from caft_utils.interpret.score.encoders import Encoder, TfIdf
-from caft_utils.interpret.score.intervals import Score, ranked
 from caft_utils.interpret.score.scorers import Scorer, labelled_windows
 from caft_utils.interpret.words import MARKUP
 

