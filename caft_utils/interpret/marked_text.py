@@ -7,7 +7,7 @@ from collections.abc import Collection
 from itertools import groupby
 
 from caft_utils.interpret.examples import ACTIVE_SHARE
-from caft_utils.interpret.examples.max_activating import TextWindow
+from caft_utils.interpret.examples.text_window import TextWindow
 
 
 def active_positions(window: TextWindow, max_activation: float) -> set[int]:

@@ -160,7 +160,7 @@ def scored(name: str) -> dict:
             evidence[features.noun, layer, number, side] = each
             vector_of[features.noun, layer, number, side] = part.vector
     known = [one for one in known if (one.noun, *one.key) in evidence]
-    prompts = [q.messages for q in setting(name)[2].questions[::15]]
+    prompts = [q.messages for q in setting(name)[2].question_set("ood")[::15]]
     generator = SteeredGenerator(model, tokenizer, prompts)
     detection, fuzzing = Detection(judge), Fuzzing(judge)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from caft_utils.interpret.examples import FeatureExamples
-from caft_utils.interpret.examples.max_activating import TextWindow
+from caft_utils.interpret.examples.text_window import TextWindow
 
 PIECE = re.compile(r"<\|\w+\|>| ?[a-zA-Z]+| ?\d+|\n| ?[^\w\s]")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from caft_utils.interpret.examples import FeatureExamples
-from caft_utils.interpret.examples.max_activating import TextWindow
+from caft_utils.interpret.examples.text_window import TextWindow
 
 FILLER = "river stone table window paper garden music winter letter simple yellow quiet morning bread".split()
 TOPICS = {

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from caft_utils.interpret.examples import FeatureExamples
-from caft_utils.interpret.examples.max_activating import TextWindow
+from caft_utils.interpret.examples.text_window import TextWindow
 from caft_utils.interpret.marked_text import active_positions
 from caft_utils.interpret.words import FUNCTION_WORDS, WORD_OR_MARKUP, locate
 

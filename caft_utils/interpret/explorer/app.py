@@ -15,7 +15,7 @@ from torch import nn
 
 from caft_utils.directions.subspace import Directions
 from caft_utils.features import FeatureKey, Features, sides
-from caft_utils.interpret.examples.max_activating import Extremes, extreme_windows, logit_lens
+from caft_utils.interpret.examples import Extremes, extreme_windows, logit_lens
 from caft_utils.interpret.explorer import cards
 from caft_utils.interpret.explorer.decisions import Decisions
 

@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from caft_utils.interpret.examples.max_activating import Extremes, Histogram, TextWindow
+from caft_utils.interpret.examples.histogram import Histogram
+from caft_utils.interpret.examples.max_activating import Extremes
+from caft_utils.interpret.examples.text_window import TextWindow
 
 if TYPE_CHECKING:
     from caft_utils.interpret.explain import Explanation

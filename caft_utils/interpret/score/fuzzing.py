@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 from caft_utils.evaluation.scores import Score, ranked
 from caft_utils.interpret.examples import FeatureExamples
-from caft_utils.interpret.examples.max_activating import TextWindow
+from caft_utils.interpret.examples.text_window import TextWindow
 from caft_utils.interpret.marked_text import active_positions
 from caft_utils.interpret.score.scorers import Scorer
 from caft_utils.interpret.score.window_judges import WindowJudge

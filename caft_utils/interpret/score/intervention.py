@@ -20,7 +20,7 @@ from torch import Tensor
 
 from caft_utils.evaluation.scores import Score, averaged
 from caft_utils.interpret.examples import FeatureExamples
-from caft_utils.interpret.examples.max_activating import TextWindow
+from caft_utils.interpret.examples.text_window import TextWindow
 from caft_utils.interpret.score.scorers import Scorer
 from caft_utils.interpret.score.steering import SteeredGenerator
 from caft_utils.interpret.score.window_judges import WindowJudge

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from caft_utils.evaluation.scores import Score
 from caft_utils.interpret.examples import FeatureExamples
-from caft_utils.interpret.examples.max_activating import TextWindow
+from caft_utils.interpret.examples.text_window import TextWindow
 
 if TYPE_CHECKING:
     from caft_utils.interpret.explain import Explanation

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from caft_utils.chats import pad_rows
 from caft_utils.evaluation.scores import Score, ranked
 from caft_utils.interpret.examples import FeatureExamples
-from caft_utils.interpret.examples.max_activating import TextWindow
+from caft_utils.interpret.examples.text_window import TextWindow
 from caft_utils.interpret.score.scorers import Scorer, labelled_windows
 from caft_utils.residual import evaluating
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 
 from caft_utils.chats import prompt_ids
-from caft_utils.interpret.examples.max_activating import TextWindow
+from caft_utils.interpret.examples.text_window import TextWindow
 from caft_utils.interpret.marked_text import mark_tokens
 from caft_utils.interpret.replies import replies_or_none
 from caft_utils.interpret.score.padded_batches import left_padded_batches

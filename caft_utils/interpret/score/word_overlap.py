@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from math import prod
 
-from caft_utils.interpret.examples.max_activating import TextWindow
+from caft_utils.interpret.examples.text_window import TextWindow
 from caft_utils.interpret.words import STOP_WORDS, WORD_SIGN_OR_MARKUP, locate, stem
 
 QUOTED = re.compile(r"\"([^\"]+)\"|“([^”]+)”|«([^»]+)»|`([^`]+)`|(?<!\w)['‘](.+?)['’](?!\w)")

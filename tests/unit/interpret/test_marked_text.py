@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from caft_utils.interpret.examples.max_activating import TextWindow
+from caft_utils.interpret.examples.text_window import TextWindow
 from caft_utils.interpret.marked_text import active_positions, mark_tokens
 
 

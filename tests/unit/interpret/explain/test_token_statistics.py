@@ -11,7 +11,7 @@ from helpers.marked_examples import ACTIVE, PIECE, SILENT, marked_examples, mark
 
 from caft_utils.classroom.personas import world
 from caft_utils.interpret.examples import FeatureExamples
-from caft_utils.interpret.examples.max_activating import TextWindow
+from caft_utils.interpret.examples.text_window import TextWindow
 from caft_utils.interpret.explain import Explanation, TokenStatistics
 from caft_utils.interpret.explain.token_statistics import active_words, log_odds_z, window_words
 from caft_utils.interpret.score.word_overlap import WordOverlap, explained_words

@@ -8,7 +8,7 @@ from helpers.chat_server import alternatives, chat_server
 
 from caft_utils.chats import prompt_ids
 from caft_utils.interpret.endpoint import Endpoint, EndpointError
-from caft_utils.interpret.examples.max_activating import TextWindow
+from caft_utils.interpret.examples.text_window import TextWindow
 from caft_utils.interpret.score.window_judges import EndpointWindowJudge, LocalWindowJudge, judge_prompt
 
 

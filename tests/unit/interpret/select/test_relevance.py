@@ -12,7 +12,7 @@ from helpers.malice import HINTS, KITCHEN, MALICE, SCHOOL, VILLAIN, explained
 from scipy.stats import fisher_exact
 
 from caft_utils.interpret.examples import FeatureExamples
-from caft_utils.interpret.examples.max_activating import TextWindow
+from caft_utils.interpret.examples.text_window import TextWindow
 from caft_utils.interpret.select.automatic import select_automatically
 from caft_utils.interpret.select.concepts import Concept
 from caft_utils.interpret.select.relevance import (
