@@ -12,7 +12,7 @@ import numpy as np
 
 from caft_utils.evaluation.scores import Score, ranked
 from caft_utils.interpret.examples import FeatureExamples
-from caft_utils.interpret.score.encoders import Encoder, TfIdf
+from caft_utils.interpret.score.encoders import Encoder, TfIdfEncoder
 from caft_utils.interpret.score.scorers import Scorer, labelled_windows
 from caft_utils.interpret.words import MARKUP
 
@@ -37,7 +37,7 @@ class Embedding(Scorer):
         texts = [MARKUP.sub(" ", "".join(window.tokens)) for window in windows]
         if not texts:
             return ranked(self.name, [], [], [])
-        vectors = np.asarray((self.encoder or TfIdf(texts))([explanation, *texts]), dtype=float)
+        vectors = np.asarray((self.encoder or TfIdfEncoder(texts))([explanation, *texts]), dtype=float)
         if vectors.ndim != 2 or len(vectors) != len(texts) + 1:
             raise ValueError(
                 f"the encoder must return an array [{len(texts) + 1}, d] for as many texts, got "

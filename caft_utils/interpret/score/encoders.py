@@ -19,8 +19,12 @@ from caft_utils.interpret.words import content_words
 Encoder = Callable[[list[str]], Float[np.ndarray, "n d"]]
 
 
-class TfIdf:
-    """TF-IDF vectors over the vocabulary of `texts`; other words are ignored."""
+class TfIdfEncoder:
+    """TF-IDF vectors over the vocabulary of `texts`; other words are ignored.
+
+    `interpret.tfidf.TfIdf` weighs words alike, but adds them in another order. Cosines that tie here would no
+    longer tie there, and recorded scores would change.
+    """
 
     def __init__(self, texts: Sequence[str]):
         document_counts = Counter(word for text in texts for word in set(content_words(text)))

@@ -9,7 +9,7 @@ import pytest
 from helpers.planted import EXPLANATIONS, planted
 
 from caft_utils.interpret.score import Embedding
-from caft_utils.interpret.score.encoders import TfIdf, minilm
+from caft_utils.interpret.score.encoders import TfIdfEncoder, minilm
 
 
 def test_an_encoder_for_which_all_texts_are_alike_is_at_chance():
@@ -23,7 +23,7 @@ def test_an_encoder_that_returns_too_few_vectors_is_refused():
 
 
 def test_tf_idf_weighs_rare_words_more_and_ignores_unknown_ones():
-    encode = TfIdf(["dogs bark", "dogs sleep", "dogs run"])
+    encode = TfIdfEncoder(["dogs bark", "dogs sleep", "dogs run"])
     dog, bark, unknown, both = encode(["a dog", "barking", "zebra", "dogs bark zebras"])
     assert np.linalg.norm(dog) == pytest.approx(1) and np.linalg.norm(unknown) == 0
     assert both @ bark > both @ dog > 0
