@@ -70,7 +70,7 @@ def test_a_reader_steps_ticks_names_and_exports(
     run_notebook(notebook)
     explorer = page.locator(".caft.explorer")
     expect(explorer).to_have_count(1)
-    title, progress = explorer.locator("article header b"), explorer.locator(".progress")
+    title, progress = explorer.locator("article header b"), explorer.locator(".read-count")
     expect(title).to_have_text("Layer 1 \u00b7 component 0")
     expect(progress).to_have_text("0 of 5 read")
     expect(explorer.locator(".scores b").first).to_have_text("0.93")

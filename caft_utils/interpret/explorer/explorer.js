@@ -25,7 +25,7 @@ function render({ model, el }) {
   const ablate = button("✓ ablate", "ablate this one (key a)", KEYS.a);
   const discard = button("✕ discard", "not this one (key d)", KEYS.d);
   const name = make("input", { type: "text", placeholder: "what does it mean?", "aria-label": "name", title: "key n" });
-  const progress = make("span", { class: "progress", "aria-live": "polite" });
+  const progress = make("span", { class: "read-count", "aria-live": "polite" });
   const tiles = make("div", { class: "tiles" });
   const card = make("div", { class: "card" });
   const message = make("div", { class: "message", "aria-live": "polite" });
