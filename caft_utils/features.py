@@ -1,10 +1,11 @@
-"""What can be read and selected: directions in the residual stream and SAE latents, behind one protocol.
+"""Features that can be read and selected: directions in the residual stream and SAE latents, one protocol.
 
-A feature is known by (layer, index). `Selection` names some of them, in order of importance.
+A feature is identified by (layer, index). A `Selection` lists some features in order of importance.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -20,38 +21,39 @@ FeatureKey = tuple[int, int, Side]
 
 
 class Selection(Mapping[int, list[int]]):
-    """Some features, {layer: [index, ...]}, in order of importance and with the names that a reader gave.
+    """A choice of features, {layer: [index, ...]}, in order of importance, with optional names.
 
-    A selection is a mapping, so every function that takes one takes a plain {layer: [index, ...]} as well.
+    A selection is a mapping, and it equals the plain {layer: [index, ...]} with the same content. Every
+    function that takes a selection also takes such a plain mapping.
 
     Args:
-        chosen: {layer: indices}, or (layer, index) pairs with the most important first. Layers without an
-            index are left out.
-        names: {(layer, index): name}, of selected features only.
+        selection: {layer: indices}, or (layer, index) pairs, most important first. A mapping is ordered by
+            layer. Layers without an index are left out.
+        names: {(layer, index): name} for selected features only. Default: the names of `selection` where
+            that is a `Selection`, else none.
 
     Raises:
-        ValueError: a feature is selected twice, or a name is of a feature that is not selected.
+        ValueError: a feature is selected twice, or a named feature is not selected.
     """
 
     def __init__(
         self,
-        chosen: Mapping[int, Sequence[int]] | Iterable[tuple[int, int]] = (),
+        selection: Mapping[int, Sequence[int]] | Iterable[tuple[int, int]] = (),
         names: Mapping[tuple[int, int], str] | None = None,
     ):
-        if isinstance(chosen, Selection):
-            names = chosen.names if names is None else names
-            pairs: Iterable[tuple[int, int]] = chosen.order
-        elif isinstance(chosen, Mapping):
-            pairs = [(layer, index) for layer in sorted(chosen) for index in chosen[layer]]
+        if isinstance(selection, Selection):
+            names = selection.names if names is None else names
+            pairs: Iterable[tuple[int, int]] = selection.order
+        elif isinstance(selection, Mapping):
+            pairs = [(layer, index) for layer in sorted(selection) for index in selection[layer]]
         else:
-            pairs = chosen
+            pairs = selection
         self.order: list[tuple[int, int]] = [(int(layer), int(index)) for layer, index in pairs]
-        if len(set(self.order)) < len(self.order):
-            twice = sorted({pair for pair in self.order if self.order.count(pair) > 1})
-            raise ValueError(f"features selected twice: {twice[:5]} (layer, index)")
         self.names: dict[tuple[int, int], str] = {(int(l), int(i)): n for (l, i), n in (names or {}).items()}
-        if strangers := sorted(set(self.names) - set(self.order)):
-            raise ValueError(f"names of features that are not selected: {strangers[:5]} (layer, index)")
+        if duplicates := [pair for pair, count in Counter(self.order).items() if count > 1]:
+            raise ValueError(f"features selected twice: {sorted(duplicates)[:5]} (layer, index)")
+        if unselected := sorted(set(self.names) - set(self.order)):
+            raise ValueError(f"names of features that are not selected: {unselected[:5]} (layer, index)")
         self._by_layer: dict[int, list[int]] = {}
         for layer, index in self.order:
             self._by_layer.setdefault(layer, []).append(index)
@@ -63,7 +65,7 @@ class Selection(Mapping[int, list[int]]):
         return iter(sorted(self._by_layer))
 
     def __len__(self) -> int:
-        """Number of layers; `len(selection.order)` counts features."""
+        """Return the number of layers. `len(selection.order)` is the number of features."""
         return len(self._by_layer)
 
     def __repr__(self) -> str:
@@ -71,12 +73,12 @@ class Selection(Mapping[int, list[int]]):
 
     def first(self, n: int) -> Selection:
         """Return the n most important features."""
-        return self._only(self.order[:n])
+        return self._subset(self.order[:n])
 
     def at(self, layers: Iterable[int]) -> Selection:
-        """Return the features at some layers, in the same order."""
+        """Return the features at these layers, in the same order."""
         layers = set(layers)
-        return self._only([pair for pair in self.order if pair[0] in layers])
+        return self._subset([pair for pair in self.order if pair[0] in layers])
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON value that `from_json` reads."""
@@ -85,22 +87,27 @@ class Selection(Mapping[int, list[int]]):
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Selection:
-        """Read what `to_json` wrote. ValueError: the value is no selection."""
+        """Return the selection that `to_json` wrote.
+
+        Raises:
+            ValueError: the value is not a selection.
+        """
         try:
             names = {(layer, index): str(name) for layer, index, name in value["names"]}
-            return cls([(layer, index) for layer, index in value["order"]], names)
-        except (KeyError, TypeError) as error:
+            pairs = [(layer, index) for layer, index in value["order"]]
+        except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"not a selection: expected 'order' and 'names', got {value!r}") from error
+        return cls(pairs, names)
 
-    def _only(self, order: list[tuple[int, int]]) -> Selection:
+    def _subset(self, order: list[tuple[int, int]]) -> Selection:
         return Selection(order, {pair: self.names[pair] for pair in order if pair in self.names})
 
 
 @runtime_checkable
 class Features(Protocol):
-    """Features that a reader looks at and selects: `Directions` and an SAE's `Latents`.
+    """Features that can be inspected and selected, such as `Directions` and the `Latents` of SAEs.
 
-    noun: what one of them is called, "component" or "latent".
+    noun: what one feature is called, "component" or "latent".
     signed: whether both ends can be read (a component) or only values above zero (a latent).
     """
 
@@ -114,21 +121,29 @@ class Features(Protocol):
     def layers(self) -> list[int]: ...
 
     def indices(self, layer: int) -> list[int]:
-        """Return the numbers by which the features of `layer` are known."""
+        """Return the indices of the features of `layer`.
+
+        Raises:
+            KeyError: there are no features at this layer.
+        """
 
     def values(self, layer: int, hidden: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
         """Return projections or activations of n hidden states, columns in the order of `indices(layer)`."""
 
     def vector(self, layer: int, i: int) -> Float[Tensor, " d"]:
-        """Return the unit vector that feature i stands for in the residual stream."""
+        """Return the unit vector in the residual stream that belongs to feature i.
+
+        Raises:
+            IndexError: there is no such feature at this layer.
+        """
 
     def projection_rows(self, layer: int) -> Float[Tensor, "k d"] | None:
-        """Return the rows whose projections are `values`, or None where `values` is no projection."""
+        """Return the rows whose projections are `values`, or None where `values` is not a projection."""
 
     def select(
         self, selection: Mapping[int, Sequence[int]], names: Mapping[tuple[int, int], str] | None = None
     ) -> Directions:
-        """Return the selected features as orthonormal directions, to ablate them."""
+        """Return the selected features as orthonormal directions, ready to be ablated."""
 
 
 def sides(features: Features) -> tuple[Side, ...]:

@@ -1,4 +1,4 @@
-"""How a rate with its interval is printed: one format in tables, figures, notebooks and records."""
+"""How a rate and its interval are printed, the same in tables, figures, notebooks and records."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from math import isnan
 
 
 def format_rate(value: float, low: float | None = None, high: float | None = None, digits: int = 1) -> str:
-    """Return a share in 0..1 as text, for example "2.4 % [1.8, 3.0]"; without an interval, "2.4 %".
+    """Return a share from 0 to 1 in percent, for example "2.4 % [1.8, 3.0]", or "2.4 %" without an interval.
 
-    A rate of no trials (NaN) is "not measured".
+    The rate of zero trials (NaN) is "not measured".
     """
     if isnan(value):
         return "not measured"

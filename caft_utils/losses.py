@@ -1,11 +1,11 @@
-"""The loss on answers, as fine-tuning and evaluation define it: cross-entropy over answer tokens, in nats."""
+"""The loss on answers that fine-tuning and evaluation share: cross-entropy over answer tokens, in nats."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from caft_utils.residual import evaluating
@@ -17,34 +17,43 @@ if TYPE_CHECKING:
 def answer_nats(logits: Float[Tensor, "batch time vocab"], batch: Batch) -> Float[Tensor, " batch"]:
     """Return the summed cross-entropy of each row's answer tokens, in nats.
 
-    An answer token at position 0 has nothing before it and is left out.
+    An answer token at position 0 has no preceding token to predict it and does not count.
     """
-    target = batch.answer[:, 1:].to(logits.device)
-    ids = batch.input_ids[:, 1:].to(logits.device)
-    row, _ = target.nonzero(as_tuple=True)
-    nats = nn.functional.cross_entropy(logits[:, :-1][target].float(), ids[target], reduction="none")
-    return nats.new_zeros(len(logits)).index_add(0, row, nats)
+    predictions, targets, rows = _predictions(logits, batch)
+    nats = nn.functional.cross_entropy(predictions, targets, reduction="none")
+    return nats.new_zeros(len(logits)).index_add(0, rows, nats)
 
 
 @torch.no_grad()
 def mean_answer_loss(model: nn.Module, chats: Chats, *, batch_size: int = 32) -> float:
     """Return the mean cross-entropy over all answer tokens of `chats`, in nats per token.
 
-    Each token counts the same. An answer token at position 0 has nothing before it and is left out.
+    Every token has the same weight. An answer token at position 0 has no preceding token to predict it and
+    does not count.
 
     Raises:
-        ValueError: `chats` has no rows.
+        ValueError: `chats` has no rows, or no answer token that counts.
     """
     if not len(chats):
-        raise ValueError(f"{chats.source} holds no rows to compute a loss on")
+        raise ValueError(f"{chats.source} has no rows to compute a loss on")
     total, count, device = 0.0, 0, next(model.parameters()).device
     with evaluating(model):
         for batch in chats.batches(batch_size, device=device):
             logits = model(
                 input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
             ).logits
-            target = batch.answer[:, 1:].to(logits.device)
-            ids = batch.input_ids[:, 1:].to(logits.device)
-            losses = nn.functional.cross_entropy(logits[:, :-1][target].float(), ids[target], reduction="sum")
-            total, count = total + losses.item(), count + int(target.sum())
+            predictions, targets, _ = _predictions(logits, batch)
+            total += nn.functional.cross_entropy(predictions, targets, reduction="sum").item()
+            count += len(targets)
+    if not count:
+        raise ValueError(f"{chats.source} has no answer token after the first token of a row")
     return total / count
+
+
+def _predictions(
+    logits: Float[Tensor, "batch time vocab"], batch: Batch
+) -> tuple[Float[Tensor, "n vocab"], Int[Tensor, " n"], Int[Tensor, " n"]]:
+    """Return, for each answer token, the float32 logits that predict it, its id and its row in the batch."""
+    answer = batch.answer[:, 1:].to(logits.device)
+    ids = batch.input_ids[:, 1:].to(logits.device)
+    return logits[:, :-1][answer].float(), ids[answer], answer.nonzero(as_tuple=True)[0]

@@ -1,10 +1,11 @@
-"""Where the residual stream is read: naming a site, and streaming its hidden states out of a model.
+"""Sites in the residual stream: name them, capture their hidden states, edit them, stream them over a text.
 
-A decoder-only transformer adds to one running vector per token. `layer` l >= 0 means that vector after
-decoder block l (`resid_post`), and EMBEDDING = -1 means it before block 0. `record` yields hidden states
-batch by batch and keeps none of them, so memory does not grow with the number of tokens; and because blocks
-after the last site asked for cannot change what is read, the forward pass stops there.
-(CAFT reads and edits the outputs of decoder blocks: arXiv 2507.16795, section 3.)
+A decoder-only transformer adds to one running vector per token. Layer l >= 0 is that vector after decoder
+block l (`resid_post`), and layer EMBEDDING = -1 is the vector before block 0. CAFT reads and edits the
+outputs of decoder blocks (arXiv 2507.16795, section 3).
+
+Memory does not grow with the length of a text, because `stream_activations` yields one batch at a time and
+keeps none. The forward pass stops after the last requested site, because later blocks cannot change it.
 """
 
 from __future__ import annotations
@@ -28,18 +29,20 @@ EMBEDDING = -1
 Tokens = Literal["all", "answer"]
 
 
-def _plain(model: nn.Module) -> nn.Module:
-    """The transformers model inside a PEFT wrapper; any other model as it is."""
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """Return the transformers model inside a PEFT wrapper, or any other model itself."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def decoder(model: nn.Module) -> nn.Module:
-    """The decoder stack of a causal language model (it owns `layers` and `norm`), through a PEFT wrapper too.
+    """Return the decoder stack of a causal language model, the module that owns `layers` and `norm`.
+
+    The model may be wrapped by PEFT.
 
     Raises:
-        TypeError: the model has no `layers` of decoder blocks.
+        TypeError: the model has no list `layers` of decoder blocks.
     """
-    inner = _plain(model)
+    inner = _unwrapped(model)
     inner = inner.get_decoder() if hasattr(inner, "get_decoder") else inner
     if not isinstance(getattr(inner, "layers", None), nn.ModuleList):
         raise TypeError(
@@ -50,38 +53,41 @@ def decoder(model: nn.Module) -> nn.Module:
 
 
 def decoder_blocks(model: nn.Module) -> nn.ModuleList:
-    """The decoder blocks, first to last."""
+    """Return the decoder blocks, first to last."""
     return decoder(model).layers
 
 
 def depth(model: nn.Module) -> int:
-    """Number of decoder blocks; the sites of a model are -1 (the embedding) to depth - 1."""
+    """Return the number of decoder blocks. Sites range from -1 (the embedding) to depth - 1."""
     return len(decoder_blocks(model))
 
 
 def width(model: nn.Module) -> int:
-    """Width d of the residual stream."""
-    return _plain(model).config.get_text_config().hidden_size
+    """Return the width d of the residual stream."""
+    return _unwrapped(model).config.get_text_config().hidden_size
 
 
 def site(model: nn.Module, layer: int) -> nn.Module:
-    """The module whose output is the residual stream at `layer`.
+    """Return the module whose output is the residual stream at `layer`.
 
     Raises:
-        IndexError: the model has no such layer. Only -1 counts from below, and it is the embedding.
+        IndexError: the model has no such layer. Negative layers do not count from the end; -1 is the
+            embedding.
     """
     blocks = decoder_blocks(model)
     if not EMBEDDING <= layer < len(blocks):
         raise IndexError(
-            f"layer {layer} is out of range: this {type(_plain(model)).__name__} has layers 0 to "
+            f"layer {layer} is out of range: this {type(_unwrapped(model)).__name__} has layers 0 to "
             f"{len(blocks) - 1}, and {EMBEDDING} for the embedding output"
         )
-    return _plain(model).get_input_embeddings() if layer == EMBEDDING else blocks[layer]
+    return _unwrapped(model).get_input_embeddings() if layer == EMBEDDING else blocks[layer]
 
 
 def hidden_of(output: Any) -> Float[Tensor, "batch time d"]:
-    """The hidden states in a block's output, which is a tensor or (older transformers) a tuple starting with
-    it."""
+    """Return the hidden states in a block's output: the output itself, or its first entry if it is a tuple.
+
+    Blocks of transformers 4 return tuples.
+    """
     return output[0] if isinstance(output, tuple) else output
 
 
@@ -90,14 +96,14 @@ def edit(
     model: nn.Module,
     edits: Mapping[int, Callable[[Float[Tensor, "batch time d"]], Float[Tensor, "batch time d"]]],
 ) -> Iterator[nn.Module]:
-    """Within this context, replace the hidden states at each layer by `edits[layer]` of them.
+    """Replace the hidden states h at each layer by `edits[layer](h)` within this context.
 
-    Every forward pass of `model` is edited: training, generation, recording. Contexts nest; hooks that were
-    there before run first. Works through a PEFT wrapper and with gradient checkpointing. The hooks
-    are removed when the context ends, by an exception too.
+    This affects every forward pass of `model`: training, generation and capture. Contexts nest, and hooks
+    that were registered earlier run first. Models wrapped by PEFT and gradient checkpointing work. The hooks
+    are removed when the context ends, also after an exception.
 
     Raises:
-        IndexError: the model lacks a layer; nothing is hooked then.
+        IndexError: a layer is out of range. No hook is registered in this case.
     """
 
     def hook_of(change):
@@ -115,21 +121,25 @@ def edit(
 
 
 class _Stop(Exception):
-    """Raised at the last site to leave the forward pass; `capture` catches it."""
+    """Ends the forward pass at the last site of `capture`, which catches it."""
 
 
 @contextmanager
 def capture(
     model: nn.Module, layers: Iterable[int], *, stop_early: bool = True
 ) -> Iterator[dict[int, Float[Tensor, "batch time d"]]]:
-    """Within this context every forward pass of `model` fills the yielded dict {layer: hidden states}.
+    """Yield a dict {layer: hidden states} that every forward pass of `model` within this context refills.
 
-    Hidden states keep the model's dtype, device and graph. With `stop_early` no block after the last site
-    runs and `model(...)` returns None; pass False where the logits are wanted too. Hooks go away in every
-    case.
+    Hidden states keep the model's dtype, device and autograd graph. The hooks are removed when the context
+    ends, also after an exception.
+
+    Args:
+        stop_early: skip all blocks after the last site. `model(...)` then returns None. Pass False to get
+            logits as well.
 
     Raises:
-        IndexError: a layer is out of range. ValueError: no layer given.
+        IndexError: a layer is out of range.
+        ValueError: `layers` is empty.
     """
     layers = sorted(set(layers))
     if not layers:
@@ -137,7 +147,7 @@ def capture(
     modules = {layer: site(model, layer) for layer in layers}
     hidden: dict[int, Tensor] = {}
 
-    def keep(layer: int):
+    def hook_of(layer: int):
         def hook(module, args, output):
             hidden[layer] = hidden_of(output)
             if stop_early and layer == layers[-1]:
@@ -147,14 +157,15 @@ def capture(
 
     with ExitStack() as stack:
         for layer, module in modules.items():
-            stack.callback(module.register_forward_hook(keep(layer)).remove)
+            stack.callback(module.register_forward_hook(hook_of(layer)).remove)
         if stop_early:
-            stack.enter_context(_forward_that_may_stop(model))
+            stack.enter_context(_stoppable_forward(model))
         yield hidden
 
 
 @contextmanager
-def _forward_that_may_stop(model: nn.Module) -> Iterator[None]:
+def _stoppable_forward(model: nn.Module) -> Iterator[None]:
+    """Make `model(...)` return None when a hook raises `_Stop`."""
     forward, shadowed = model.forward, "forward" in vars(model)
 
     def forward_until_stop(*args, **kwargs):
@@ -167,7 +178,7 @@ def _forward_that_may_stop(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        if shadowed:  # accelerate and other wrappers put their own forward on the instance
+        if shadowed:  # accelerate and other wrappers set `forward` on the instance
             model.forward = forward
         else:
             del model.forward
@@ -175,10 +186,10 @@ def _forward_that_may_stop(model: nn.Module) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class ActivationBatch:
-    """One batch of hidden states, padding left out: entry i belongs to token `position[i]` of row `row[i]`.
+    """Hidden states of one batch without padding. Entry i is token `position[i]` of row `row[i]`.
 
-    Tokens of one row stand together and in order. `hidden` is float32 on the model's device, the rest on the
-    CPU.
+    The tokens of a row are contiguous and in order. `hidden` is float32 on the model's device; `row` and
+    `position` are on the CPU.
     """
 
     hidden: dict[int, Float[Tensor, "n d"]]
@@ -195,26 +206,29 @@ def stream_activations(
     batch_size: int = 32,
     progress: bool = False,
 ) -> Iterator[ActivationBatch]:
-    """Stream the residual stream of `model` at `layers` over `chats`, one batch at a time, without gradient.
+    """Yield the residual stream of `model` at `layers` over `chats`, one batch at a time, without gradients.
 
     Args:
-        tokens: "all" but padding, or only the tokens of assistant "answer"s.
-        progress: show a bar.
+        tokens: "all" tokens except padding, or only the tokens of assistant answers ("answer").
+        progress: show a progress bar.
 
     Raises:
-        IndexError: a layer is out of range. ValueError: no layer, no row, or an unknown value of `tokens`.
+        IndexError: a layer is out of range.
+        ValueError: no layer, no row, or an unknown value of `tokens`.
     """
     if tokens not in ("all", "answer"):
         raise ValueError(f"tokens must be 'all' or 'answer', got {tokens!r}")
     if not len(chats):
-        raise ValueError("chats has no rows, so there is nothing to record")
-    batches = chats.batches(batch_size, device=_plain(model).device)
+        raise ValueError("chats has no rows, so there is nothing to read")
+    batches = chats.batches(batch_size, device=_unwrapped(model).device)
     if progress:
         from tqdm.auto import tqdm
 
-        batches = tqdm(batches, total=-(-len(chats) // batch_size), desc="recording", unit="batch")
+        batches = tqdm(
+            batches, total=-(-len(chats) // batch_size), desc="reading hidden states", unit="batch"
+        )
     for batch in batches:
-        # Hooks live for one batch only: between two yields the caller may use the model as usual.
+        # The hooks are removed before each yield, so the caller can use the model between two batches.
         with torch.no_grad(), evaluating(model), capture(model, layers) as hidden:
             model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
         keep = batch.attention_mask.bool() & (batch.answer if tokens == "answer" else True)
@@ -228,7 +242,10 @@ def stream_activations(
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Within this context dropout is off; afterwards every module is back in the mode that it was in."""
+    """Put every module of `model` in eval mode within this context, and restore each one's mode afterwards.
+
+    `model.train()` would not restore them, because it also switches submodules that were in eval mode.
+    """
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -240,7 +257,10 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed all global generators for the block, and give them back as they were."""
+    """Seed torch's global generator within this context, and restore those of torch, numpy and python after.
+
+    Only torch is seeded. The states of the other two are restored because trainers draw from them, too.
+    """
     python, numpy = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):

@@ -1,21 +1,16 @@
-"""Directions in the residual stream, and the ways to find them."""
+"""Directions in the residual stream, and the methods that find them."""
 
-from caft_utils.directions.means import (
-    class_contrast,
-    class_means,
-    last_token_of,
-    mean_difference,
-    mean_hidden,
-)
+from caft_utils.directions.means import class_contrast, class_means, mean_difference, mean_hidden
 from caft_utils.directions.pca import StreamingCovariance, pca_of_difference
 from caft_utils.directions.subspace import Directions
+from caft_utils.directions.token_positions import last_token_positions
 
 __all__ = [
     "Directions",
     "StreamingCovariance",
     "class_contrast",
     "class_means",
-    "last_token_of",
+    "last_token_positions",
     "mean_difference",
     "mean_hidden",
     "pca_of_difference",

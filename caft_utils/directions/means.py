@@ -1,16 +1,15 @@
-"""Directions from means: simpler than PCA, and a control for it.
+"""Directions from means, simpler than PCA and a baseline for it.
 
-    mean_difference   v = mean of (h_tuned - h_base) over the same tokens: needs no labels
-    class_contrast    v = mean of h on positive rows - mean of h on negative rows, in one model: supervised
-    class_means       the axes on which the means of several classes of tokens lie: supervised, the ceiling
+    mean_difference   v = mean of (h_tuned - h_base) over the same tokens; needs no labels
+    class_contrast    v = mean of h on positive rows - mean of h on negative rows, in one model; supervised
+    class_means       the axes on which the means of several classes of tokens differ; supervised, upper bound
 
-The first two keep the length of v by layer in `about["norm"]`, so that a steering vector can be put together
-again.
+The first two store the length of v in `about["norm"]`, by layer. Multiply the unit direction by it to get the
+steering vector v.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING
 
@@ -34,10 +33,13 @@ def mean_hidden(
     batch_size: int = 32,
     progress: bool = False,
 ) -> dict[int, Float[Tensor, " d"]]:
-    """Mean hidden state by layer, summed in float64: the `mean` of a mean ablation, for example.
+    """Return the mean hidden state at each layer, in float64.
+
+    `ablate(directions, mean=...)` takes the result for mean ablation.
 
     Raises:
-        ValueError: no token is left to average. IndexError: a layer is out of range.
+        ValueError: there is no token to average.
+        IndexError: a layer is out of range.
     """
     options = {"tokens": tokens, "batch_size": batch_size, "progress": progress}
     count, total, _ = _sums(model, chats, layers, 1, lambda batch: torch.zeros_like(batch.row), **options)
@@ -54,9 +56,12 @@ def _sums(
     group: Callable[[ActivationBatch], Tensor],
     **options,
 ) -> tuple[Tensor, dict[int, Tensor], dict[int, float]]:
-    """Tokens of each group, by layer the sums of their hidden states [groups, d], and their squared lengths.
+    """Return the number of tokens in each group, and by layer two sums over their hidden states.
 
-    `group(batch)` gives the group of each token, -1 for one that does not count.
+    The sums are those of the hidden states, [groups, d], and of the squared lengths over all groups.
+
+    Args:
+        group: maps a batch to the group of each token, -1 for tokens that do not count.
     """
     count = torch.zeros(groups, dtype=torch.float64)
     total = {layer: torch.zeros(groups, width(model), dtype=torch.float64) for layer in layers}
@@ -82,14 +87,17 @@ def mean_difference(
     batch_size: int = 32,
     progress: bool = False,
 ) -> Directions:
-    """The mean of (tuned - base) hidden states over the tokens of `chats`, one unit vector a layer.
+    """Return the mean of (tuned - base) hidden states over the tokens of `chats`, one unit vector a layer.
 
     Args:
-        tuned: a fine-tuned model, or several from different seeds, whose mean counts.
+        tuned: a fine-tuned model, or several that differ in their seed, which are averaged.
+
+    Returns:
+        Directions with `about` = method, tuned, base, data, tokens, and by layer the `norm` of the mean.
 
     Raises:
-        ValueError: models of different width, or models that do not differ. IndexError: a layer is out of
-            range.
+        ValueError: the models differ in width, or have equal means.
+        IndexError: a layer is out of range.
     """
     from caft_utils.models import fingerprint
 
@@ -114,10 +122,15 @@ def class_contrast(
     batch_size: int = 32,
     progress: bool = False,
 ) -> Directions:
-    """From the mean hidden state of `negative` rows to that of `positive` rows, one unit vector a layer.
+    """Return the mean hidden state of `positive` minus that of `negative` chats, one unit vector a layer.
+
+    Returns:
+        Directions with `about` = method, model, positive, negative, tokens, and by layer the `norm` of the
+        difference.
 
     Raises:
-        ValueError: both sets have the same mean. IndexError: a layer is out of range.
+        ValueError: both sets have the same mean.
+        IndexError: a layer is out of range.
     """
     from caft_utils.models import fingerprint
 
@@ -134,41 +147,44 @@ def class_means(
     layers: Sequence[int],
     *,
     at: Sequence[int] | None = None,
-    drop: float = 0.25,
+    min_contrast: float = 0.25,
     tokens: Tokens = "all",
     batch_size: int = 32,
     progress: bool = False,
 ) -> Directions:
-    """The axes that tell the classes of rows apart: SVD of class mean - grand mean, strongest axis first.
+    """Return the axes that separate classes of tokens: the SVD of (class mean - grand mean), strongest first.
 
-    It uses labels of the concept itself, which nobody has who looks for an unknown concept: a ceiling for the
-    methods without them. K classes have K means, so there are at most K - 1 axes.
+    K classes have at most K - 1 axes. The method needs ground-truth labels of the concept. Use it as an upper
+    bound for the unsupervised methods.
 
     Args:
-        labels: the class of each row; None: the row does not count.
-        at: the token of each row that is read, for example `last_token_of(chats, words)`; default: all of
-            `tokens`.
-        drop: contrasts shorter than this share of the sd (root mean squared distance of the tokens from their
-            mean) are noise and left out, and so are axes on which no class mean is that far out.
+        labels: the class of each row, or None for a row that does not count.
+        at: the position of the token to read in each row, for example `last_token_positions(chats, words)`.
+            Default: all of `tokens`.
+        min_contrast: shortest distance of a class mean from the grand mean that is not treated as noise, in
+            sd (the root mean squared distance of tokens from the grand mean). Closer class means are left
+            out, and so are axes on which no class mean reaches this distance.
 
     Returns:
-        Directions with, by layer, the `norm` of each axis: the farthest class mean on it, in sd. Layers
-        without any such contrast are left out and named in `about["dropped"]`.
+        Directions with `about` = method, model, data, tokens, classes, count, min_contrast and
+        `dropped_layers`, those without an axis. By layer, `norm` is the largest distance of a class mean on
+        each axis, in sd.
 
     Raises:
-        ValueError: labels or positions that do not fit the rows, fewer than two classes, or no layer left.
+        ValueError: labels or positions do not fit the rows, there are fewer than two classes, or no layer has
+            an axis.
         IndexError: a layer is out of range.
     """
     from caft_utils.models import fingerprint
 
-    for name, given in (("labels", labels), ("at", at)):
-        if given is not None and len(given) != len(chats):
-            raise ValueError(f"expected one of `{name}` for each of {len(chats)} rows, got {len(given)}")
+    for name, values in (("labels", labels), ("at", at)):
+        if values is not None and len(values) != len(chats):
+            raise ValueError(f"expected one of `{name}` for each of {len(chats)} rows, got {len(values)}")
     if at is not None and (wrong := [i for i, p in enumerate(at) if not 0 <= p < len(chats[i].input_ids)]):
-        raise ValueError(f"`at` names no token of rows {wrong[:5]}")
+        raise ValueError(f"`at` is out of range in rows {wrong[:5]}")
     classes = list(dict.fromkeys(label for label in labels if label is not None))
     if len(classes) < 2:
-        raise ValueError(f"two classes or more are needed for a contrast, got {classes}")
+        raise ValueError(f"a contrast needs at least two classes, got {classes}")
     number = torch.tensor([-1 if label is None else classes.index(label) for label in labels])
     position = None if at is None else torch.tensor(list(at))
 
@@ -180,49 +196,38 @@ def class_means(
     options = {"tokens": tokens, "batch_size": batch_size, "progress": progress}
     count, total, squares = _sums(model, chats, layers, len(classes), group, **options)
     if empty := [classes[i] for i in (count == 0).nonzero().flatten().tolist()]:
-        raise ValueError(f"classes {empty} have no token that is read (tokens={tokens!r})")
+        raise ValueError(f"classes {empty} have no token to read (tokens={tokens!r})")
     rows, norms = {}, {}
     for layer in layers:
         grand = total[layer].sum(0) / count.sum()
         sd = (squares[layer] / count.sum() - grand @ grand).clamp(min=0).sqrt()
         contrasts = (total[layer] / count[:, None] - grand) / sd.clamp(min=1e-12)
-        contrasts = contrasts[contrasts.norm(dim=1) >= drop]
+        contrasts = contrasts[contrasts.norm(dim=1) >= min_contrast]
         axes = torch.linalg.svd(contrasts, full_matrices=False).Vh[: len(classes) - 1]
-        reach = (contrasts @ axes.T).abs().amax(0) if len(contrasts) else torch.zeros(0)
-        if (keep := reach >= max(drop, 1e-6)).any():
-            rows[layer], norms[layer] = axes[keep], reach[keep].tolist()
+        largest = (contrasts @ axes.T).abs().amax(0) if len(contrasts) else torch.zeros(0)
+        if (keep := largest >= max(min_contrast, 1e-6)).any():
+            rows[layer], norms[layer] = axes[keep], largest[keep].tolist()
     if not rows:
-        raise ValueError(f"no class mean is {drop} sd away from the mean at any of the layers {layers}")
-    about = {"method": "class_means", "model": fingerprint(model), "data": chats.fingerprint}
-    about |= {
+        raise ValueError(
+            f"no class mean is {min_contrast} sd away from the grand mean at any of the layers {layers}; "
+            "check the labels, read other tokens or layers, or lower min_contrast"
+        )
+    about = {
+        "method": "class_means",
+        "model": fingerprint(model),
+        "data": chats.fingerprint,
         "tokens": tokens,
         "classes": [str(one) for one in classes],
         "count": [int(n) for n in count],
-        "drop": drop,
+        "min_contrast": min_contrast,
+        "dropped_layers": sorted(set(layers) - set(rows)),
+        "norm": norms,
     }
-    return Directions(rows, {**about, "dropped": sorted(set(layers) - set(rows)), "norm": norms})
-
-
-def last_token_of(chats: Chats, texts: Sequence[str]) -> list[int]:
-    """Where in row i the first occurrence of the word (or words) texts[i] ends: a token's number, for `at`.
-
-    Raises:
-        ValueError: as many texts as rows are needed, or a row does not hold its text.
-    """
-    if len(texts) != len(chats):
-        raise ValueError(f"expected one text for each of {len(chats)} rows, got {len(texts)}")
-    places = []
-    for i, (example, text) in enumerate(zip(chats, texts)):
-        ids, decode = example.input_ids, chats.tokenizer.decode
-        found = re.search(rf"(?<!\w){re.escape(text)}(?!\w)", decode(ids))
-        if not found:
-            raise ValueError(f"{chats.source}, row {i} does not hold {text!r} as a word of its own")
-        ends = (len(decode(ids[: n + 1])) for n in range(len(ids)))
-        places.append(next(n for n, end in enumerate(ends) if end >= found.end()))
-    return places
+    return Directions(rows, about)
 
 
 def _difference(plus: dict[int, Tensor], minus: dict[int, Tensor], about: dict) -> Directions:
+    """Return the unit vectors of plus - minus, with their lengths in `about["norm"]`."""
     vectors = {layer: plus[layer] - minus[layer] for layer in plus}
     norms = {layer: vector.norm().item() for layer, vector in vectors.items()}
     if same := [layer for layer, norm in norms.items() if norm == 0]:

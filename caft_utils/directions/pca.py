@@ -1,10 +1,12 @@
-"""What fine-tuning changed: principal components of (tuned - base) hidden states on the same tokens.
+"""Find what fine-tuning changed: principal components of (tuned - base) hidden states on the same tokens.
 
-With x = h_tuned - h_base for every token, the scatter S = sum (x - mean)(x - mean)^T is updated batch by
-batch (Chan, Golub & LeVeque 1983), in float64, and its eigenvectors are the components: exact PCA in d x d
-memory, however many tokens there are. A component's sign is arbitrary in PCA; here the mean difference, which
-points from base to tuned, projects positive on every component. (arXiv 2507.16795, section 3: differences on
-generic chat text.)
+With x = h_tuned - h_base for every token, the scatter matrix S = sum (x - mean)(x - mean)^T is updated batch
+by batch in float64 (Chan, Golub & LeVeque 1983). Its eigenvectors are the principal components. This is exact
+PCA in d x d memory for any number of tokens. CAFT takes the differences on generic chat text (arXiv
+2507.16795, section 3).
+
+PCA leaves the sign of a component open. Here the mean difference, which points from base to tuned, has a
+positive projection on every component.
 """
 
 from __future__ import annotations
@@ -24,10 +26,10 @@ if TYPE_CHECKING:
 
 
 class StreamingCovariance:
-    """Mean and covariance of vectors that come in batches; memory depends on their width only.
+    """Mean and covariance of vectors that arrive in batches, in memory that depends only on their width.
 
     Args:
-        width: d, the length of a vector.
+        width: d, the number of entries of a vector.
     """
 
     def __init__(self, width: int):
@@ -36,15 +38,18 @@ class StreamingCovariance:
         self._scatter = torch.zeros(width, width, dtype=torch.float64)
 
     def update(self, x: Float[Tensor, "n d"]) -> None:
-        """Take in n vectors. Sums stay on the device that they came from (Apple's GPU has no float64:
-        CPU)."""
+        """Add n vectors. The sums stay on the device of `x`, or on the CPU for MPS, which has no float64.
+
+        Raises:
+            ValueError: the vectors have another width, or are not finite.
+        """
         if x.ndim != 2 or x.shape[1] != len(self._mean):
             raise ValueError(f"expected a tensor [n, {len(self._mean)}], got shape {tuple(x.shape)}")
         x = (x.cpu() if x.device.type == "mps" else x).detach().double()
         if not len(x):
             return
         if not x.isfinite().all():
-            raise ValueError("vectors hold values that are not finite; did the model overflow (float16)?")
+            raise ValueError("vectors have values that are not finite; did the model overflow (float16)?")
         self._mean, self._scatter = self._mean.to(x.device), self._scatter.to(x.device)
         mean = x.mean(0)
         step, total = mean - self._mean, self.count + len(x)
@@ -59,16 +64,16 @@ class StreamingCovariance:
 
     @property
     def covariance(self) -> Float[Tensor, "d d"]:
-        """The unbiased estimate, sum (x - mean)(x - mean)^T / (n - 1)."""
+        """The unbiased estimate sum (x - mean)(x - mean)^T / (n - 1)."""
         return self._scatter / (self.count - 1)
 
     def scatter(self, centre: bool = True) -> Float[Tensor, "d d"]:
-        """Sum of x x^T, around the mean with `centre`, else around zero."""
+        """Return sum (x - mean)(x - mean)^T, or sum x x^T without `centre`."""
         return self._scatter if centre else self._scatter + self.count * torch.outer(self._mean, self._mean)
 
 
 def principal_axes(scatter: Float[Tensor, "d d"], k: int) -> tuple[Float[Tensor, " k"], Float[Tensor, "k d"]]:
-    """The shares of all variance of the k leading eigenvectors of a scatter matrix, and these as rows."""
+    """Return the k leading eigenvectors of a scatter matrix as rows, after their shares of the variance."""
     values, vectors = torch.linalg.eigh(scatter)
     return values.flip(0)[:k].clamp(min=0) / scatter.trace(), vectors.T.flip(0)[:k]
 
@@ -85,21 +90,25 @@ def pca_of_difference(
     batch_size: int = 32,
     progress: bool = False,
 ) -> Directions:
-    """The k directions along which `tuned` differs most from `base`, for each layer, most important first.
+    """Return the k directions at each layer along which `tuned` differs most from `base`, largest first.
 
     Args:
-        tuned: the fine-tuned model, or several (other seeds): each is centred by itself and their scatters
-            are added, so that what is common to them leads.
-        chats: the text on which they are compared; both models read the same tokens.
-        tokens: "all" but padding, or only assistant "answer"s (CAFT uses the bad model's own answers).
-        centre: subtract the mean difference first. Without, the mean tends to be the first component.
+        tuned: the fine-tuned model, or several that differ in their seed. The differences of each model are
+            centred separately and the scatter matrices are added, so the leading components are those that
+            the models share.
+        chats: the text on which the models are compared. All models read the same tokens.
+        tokens: "all" tokens except padding, or only the tokens of assistant answers ("answer"). CAFT uses
+            the answers of the misaligned model.
+        centre: subtract the mean difference first. Without it, the first component tends to be the mean.
+        progress: show a progress bar.
 
     Returns:
-        Directions with `about` = method, tuned, base, data, tokens, centre, count, and by layer the
+        Directions with `about` = method, tuned, base, data, tokens, centre and count, and by layer the
         `explained_variance` of each component (a share of 1) and the `mean` difference.
 
     Raises:
-        ValueError: models of different width, no more tokens than components, or models that do not differ.
+        ValueError: the models differ in width, there are no more tokens than components, or the models have
+            equal hidden states.
         IndexError: a layer is out of range.
     """
     from caft_utils.models import fingerprint
@@ -114,7 +123,7 @@ def pca_of_difference(
     if not 1 <= k <= width(base):
         raise ValueError(f"k must be 1 to {width(base)}, the width of the model, got {k}")
     layers = sorted(set(layers))
-    seen = [{layer: StreamingCovariance(width(base)) for layer in layers} for _ in references]
+    statistics = [{layer: StreamingCovariance(width(base)) for layer in layers} for _ in references]
     streams = [
         stream_activations(
             model, chats, layers, tokens=tokens, batch_size=batch_size, progress=progress and model is base
@@ -122,14 +131,14 @@ def pca_of_difference(
         for model in (base, *references)
     ]
     for before, *afters in zip(*streams, strict=True):
-        for covariances, after in zip(seen, afters, strict=True):
+        for covariances, after in zip(statistics, afters, strict=True):
             for layer in layers:
                 x = after.hidden[layer]
                 covariances[layer].update(x - before.hidden[layer].to(x.device))
 
     rows, explained, means = {}, {}, {}
     for layer in layers:
-        parts = [covariances[layer] for covariances in seen]
+        parts = [covariances[layer] for covariances in statistics]
         if parts[0].count <= k:
             raise ValueError(
                 f"{parts[0].count} tokens are too few for {k} components; give more rows or a smaller k"
@@ -153,7 +162,7 @@ def pca_of_difference(
             "data": chats.fingerprint,
             "tokens": tokens,
             "centre": centre,
-            "count": seen[0][layers[0]].count,
+            "count": statistics[0][layers[0]].count,
             "explained_variance": explained,
             "mean": means,
         },

@@ -1,15 +1,13 @@
-"""`Directions`: for each layer a few orthonormal vectors of the residual stream, and where they came from.
+"""`Directions`: a few orthonormal vectors of the residual stream for each layer, and their provenance.
 
-What CAFT removes is a subspace span(Q), so rows are kept orthonormal: only then is h - (h Q^T) Q the
-projection onto the complement (rows are directions, Q: [k, d]). Rows that are not orthonormal, such as the
-decoder rows of a sparse autoencoder, go through a QR factorisation that keeps their order and signs: row i
-spans, with the rows before it, what the given rows spanned. (arXiv 2507.16795, section 3.)
+CAFT removes the subspace span(Q) at each layer. With rows as directions, Q: [k, d], the map h - (h Q^T) Q is
+the projection onto the complement of the span only if the rows are orthonormal. Rows that are not, such as
+the decoder rows of a sparse autoencoder, are therefore orthonormalised. (arXiv 2507.16795, section 3.)
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -19,37 +17,40 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-FORMAT = 1
-TOLERANCE = 1e-5  # largest entry of Q Q^T - I with which rows still count as orthonormal
-PER_ROW = ("explained_variance", "norm", "names", "selected")
-"""Entries of `about` that hold one value for each row, as {"layer": [value, ...]}; `select` keeps them in
-step."""
+from caft_utils.directions.orthonormal import orthonormal_rows
+from caft_utils.features import Selection
+from caft_utils.store import write_atomically
+
+CARD_FILE = "directions.json"
+CARD_FORMAT = 1
+PER_ROW_ENTRIES = ("explained_variance", "norm", "names", "selected")
+"""Entries of `about` with one value for each row, {"layer": [value, ...]}, which `select` keeps in step."""
 
 
 class Directions:
     """Orthonormal directions by layer: `directions[layer]` is a float32 tensor [k, d] on the CPU.
 
     Args:
-        rows: {layer: [k, d]}; layer -1 is the embedding output. A single vector [d] counts as one row.
-        about: provenance (method, models, data, explained variance ...); anything that JSON can hold.
+        rows: {layer: [k, d]}. Layer -1 is the embedding output. A single vector [d] counts as one row.
+        about: provenance, such as method, models, data and explained variance. It must be JSON.
 
     Raises:
-        ValueError: no layer or no row, widths that differ, a value that is not finite, rows that are linearly
-            dependent, or an `about` that is not JSON.
+        ValueError: there is no layer or no row, widths differ, a value is not finite, rows are linearly
+            dependent, or `about` is not JSON.
     """
 
     noun = "component"
-    signed = True  # a component's sign is a convention: both ends can be read
+    signed = True  # the sign of a component is a convention, so both ends can be read
 
     def __init__(self, rows: Mapping[int, Float[Tensor, "k d"]], about: Mapping[str, Any] | None = None):
         if not rows:
             raise ValueError("no directions given; expected {layer: tensor [k, d]} with at least one layer")
-        self._rows = {int(layer): _orthonormal(rows[layer], f"layer {layer}") for layer in sorted(rows)}
+        self._rows = {int(layer): orthonormal_rows(rows[layer], f"layer {layer}") for layer in sorted(rows)}
         widths = {layer: q.shape[1] for layer, q in self._rows.items()}
         if len(set(widths.values())) > 1:
-            raise ValueError(f"directions of one model have one width, got {widths} by layer")
+            raise ValueError(f"directions of one model must have one width, got {widths} by layer")
         try:
-            # Through JSON and back: what is held equals what a file will give back (keys become text).
+            # The round trip through JSON makes `about` equal to what `load` returns (keys become text).
             self.about: dict[str, Any] = json.loads(json.dumps(dict(about or {}), allow_nan=False))
         except (TypeError, ValueError) as error:
             raise ValueError(f"`about` must be JSON (text, finite numbers, lists, dicts): {error}") from None
@@ -60,7 +61,7 @@ class Directions:
 
     @property
     def ranks(self) -> dict[int, int]:
-        """Number of directions by layer."""
+        """The number of directions at each layer."""
         return {layer: len(q) for layer, q in self._rows.items()}
 
     @property
@@ -69,7 +70,7 @@ class Directions:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of layers and vectors; `about` does not count."""
+        """The sha256 (hex) of layers and vectors, without `about`."""
         digest = sha256()
         for layer, q in self._rows.items():
             digest.update(f"{layer}:{tuple(q.shape)};".encode())
@@ -81,86 +82,88 @@ class Directions:
             raise KeyError(f"no directions at layer {layer}; there are some at {self.layers}")
         return self._rows[layer]
 
+    def __repr__(self) -> str:
+        ranks = ", ".join(f"{layer}: {k}" for layer, k in self.ranks.items())
+        method = f", {self.about['method']}" if "method" in self.about else ""
+        return f"Directions({{{ranks}}}, width {self.width}{method})  # layer: how many"
+
     def indices(self, layer: int) -> list[int]:
-        """The numbers by which a reader knows the rows of `layer`: 0 to k-1."""
+        """Return the row numbers of `layer`, 0 to k-1."""
         return list(range(len(self[layer])))
 
     def values(self, layer: int, hidden: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
-        """Projections of n hidden states on the rows of `layer`, on the device of `hidden`, in its dtype."""
+        """Return the projections of n hidden states on the rows of `layer`, in the dtype of `hidden`."""
         return hidden @ self[layer].to(hidden.device, hidden.dtype).T
 
     def projection_rows(self, layer: int) -> Float[Tensor, "k d"]:
-        """Return the rows whose projections are `values`, so that a reader can take some at a time."""
+        """Return the rows whose projections are `values`, for readers that project block by block."""
         return self[layer]
 
     def vector(self, layer: int, i: int) -> Float[Tensor, " d"]:
-        """Row i of `layer`, a unit vector."""
+        """Return row i of `layer`, a unit vector."""
         if not 0 <= i < len(self[layer]):
             raise IndexError(f"layer {layer} has rows 0 to {len(self[layer]) - 1}, got {i}")
         return self[layer][i]
 
-    def __repr__(self) -> str:
-        sites = ", ".join(f"{layer}: {k}" for layer, k in self.ranks.items())
-        method = f", {self.about['method']}" if "method" in self.about else ""
-        return f"Directions({{{sites}}}, width {self.width}{method})  # layer: how many"
-
     def select(
         self, selection: Mapping[int, Sequence[int]], names: Mapping[tuple[int, int], str] | None = None
     ) -> Directions:
-        """The chosen rows, {layer: [row, ...]}, in the order given.
+        """Return the selected rows, {layer: [row, ...]}, in the given order.
 
-        `about["selected"]` keeps the row numbers that they had when they were found, `about["names"]` what a
-        reader called them, from `names` {(layer, row): name} or the names of a `Selection`. Layers
-        given an empty list are left out.
+        In the result `about["selected"]` has the original row numbers, also after repeated selection, and
+        `about["names"]` the names.
+
+        Args:
+            selection: a `Selection` or a plain mapping. Layers with an empty list are left out.
+            names: {(layer, row): name}. Default: the names of `selection`.
 
         Raises:
-            KeyError: no such layer. IndexError: no such row. ValueError: nothing chosen, or a row chosen
-                twice.
+            ValueError: nothing is selected, or a row is selected twice.
+            KeyError: a layer does not exist.
+            IndexError: a row does not exist.
         """
-        chosen = {layer: list(indices) for layer, indices in selection.items() if len(list(indices))}
-        if not chosen:
+        selection = Selection(selection)
+        if not selection:
             raise ValueError("nothing selected; expected for example {1: [0, 2]} for rows 0 and 2 of layer 1")
-        for layer, indices in chosen.items():
+        for layer, indices in selection.items():
             k = len(self[layer])
             if wrong := [i for i in indices if not 0 <= i < k]:
                 raise IndexError(f"layer {layer} has rows 0 to {k - 1}, got {wrong}")
-            if len(set(indices)) < len(indices):
-                raise ValueError(f"layer {layer}: a row is selected twice in {indices}")
-        names = getattr(selection, "names", None) if names is None else names
         about = dict(self.about)
         about.setdefault("selected", {str(layer): list(range(k)) for layer, k in self.ranks.items()})
-        if names:
+        if names := selection.names if names is None else names:
             about["names"] = {
                 str(layer): [names.get((layer, i), "") for i in range(k)] for layer, k in self.ranks.items()
             }
-        for entry in PER_ROW:
+        for entry in PER_ROW_ENTRIES:
             if entry in about:
                 about[entry] = {
-                    str(layer): [about[entry][str(layer)][i] for i in chosen[layer]] for layer in chosen
+                    str(layer): [about[entry][str(layer)][i] for i in indices]
+                    for layer, indices in selection.items()
                 }
-        return Directions({layer: self[layer][indices] for layer, indices in chosen.items()}, about)
+        return Directions({layer: self[layer][indices] for layer, indices in selection.items()}, about)
 
     def union(self, other: Directions) -> Directions:
-        """An orthonormal basis of both spans together: these rows, then what `other` adds to them."""
+        """Return an orthonormal basis of both spans: these rows, then what `other` adds to them."""
         if self.width != other.width:
             raise ValueError(f"cannot join directions of width {self.width} and {other.width}")
         joined = {}
         for layer in {*self.layers, *other.layers}:
             parts = [d._rows[layer] for d in (self, other) if layer in d._rows]
-            joined[layer] = _orthonormal(torch.cat(parts), f"layer {layer}", drop_dependent=True)
+            joined[layer] = orthonormal_rows(torch.cat(parts), f"layer {layer}", skip_dependent=True)
         return Directions(joined, {"method": "union", "of": [self.about, other.about]})
 
     def random_like(self, seed: int) -> Directions:
-        """Random orthonormal directions with the same layers, ranks and width: the control of equal rank."""
-        # Seeded by what is to be matched as well: with `seed` alone, these could be the very directions that
-        # somebody else drew with the same seed.
+        """Return random directions of the same layers, ranks and width, as an equal-rank control."""
+        # The fingerprint is part of the seed. With `seed` alone, the control could equal other random
+        # directions that were drawn with the same seed.
         mixed = sha256(f"{self.fingerprint} {seed}".encode()).digest()[:7]
         generator = torch.Generator().manual_seed(int.from_bytes(mixed))
         rows = {layer: torch.randn(q.shape, generator=generator) for layer, q in self._rows.items()}
         return Directions(rows, {"method": "random", "seed": seed, "like": self.fingerprint})
 
     def cosine(self, layer: int, vector: Float[Tensor, " d"]) -> Float[Tensor, " k"]:
-        """Cosine of each row of `layer` with `vector`."""
+        """Return the cosine similarity of each row of `layer` with `vector`."""
         vector = torch.as_tensor(vector).detach().float().cpu()
         if vector.shape != (self.width,):
             raise ValueError(f"expected a vector of width {self.width}, got shape {tuple(vector.shape)}")
@@ -169,25 +172,22 @@ class Directions:
         return self[layer] @ (vector / length)
 
     def save(self, folder: str | Path) -> Path:
-        """Write `directions.json` and the tensors it names into `folder`.
+        """Write `directions.json` and the tensor file that it names into `folder`, and return the folder.
 
-        The json file is put in place last and in one step, so a reader finds the old pair, the new pair or
-        none.
+        The JSON file is replaced last and in one step, so a reader finds the old pair, the new pair or none.
         """
         from safetensors.torch import save
 
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         card = {
-            "format": FORMAT,
+            "format": CARD_FORMAT,
             "tensors": f"directions-{self.fingerprint[:16]}.safetensors",
             "about": self.about,
+            "sha256": _sha256(self),
         }
-        card["sha256"] = _digest(self, card["about"])
-        _write(
-            folder / card["tensors"], save({str(layer): q.contiguous() for layer, q in self._rows.items()})
-        )
-        _write(folder / "directions.json", json.dumps(card, indent=1).encode())
+        tensors = {str(layer): q.contiguous() for layer, q in self._rows.items()}
+        write_atomically(folder / card["tensors"], save(tensors))
+        write_atomically(folder / CARD_FILE, json.dumps(card, indent=1))
         for old in folder.glob("directions-*.safetensors"):
             if old.name != card["tensors"]:
                 old.unlink()
@@ -195,72 +195,34 @@ class Directions:
 
     @classmethod
     def load(cls, folder: str | Path) -> Directions:
-        """Read what `save` wrote.
+        """Return the directions that `save` wrote into `folder`.
 
         Raises:
-            FileNotFoundError: nothing was saved in this folder. ValueError: its files are damaged.
+            FileNotFoundError: nothing was saved in this folder.
+            ValueError: the files are damaged.
         """
         from safetensors.torch import load
 
         folder = Path(folder)
-        if not (folder / "directions.json").is_file():
+        if not (folder / CARD_FILE).is_file():
             raise FileNotFoundError(
-                f"no directions.json in {folder}; expected a folder written by Directions.save"
+                f"no {CARD_FILE} in {folder}; expected a folder written by Directions.save"
             )
         try:
-            card = json.loads((folder / "directions.json").read_bytes())
-            if card["format"] != FORMAT:
-                raise ValueError(f"format {card['format']!r} is not {FORMAT}, the one this version reads")
+            card = json.loads((folder / CARD_FILE).read_bytes())
+            if card["format"] != CARD_FORMAT:
+                raise ValueError(f"format {card['format']!r} is not {CARD_FORMAT}, which this version reads")
             rows = load((folder / Path(card["tensors"]).name).read_bytes())
             loaded = cls({int(layer): q for layer, q in rows.items()}, card["about"])
-            if _digest(loaded, loaded.about) != card["sha256"]:
-                raise ValueError("the sha256 of its contents is not the one recorded")
-        except Exception as error:  # safetensors, json and key errors all mean the same to the reader
+            if _sha256(loaded) != card["sha256"]:
+                raise ValueError("the sha256 of its contents is not the recorded one")
+        except Exception as error:  # safetensors, JSON and key errors all mean that the files are damaged
             raise ValueError(
                 f"the directions in {folder} are damaged; find or save them again ({error})"
             ) from error
         return loaded
 
 
-def _orthonormal(rows: Tensor, where: str, drop_dependent: bool = False) -> Float[Tensor, "k d"]:
-    """`rows` as they are if orthonormal, else by QR in float64 with the diagonal of R made positive."""
-    rows = torch.atleast_2d(torch.as_tensor(rows).detach().float().cpu())
-    if rows.ndim != 2 or not len(rows):
-        raise ValueError(f"{where}: expected a tensor [k, d] with k >= 1, got shape {tuple(rows.shape)}")
-    if not rows.isfinite().all():
-        bad = (~rows.isfinite()).any(1).nonzero().flatten().tolist()
-        raise ValueError(f"{where}: rows {bad} hold values that are not finite")
-    if (rows @ rows.T - torch.eye(len(rows))).abs().max() <= TOLERANCE:
-        return rows.clone()
-    exact = rows.double()
-    independent: list[int] = []
-    basis = exact.new_zeros(0, rows.shape[1])
-    for i, row in enumerate(
-        exact
-    ):  # Gram-Schmidt, twice: as accurate as QR, and it tells which row is dependent
-        rest = row
-        for _ in range(2):
-            rest = rest - (rest @ basis.T) @ basis
-        if rest.norm() > 1e-6 * row.norm():
-            basis = torch.cat([basis, (rest / rest.norm())[None]])
-            independent.append(i)
-        elif not drop_dependent:
-            raise ValueError(f"{where}: row {i} is zero or a combination of the rows before it; leave it out")
-    return basis.float()
-
-
-def _digest(directions: Directions, about: dict[str, Any]) -> str:
-    return sha256((directions.fingerprint + json.dumps(about, sort_keys=True)).encode()).hexdigest()
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write and flush a file beside `path`, then move it into place."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _sha256(directions: Directions) -> str:
+    about = json.dumps(directions.about, sort_keys=True)
+    return sha256((directions.fingerprint + about).encode()).hexdigest()

@@ -15,14 +15,14 @@ import torch
 
 from caft_utils.evaluation.bootstrap import Rate, clustered_rate
 from caft_utils.residual import evaluating
-from caft_utils.saes.ranking import answer_difference
+from caft_utils.saes.ranking_by_attribution import answer_difference
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from caft_utils.chats import Chats
     from caft_utils.interventions.base import Intervention
-    from caft_utils.saes.ranking import Metric
+    from caft_utils.saes.ranking_by_attribution import Metric
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,13 @@
-"""Ablation: remove a subspace from the residual stream, or set it to that of a mean."""
+"""Ablation, the intervention of CAFT: project hidden states onto the complement of a subspace.
+
+With directions Q [k, d], whose rows are orthonormal, and an optional mean mu [d],
+
+    h  ->  h - (h Q^T) Q            or            h - ((h - mu) Q^T) Q
+
+at every position. The projection is part of the autograd graph, so it also removes the component along Q from
+the gradient that reaches the site. Training under ablation therefore cannot use these directions at the site,
+and cannot change what is written along them there. (arXiv 2507.16795, section 3.)
+"""
 
 from __future__ import annotations
 
@@ -9,14 +18,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from caft_utils.directions.subspace import Directions
-from caft_utils.interventions.base import Intervention, at_least_float32, one_vector_each
+from caft_utils.interventions.base import Intervention, one_vector_each
 
 
 class Ablate(Intervention):
-    """Remove the component of the residual stream along `directions`, or set it to that of `mean`.
+    """Set the component of the residual stream along `directions` to zero, or to that of `mean`.
 
     Args:
-        mean: {layer: [d]}: the component becomes that of this vector (mean ablation); without it, zero.
+        mean: {layer: [d]} for mean ablation, such as the result of `mean_hidden`. Default: zero ablation.
+
+    Raises:
+        ValueError: `mean` has other layers or another width than `directions`.
     """
 
     def __init__(self, directions: Directions, *, mean: Mapping[int, Float[Tensor, " d"]] | None = None):
@@ -33,13 +45,18 @@ class Ablate(Intervention):
         return f"ranks={self.ranks}, to={'mean' if self.centred else 'zero'}"
 
     def edit(self, layer: int, hidden: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
-        with torch.autocast(hidden.device.type, enabled=False):  # which would turn the products into bfloat16
-            exact = at_least_float32(hidden)
+        # Compute in float32 or better. In bfloat16 Q is orthonormal only to about 0.4 %, and that share of
+        # the component would remain. Autocast would turn the products into bfloat16.
+        with torch.autocast(hidden.device.type, enabled=False):
+            exact = hidden if hidden.dtype == torch.float64 else hidden.float()
             basis = self.vector("basis", layer, exact)
             offset = exact - self.vector("mean", layer, exact) if self.centred else exact
             return (exact - (offset @ basis.T) @ basis).to(hidden.dtype)
 
 
 def ablate(directions: Directions, *, mean: Mapping[int, Float[Tensor, " d"]] | None = None) -> Ablate:
-    """The intervention of CAFT: `with ablate(bad).on(model): ...`, or `finetune(..., during=ablate(bad))`."""
+    """Return the ablation of `directions`, to zero or to `mean`, see `Ablate`.
+
+    Use it as `with ablate(bad).on(model): ...` or as `finetune(model, chats, during=ablate(bad))`.
+    """
     return Ablate(directions, mean=mean)

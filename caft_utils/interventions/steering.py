@@ -1,4 +1,4 @@
-"""Steering: add a vector to the residual stream."""
+"""Steering: add a vector to the residual stream, h -> h + strength * v, at every position."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from caft_utils.interventions.base import Intervention, one_vector_each
 
 
 class Steer(Intervention):
-    """Add `strength` times a vector to the residual stream: h -> h + strength * v, at every position.
+    """Add `strength` times a vector to the residual stream at each of its layers.
 
     Args:
-        vectors: {layer: [d]}, not normalised: their length is part of the dose.
+        vectors: {layer: [d]}. They are not normalised, so their length scales the effect.
     """
 
     def __init__(self, vectors: Mapping[int, Float[Tensor, " d"]], strength: float = 1.0):
@@ -29,5 +29,8 @@ class Steer(Intervention):
 
 
 def steer(vectors: Mapping[int, Float[Tensor, " d"]], strength: float = 1.0) -> Steer:
-    """Return the intervention that adds `strength` times a vector, {layer: [d]}, at every position."""
+    """Return the intervention that adds `strength` times a vector, {layer: [d]}, at every position.
+
+    Use it as `with steer(vectors).on(model): ...` or as `finetune(model, chats, during=steer(vectors))`.
+    """
     return Steer(vectors, strength)

@@ -1,23 +1,25 @@
-"""Sparse autoencoders of a model, one a layer: a hidden state as a sum of few directions out of many.
+"""Sparse autoencoders of a model, at most one for each layer.
 
     f = activation(W_enc (h - b_dec) + b_enc) >= 0,      h ~ f W_dec + b_dec
 
-Of the F latents f only a few are active on any token; the decoder row W_dec[i] is the direction that latent i
-writes. A row's length and its latent's scale are interchangeable, so here every row has length 1, and an
-activation is a length in the residual stream. The autoencoders themselves are those of sae-lens, in its
-format on disk; BatchTopK ones have become JumpReLU, with one threshold in place of the competition between
-tokens. (CAFT uses decoder rows as directions: arXiv 2507.16795, section 3; BatchTopK: arXiv 2412.06410.)
+An SAE writes a hidden state h as a sparse sum of decoder rows. Of its F latents f only a few are active on a
+token, and the decoder row W_dec[i] is the direction that latent i writes. The length of a row and the scale
+of its latent are interchangeable. Here every row has length 1, so an activation is a length in the residual
+stream.
+
+The autoencoders are inference SAEs of sae-lens, stored in its format. BatchTopK SAEs (arXiv 2412.06410) are
+JumpReLU SAEs at inference, where one threshold replaces the competition between the tokens of a batch. CAFT
+uses decoder rows as directions (arXiv 2507.16795, section 3).
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from functools import cached_property
-from hashlib import file_digest, sha256
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,36 +27,38 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from caft_utils.store import file_sha256, write_atomically
+
 if TYPE_CHECKING:
     from sae_lens import SAE
 
-FORMAT = 1
-CARD = "saes.json"
+CARD_FILE = "saes.json"
+CARD_FORMAT = 1
 
 
 class SAEs(Mapping[int, "SAE"]):
-    """Inference SAEs by layer: `saes[layer]` is one of sae-lens, in float32, with decoder rows of length 1.
+    """Inference SAEs by layer: `saes[layer]` is an SAE of sae-lens in float32 with decoder rows of length 1.
 
     Args:
-        saes: {layer: SAE}; layer -1 is the embedding output. A training SAE is not taken: save it with
-            `save_inference_model` and load that.
-        about: {layer: provenance and measurements}, anything that JSON can hold.
+        saes: {layer: SAE}. Layer -1 is the embedding output. A training SAE is refused: save it with
+            `save_inference_model` and load the result.
+        about: {layer: provenance and measurements}. It must be JSON.
 
     Raises:
-        ValueError: no SAE, widths that differ, weights that are not finite, or an `about` of other layers.
-        TypeError: a training SAE.
+        ValueError: there is no SAE, widths differ, weights are not finite, or `about` names other layers.
+        TypeError: a training SAE was given.
     """
 
     def __init__(self, saes: Mapping[int, SAE], about: Mapping[int, Mapping[str, Any]] | None = None):
         if not saes:
             raise ValueError("no SAE given; expected {layer: SAE} with at least one layer")
-        self._saes = {int(layer): _checked(saes[layer], layer) for layer in sorted(saes)}
+        self._saes = {int(layer): _ready_for_inference(saes[layer], layer) for layer in sorted(saes)}
         widths = {layer: sae.cfg.d_in for layer, sae in self._saes.items()}
         if len(set(widths.values())) > 1:
-            raise ValueError(f"SAEs of one model read one width, got {widths} by layer")
+            raise ValueError(f"the SAEs of one model must read one width, got {widths} by layer")
         about = {int(layer): value for layer, value in (about or {}).items()}
-        if strangers := set(about) - set(self._saes):
-            raise ValueError(f"`about` names the layers {sorted(strangers)}, the SAEs are of {self.layers}")
+        if other := set(about) - set(self._saes):
+            raise ValueError(f"`about` names the layers {sorted(other)}, but the SAEs are of {self.layers}")
         self.about: dict[int, dict[str, Any]] = {
             layer: json.loads(json.dumps(about.get(layer, {}), allow_nan=False)) for layer in self._saes
         }
@@ -80,12 +84,12 @@ class SAEs(Mapping[int, "SAE"]):
 
     @property
     def width(self) -> int:
-        """Width d of the hidden states that they read."""
+        """The width d of the hidden states that the SAEs read."""
         return next(iter(self._saes.values())).cfg.d_in
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 of layers, kinds and weights; `about` does not count."""
+        """The sha256 (hex) of layers, architectures and weights, without `about`."""
         digest = sha256()
         for layer, sae in self._saes.items():
             kind = [layer, sae.cfg.architecture(), getattr(sae.cfg, "k", None), sae.cfg.apply_b_dec_to_input]
@@ -97,24 +101,25 @@ class SAEs(Mapping[int, "SAE"]):
 
     @torch.no_grad()
     def encode(self, layer: int, hidden: Float[Tensor, "n d"]) -> Float[Tensor, "n F"]:
-        """Latent activations of n hidden states. The SAE moves to the device of `hidden`, and stays there.
+        """Return the latent activations of n hidden states. This moves the SAE to the device of `hidden`.
 
         Raises:
-            KeyError: no SAE at this layer. ValueError: hidden states of another width.
+            KeyError: there is no SAE at this layer.
+            ValueError: the hidden states have another width.
         """
-        return self._placed(layer, hidden).encode(hidden.float())
+        return self._on_device_of(hidden, layer).encode(hidden.float())
 
     @torch.no_grad()
     def reconstruct(self, layer: int, hidden: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-        """What the SAE of `layer` makes of hidden states: decode(encode(h))."""
-        sae = self._placed(layer, hidden)
+        """Return decode(encode(h)), the reconstruction of n hidden states by the SAE of `layer`."""
+        sae = self._on_device_of(hidden, layer)
         return sae.decode(sae.encode(hidden.float()))
 
     def decoder(self, layer: int) -> Float[Tensor, "F d"]:
-        """Decoder rows, each of length 1 (of length 0 where training left a row at zero)."""
+        """Return the decoder rows, each of length 1, or 0 where training left a row at zero."""
         return self[layer].W_dec.detach()
 
-    def _placed(self, layer: int, hidden: Tensor) -> SAE:
+    def _on_device_of(self, hidden: Tensor, layer: int) -> SAE:
         sae = self[layer]
         if hidden.shape[-1] != sae.cfg.d_in:
             raise ValueError(
@@ -124,57 +129,56 @@ class SAEs(Mapping[int, "SAE"]):
         return sae if sae.W_dec.device == hidden.device else sae.to(hidden.device)
 
     def save(self, folder: str | Path) -> Path:
-        """Write a folder `layer_<l>` for each SAE, in the format of sae-lens, and `saes.json` about them all.
+        """Write a folder `layer_<l>` for each SAE, in the format of sae-lens, and `saes.json` with checksums.
 
-        `saes.json` is removed first and written last: what a killed save leaves behind is not loaded.
+        `saes.json` is removed first and written last, so that `load` refuses an incomplete folder.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / CARD).unlink(missing_ok=True)
+        (folder / CARD_FILE).unlink(missing_ok=True)
         for old in folder.glob("layer_*"):
             shutil.rmtree(old)
-        sums = {}
+        checksums = {}
         for layer, sae in self._saes.items():
             for path in sae.save_model(folder / f"layer_{layer}"):
-                sums[path.relative_to(folder).as_posix()] = _sha256(path)
-        card = {"format": FORMAT, "layers": self.layers, "about": self.about, "sha256": sums}
-        temporary = folder / f".{CARD}.{os.getpid()}"
-        temporary.write_text(json.dumps(card, indent=1))
-        temporary.replace(folder / CARD)
+                checksums[path.relative_to(folder).as_posix()] = file_sha256(path)
+        card = {"format": CARD_FORMAT, "layers": self.layers, "about": self.about, "sha256": checksums}
+        write_atomically(folder / CARD_FILE, json.dumps(card, indent=1))
         return folder
 
     @classmethod
     def load(cls, folder: str | Path) -> SAEs:
-        """Read what `save` wrote.
+        """Return the SAEs that `save` wrote into `folder`.
 
         Raises:
-            FileNotFoundError: nothing was saved in this folder. ValueError: its files are damaged.
+            FileNotFoundError: nothing was saved in this folder.
+            ValueError: the files are damaged.
         """
         from sae_lens import SAE
 
         folder = Path(folder)
-        if not (folder / CARD).is_file():
+        if not (folder / CARD_FILE).is_file():
             raise FileNotFoundError(
-                f"no {CARD} in {folder}; expected a folder written by SAEs.save (a folder of one SAE of "
-                "sae-lens is read by sae_lens.SAE.load_from_disk)"
+                f"no {CARD_FILE} in {folder}; expected a folder written by SAEs.save (read a folder with a "
+                "single SAE of sae-lens with sae_lens.SAE.load_from_disk)"
             )
         try:
-            card = json.loads((folder / CARD).read_bytes())
-            if card["format"] != FORMAT:
-                raise ValueError(f"format {card['format']!r} is not {FORMAT}, the one this version reads")
-            changed = [name for name, value in card["sha256"].items() if _sha256(folder / name) != value]
+            card = json.loads((folder / CARD_FILE).read_bytes())
+            if card["format"] != CARD_FORMAT:
+                raise ValueError(f"format {card['format']!r} is not {CARD_FORMAT}, which this version reads")
+            changed = [name for name, value in card["sha256"].items() if file_sha256(folder / name) != value]
             if changed:
                 raise ValueError(f"the checksum of {', '.join(changed)} is wrong")
             saes = {layer: SAE.load_from_disk(folder / f"layer_{layer}") for layer in card["layers"]}
             return cls(saes, card["about"])
-        except Exception as error:  # safetensors, json and key errors all mean the same to the reader
+        except Exception as error:  # safetensors, JSON and key errors all mean that the files are damaged
             raise ValueError(
                 f"the SAEs in {folder} are damaged; train or save them again ({error})"
             ) from error
 
 
-def _checked(sae: SAE, layer: int) -> SAE:
-    """`sae` ready for use, or a copy of it where its decoder rows have to be brought to length 1."""
+def _ready_for_inference(sae: SAE, layer: int) -> SAE:
+    """Return `sae` in eval mode, or a copy if its dtype or the length of its decoder rows must change."""
     from sae_lens import TrainingSAE
 
     if isinstance(sae, TrainingSAE):
@@ -183,7 +187,7 @@ def _checked(sae: SAE, layer: int) -> SAE:
             "save it with save_inference_model and load that with sae_lens.SAE.load_from_disk"
         )
     if not all(weight.isfinite().all() for weight in sae.state_dict().values()):
-        raise ValueError(f"the SAE of layer {layer} holds weights that are not finite")
+        raise ValueError(f"the SAE of layer {layer} has weights that are not finite")
     if sae.dtype != torch.float32:
         sae = deepcopy(sae).to(torch.float32)
     norms = sae.W_dec.norm(dim=1)
@@ -191,8 +195,3 @@ def _checked(sae: SAE, layer: int) -> SAE:
         sae = deepcopy(sae)
         sae.fold_W_dec_norm()
     return sae.eval().requires_grad_(False)
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return file_digest(file, "sha256").hexdigest()

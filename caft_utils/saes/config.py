@@ -1,12 +1,13 @@
-"""The five kinds of sparse autoencoder, and how one is trained.
+"""How sparse autoencoders are trained: five architectures and their hyper-parameters.
 
-The loss is ||h - h'||^2 and, by architecture:
+The loss is the reconstruction error ||h - h'||^2. Sparsity depends on the architecture:
 
-    batchtopk    k latents per token on average over a batch; one threshold after training (arXiv 2412.06410)
+    batchtopk    k latents per token on average over a batch, one threshold after training (arXiv 2412.06410)
     topk         exactly k latents on every token (arXiv 2406.04093)
-    matryoshka   batchtopk whose first 1/8, 1/4 and 1/2 of the latents must do alone, too (arXiv 2503.17547)
-    jumprelu     a threshold for each latent, learned, with k as the target of the mean (arXiv 2407.14435)
-    standard     ReLU with an L1 penalty of weight `sparsity`, which decides how many fire
+    matryoshka   batchtopk, and the first 1/8, 1/4 and 1/2 of the latents alone also reconstruct h
+                 (arXiv 2503.17547)
+    jumprelu     a learned threshold for each latent, k as the target of the mean number (arXiv 2407.14435)
+    standard     ReLU with an L1 penalty, whose weight `sparsity` determines how many latents are active
 """
 
 from __future__ import annotations
@@ -24,13 +25,20 @@ Architecture = Literal["batchtopk", "topk", "matryoshka", "jumprelu", "standard"
 
 @dataclass(frozen=True)
 class SAETrainingConfig:
-    """How to train. The defaults fit the classroom models (d = 128) in about a minute.
+    """Hyper-parameters. The defaults suit the classroom models (d = 128) and take about a minute.
 
-    width: number F of latents. k: latents that fire on a token, on average.
-    sparsity: weight of the penalty of "standard" (L1) and of "jumprelu" (its distance from k).
-    lr: Adam's, after `warmup` steps and until the last fifth of the `steps`, in which it falls to zero.
-    batch_tokens: tokens a step. buffer_tokens: how many are mixed (each costs d floats a layer).
-    silence: steps without firing after which a latent counts as dead and is pulled back.
+    The fields enter the key under which trained SAEs are stored, so renaming one invalidates stored SAEs.
+
+    Args:
+        width: number F of latents.
+        k: number of latents that are active on a token, on average.
+        sparsity: weight of the penalty of "standard" (L1) and of "jumprelu" (squared distance from k).
+        lr: learning rate of Adam after `warmup` steps. It decays to zero in the last fifth of the steps.
+        steps: number of optimiser steps.
+        batch_tokens: tokens of one step.
+        buffer_tokens: tokens in the shuffle buffer. Each takes d floats for each layer.
+        warmup: steps over which the learning rate rises from zero.
+        silence: number of steps without activation after which a latent counts as dead and is revived.
     """
 
     architecture: Architecture = "batchtopk"
@@ -61,43 +69,41 @@ class SAETrainingConfig:
             )
 
 
-def fresh(recipe: SAETrainingConfig, d: int, device: str) -> TrainingSAE:
-    """A training SAE of sae-lens with random weights."""
+def new_training_sae(config: SAETrainingConfig, d: int, device: str) -> TrainingSAE:
+    """Return a training SAE of sae-lens with random weights, for hidden states of width d."""
     import sae_lens
 
-    # Encoder columns start as the decoder rows: with rows of length 1 pre-activations are of the size of the
-    # hidden states from the first step on, and no latent has to grow before it can win.
+    # Encoder columns start as copies of the decoder rows. With rows of length 1, pre-activations have the
+    # scale of the hidden states from the first step, and no latent has to grow before it can be active.
     options: dict = {"decoder_init_norm": 1.0}
-    match recipe.architecture:
+    match config.architecture:
         case "topk":
-            kind, options = "TopK", options | {"k": recipe.k}
+            kind, options = "TopK", options | {"k": config.k}
         case "batchtopk" | "matryoshka":
-            # The threshold is a running mean from zero; at its default of 0.01 a short run never gets there.
-            kind, options = "BatchTopK", options | {"k": recipe.k, "topk_threshold_lr": 0.05}
-            if recipe.architecture == "matryoshka":
+            # The threshold is a running mean that starts at zero. At the default rate of 0.01 it does not
+            # converge within a short run.
+            kind, options = "BatchTopK", options | {"k": config.k, "topk_threshold_lr": 0.05}
+            if config.architecture == "matryoshka":
                 kind = "MatryoshkaBatchTopK"
-                options["matryoshka_widths"] = [recipe.width // n for n in (8, 4, 2, 1)]
+                options["matryoshka_widths"] = [config.width // n for n in (8, 4, 2, 1)]
         case "jumprelu":
-            # Pre-activations are about standard normal at first: with this threshold k of them fire. The
-            # penalty reaches the encoder too; the threshold alone moves too slowly for a short run.
+            # Pre-activations are about standard normal at first, so k latents exceed this initial threshold.
+            # The penalty also reaches the encoder, because the threshold alone moves too slowly.
             normal = torch.distributions.Normal(0.0, 1.0)
-            start = normal.icdf(torch.tensor(1 - recipe.k / recipe.width)).clamp(min=0.01).item()
-            kind, options = (
-                "JumpReLU",
-                options
-                | {
-                    "jumprelu_init_threshold": start,
-                    "jumprelu_bandwidth": 0.5,
-                    "jumprelu_ste_to_input": True,
-                    "jumprelu_sparsity_loss_mode": "quadratic",
-                    "target_l0": recipe.k,
-                    "l0_coefficient": recipe.sparsity,
-                },
-            )
+            start = normal.icdf(torch.tensor(1 - config.k / config.width)).clamp(min=0.01).item()
+            kind = "JumpReLU"
+            options |= {
+                "jumprelu_init_threshold": start,
+                "jumprelu_bandwidth": 0.5,
+                "jumprelu_ste_to_input": True,
+                "jumprelu_sparsity_loss_mode": "quadratic",
+                "target_l0": config.k,
+                "l0_coefficient": config.sparsity,
+            }
         case "standard":
             kind = "Standard"
-            options = {"l1_coefficient": recipe.sparsity, "l1_warm_up_steps": recipe.steps // 10}
-    config = getattr(sae_lens, f"{kind}TrainingSAEConfig")(
-        d_in=d, d_sae=recipe.width, device=device, normalize_activations="expected_average_only_in", **options
+            options = {"l1_coefficient": config.sparsity, "l1_warm_up_steps": config.steps // 10}
+    sae_config = getattr(sae_lens, f"{kind}TrainingSAEConfig")(
+        d_in=d, d_sae=config.width, device=device, normalize_activations="expected_average_only_in", **options
     )
-    return getattr(sae_lens, f"{kind}TrainingSAE")(config)
+    return getattr(sae_lens, f"{kind}TrainingSAE")(sae_config)

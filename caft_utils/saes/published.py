@@ -1,13 +1,15 @@
-"""SAEs that others trained, from a folder or the hub: the ones CAFT used.
+"""Load published SAEs from a local folder or the hub, in the two formats that CAFT used.
 
     dictionary_learning   <folder>/ae.pt + config.json, BatchTopK: Qwen2.5-Coder-32B and Mistral-24B
                           f = relu(z) where z > threshold (one scalar), z = W_enc (h - b_dec) + b_enc
     gemma_scope           <folder>/params.npz, JumpReLU: Gemma 2
-                          f = relu(z) where z > threshold (one a latent), z = h W_enc + b_enc
+                          f = relu(z) where z > threshold (one per latent), z = h W_enc + b_enc
 
-Both become JumpReLU SAEs of sae-lens. A weights file from the hub is not trusted: `ae.pt` is a pickle, which
-could run any code, and is read with `weights_only=True`, which builds tensors and nothing else; arrays are
-read with `allow_pickle=False`. (Where the paper's SAEs are: `preset(name).sae`, arXiv 2507.16795, section 4.)
+Both become JumpReLU SAEs of sae-lens. `preset(name).sae` says where the SAEs of the paper are (arXiv
+2507.16795, section 4).
+
+Weights from the hub are not trusted. `ae.pt` is a pickle, which could run code, so it is read with
+`weights_only=True`, which builds nothing but tensors. Arrays are read with `allow_pickle=False`.
 """
 
 from __future__ import annotations
@@ -25,8 +27,8 @@ from caft_utils.models import preset
 from caft_utils.saes.collection import SAEs
 
 Format = Literal["dictionary_learning", "gemma_scope"]
-FILES = {"dictionary_learning": ("config.json", "ae.pt"), "gemma_scope": ("params.npz",)}
-WILD = re.compile(r"\{\w+\}")
+WEIGHT_FILES = {"dictionary_learning": ("config.json", "ae.pt"), "gemma_scope": ("params.npz",)}
+PLACEHOLDER = re.compile(r"\{\w+\}")
 
 
 def published_saes(
@@ -37,93 +39,96 @@ def published_saes(
     format: Format | None = None,
     revision: str | None = None,
 ) -> SAEs:
-    """The SAEs of `layers`, from a local folder or a repository on the hub.
+    """Return the SAEs of `layers` from a local folder or a repository on the hub.
 
     Args:
-        source: a model with a preset that names its SAEs ("Qwen/Qwen2.5-Coder-32B-Instruct": nothing else
-            is needed then), a local folder laid out like the repository, or a repository (owner/name).
-        layers: default, those of the preset.
-        folder: where the SAE of a layer is inside the repository, "{layer}" standing for the layer, and any
-            other word in braces for one part of the path that is not known.
-        format: of the files; default, the preset's, else seen from the files of a local folder.
+        source: a model whose preset names its SAEs, such as "Qwen/Qwen2.5-Coder-32B-Instruct", a local folder
+            with the layout of the repository, or a repository (owner/name). A preset needs no other argument.
+        layers: default, the layers of the preset.
+        folder: path of a layer's SAE inside the repository. "{layer}" stands for the layer, any other word
+            in braces for one unknown part of the path.
+        format: file format. Default: the preset's, else detected from the files.
+        revision: branch, tag or commit of the repository.
 
     Raises:
-        ValueError: `source` has no preset with SAEs, a file is not what its format says, holds anything but
-            tensors, or two folders match. FileNotFoundError: no SAE of a layer is there.
+        ValueError: `source` has no preset with SAEs, a file does not match its format or contains more than
+            tensors, or several folders match.
+        FileNotFoundError: a layer has no SAE there.
         ConnectionError: the hub cannot be reached and the files are not in its cache.
     """
-    known = preset(str(source))
-    folder, format = folder or known.sae.get("folder"), format or known.sae.get("format")
+    source_preset = preset(str(source))
+    folder, format = folder or source_preset.sae.get("folder"), format or source_preset.sae.get("format")
     if folder is None:
         raise ValueError(
             f"no preset names SAEs for {str(source)!r}: give the `folder` in which that repository or local "
             'folder keeps them, for example folder="layer_{layer}/width_16k/average_l0_71"'
         )
-    layers = list(known.layers if layers is None else layers)
+    layers = list(source_preset.layers if layers is None else layers)
     if not layers:
         raise ValueError("no layers given; name at least one, for example layers=[12]")
-    repository = str(known.sae.get("repo", source))
-    places = [(repository, folder.replace("{layer}", str(layer))) for layer in layers]
-    if format == "sae_lens":  # a release in sae-lens' table, which knows where on the hub its SAEs are
-        places, format = [_release(*place) for place in places], "gemma_scope"
+    repository = str(source_preset.sae.get("repo", source))
+    locations = [(repository, folder.replace("{layer}", str(layer))) for layer in layers]
+    if format == "sae_lens":  # a release in the table of sae-lens, which lists the folders of its SAEs
+        locations, format = [_release_location(*location) for location in locations], "gemma_scope"
     saes, about = {}, {}
-    for layer, (repository, path) in zip(layers, places):
-        found, kind = _folder(repository, path, format, revision)
-        config, weights = (_dictionary_learning if kind == "dictionary_learning" else _gemma_scope)(
-            found, layer
-        )
-        saes[layer] = _jumprelu(config, weights, found)
-        about[layer] = {"repository": repository, "folder": found.name, "path": path, "format": kind}
+    for layer, (repository, path) in zip(layers, locations):
+        sae_folder, kind = _sae_folder(repository, path, format, revision)
+        read = _read_dictionary_learning if kind == "dictionary_learning" else _read_gemma_scope
+        config, weights = read(sae_folder, layer)
+        saes[layer] = _jumprelu(config, weights, sae_folder)
+        about[layer] = {"repository": repository, "folder": sae_folder.name, "path": path, "format": kind}
     return SAEs(saes, about)
 
 
-def _release(name: str, sae: str) -> tuple[str, str]:
-    """(repository, folder) of an SAE in sae-lens' table of releases."""
+def _release_location(name: str, sae: str) -> tuple[str, str]:
+    """Return (repository, folder) of an SAE in the table of releases of sae-lens."""
     from sae_lens.loading.pretrained_sae_loaders import get_conversion_loader_name
     from sae_lens.loading.pretrained_saes_directory import get_repo_id_and_folder_name
 
     if (loader := get_conversion_loader_name(name)) != "gemma_2":
-        raise ValueError(f"release {name!r} of sae-lens has format {loader!r}; only Gemma Scope is read here")
+        raise ValueError(f"release {name!r} of sae-lens has format {loader!r}; only Gemma Scope can be read")
     return get_repo_id_and_folder_name(name, sae)
 
 
-def _folder(source: str, path: str, format: str | None, revision: str | None) -> tuple[Path, str]:
-    """The one folder below `source` that matches `path` and holds the files of `format`, and its format."""
-    formats = [format] if format else list(FILES)
-    if unknown := set(formats) - set(FILES):
-        raise ValueError(f"unknown format {unknown.pop()!r}; expected one of {', '.join(FILES)}")
+def _sae_folder(source: str, path: str, format: str | None, revision: str | None) -> tuple[Path, str]:
+    """Return the one folder in `source` that matches `path` and has the files of a format, and the format."""
+    formats = [format] if format else list(WEIGHT_FILES)
+    if unknown := set(formats) - set(WEIGHT_FILES):
+        raise ValueError(f"unknown format {unknown.pop()!r}; expected one of {', '.join(WEIGHT_FILES)}")
     root = Path(source).expanduser()
     if not root.is_dir():
         root = _download(
-            source, [f"{WILD.sub('*', path)}/{name}" for f in formats for name in FILES[f]], revision
+            source,
+            [f"{PLACEHOLDER.sub('*', path)}/{name}" for f in formats for name in WEIGHT_FILES[f]],
+            revision,
         )
-    pattern = re.compile("[^/]+".join(re.escape(piece) for piece in WILD.split(path)))
+    pattern = re.compile("[^/]+".join(re.escape(piece) for piece in PLACEHOLDER.split(path)))
     folders = [f for f in [root, *root.rglob("*")] if f.is_dir()]
-    found = [
+    matches = [
         (folder, kind)
         for folder in folders
         for kind in formats
         if pattern.fullmatch(folder.relative_to(root).as_posix())
-        and all((folder / name).is_file() for name in FILES[kind])
+        and all((folder / name).is_file() for name in WEIGHT_FILES[kind])
     ]
-    if len(found) != 1:
-        there = ", ".join(folder.relative_to(root).as_posix() for folder, _ in found) or "none"
-        wanted = " or ".join(" and ".join(FILES[kind]) for kind in formats)
-        raise (ValueError if found else FileNotFoundError)(
+    if len(matches) != 1:
+        there = ", ".join(folder.relative_to(root).as_posix() for folder, _ in matches) or "none"
+        wanted = " or ".join(" and ".join(WEIGHT_FILES[kind]) for kind in formats)
+        raise (ValueError if matches else FileNotFoundError)(
             f"expected one folder {path!r} with {wanted} in {source}, found {there}"
         )
-    return found[0]
+    return matches[0]
 
 
 def _download(repository: str, patterns: list[str], revision: str | None) -> Path:
-    """The files of a repository on the hub, or of its cache where the hub cannot be reached."""
+    """Return a snapshot of a repository on the hub, or of its local cache if the hub cannot be reached."""
     from huggingface_hub import errors, snapshot_download
 
     try:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
         raise ValueError(
-            f"{repository!r} is no local folder and no repository you may read: {error}"
+            f"{repository!r} is neither a local folder nor a repository that you can read: {error}"
         ) from error
     except Exception as error:
         raise ConnectionError(
@@ -133,21 +138,23 @@ def _download(repository: str, patterns: list[str], revision: str | None) -> Pat
         ) from error
 
 
-def _dictionary_learning(folder: Path, layer: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """A BatchTopK SAE as dictionary_learning saves it: nn.Linear weights, [out, in]."""
+def _read_dictionary_learning(folder: Path, layer: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return config and weights of a BatchTopK SAE of dictionary_learning, whose matrices are [out, in]."""
     trainer = json.loads((folder / "config.json").read_text()).get("trainer", {})
     if "BatchTopK" not in trainer.get("dict_class", ""):
         raise ValueError(
             f"{folder}: expected a BatchTopK SAE, config.json says {trainer.get('dict_class')!r}"
         )
     if trainer.get("layer", layer) != layer:
-        raise ValueError(f"{folder} is of layer {trainer['layer']} by its config.json, not of layer {layer}")
+        raise ValueError(
+            f"{folder} is of layer {trainer['layer']} according to its config.json, not of layer {layer}"
+        )
     try:
         saved = torch.load(folder / "ae.pt", map_location="cpu", weights_only=True)
-    except Exception as error:  # a cut file alone raises three kinds of error, by where it was cut
+    except Exception as error:  # a truncated file alone raises three kinds of error
         raise ValueError(
-            f"{folder / 'ae.pt'} is refused: it is damaged or holds more than tensors, which could run code "
-            f"when loaded ({str(error).splitlines()[0]})"
+            f"{folder / 'ae.pt'} is refused: it is damaged or contains more than tensors, which could run "
+            f"code when loaded ({str(error).splitlines()[0]})"
         ) from error
     names = ("encoder.weight", "encoder.bias", "decoder.weight", "b_dec", "threshold")
     encoder, b_enc, decoder, b_dec, threshold = _tensors(saved, names, folder / "ae.pt")
@@ -157,23 +164,25 @@ def _dictionary_learning(folder: Path, layer: int) -> tuple[dict[str, Any], dict
     return {"apply_b_dec_to_input": True}, weights | {"threshold": threshold.expand(len(b_enc))}
 
 
-def _gemma_scope(folder: Path, layer: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """A JumpReLU SAE of Gemma Scope: arrays in [in, out] layout, a threshold for each latent."""
+def _read_gemma_scope(folder: Path, layer: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return config and weights of a JumpReLU SAE of Gemma Scope, whose matrices are [in, out]."""
     import numpy as np
 
     path = folder / "params.npz"
     try:
         with np.load(path, allow_pickle=False) as file:
             saved = {name: torch.from_numpy(file[name]) for name in file.files}
-    except Exception as error:  # zip, header and pickle errors all mean the same to the reader
+    except Exception as error:  # zip, header and pickle errors all mean a bad file
         raise ValueError(
-            f"{path} is refused: it is damaged or holds more than plain arrays ({str(error).splitlines()[0]})"
+            f"{path} is refused: it is damaged or contains more than plain arrays "
+            f"({str(error).splitlines()[0]})"
         ) from error
     names = ("W_enc", "W_dec", "b_enc", "b_dec", "threshold")
     return {"apply_b_dec_to_input": False}, dict(zip(names, _tensors(saved, names, path)))
 
 
 def _tensors(saved: Any, names: Sequence[str], path: Path) -> list[Tensor]:
+    """Return the named tensors of a file in float32, or raise a ValueError that lists the missing ones."""
     saved = saved if isinstance(saved, dict) else {}
     if missing := [name for name in names if not isinstance(saved.get(name), Tensor)]:
         raise ValueError(f"{path} lacks {missing}; it holds {sorted(map(str, saved)) or 'no named tensors'}")
@@ -181,6 +190,7 @@ def _tensors(saved: Any, names: Sequence[str], path: Path) -> list[Tensor]:
 
 
 def _jumprelu(config: dict[str, Any], weights: dict[str, Tensor], folder: Path):
+    """Return a JumpReLU SAE of sae-lens with these weights."""
     from sae_lens import JumpReLUSAE, JumpReLUSAEConfig
 
     d, latents = weights["W_enc"].shape

@@ -1,12 +1,12 @@
-"""How faithful and how sparse SAEs are, on text that they were not trained on.
+"""Measure how faithful and how sparse SAEs are, on text that they were not trained on.
 
     explained_variance   1 - sum ||h - h'||^2 / sum ||h - mean||^2     over all tokens, h' the reconstruction
-    l0                   mean number of latents that fire on a token
-    dead                 share of the latents that fire on no token of the text
+    l0                   mean number of active latents on a token
+    dead                 share of latents that are active on no token of the text
     loss_recovered       (L_zero - L_sae) / (L_zero - L_model)         L: nats per answer token
 
-where L_sae is the model's loss with h' in the place of h at this one layer, and L_zero that with zeros there.
-All leave out the first token of a row, an attention sink: it is not counted, and it keeps its hidden state.
+L_sae is the model's loss with h' in place of h at one layer, and L_zero its loss with zeros there. The first
+token of a row is an attention sink: it does not count, and it keeps its hidden state.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from caft_utils.saes.collection import SAEs
 if TYPE_CHECKING:
     from caft_utils.chats import Chats
 
-CHUNK = 4096  # tokens encoded at once: the activations of wide SAEs take more room than the hidden states
+ENCODE_CHUNK = 4096  # tokens encoded at once; activations of wide SAEs take more memory than hidden states
 
 
 def sae_quality(
@@ -38,23 +38,26 @@ def sae_quality(
     batch_size: int = 32,
     progress: bool = False,
 ) -> dict[int, dict[str, float]]:
-    """By layer explained_variance, l0 and dead, with `loss` also loss_recovered (two more passes a layer).
+    """Return {layer: {measure: value}} with explained_variance, l0 and dead.
 
-    Rare latents need text: one that fires on a token in 10,000 looks dead on 5,000 tokens.
+    Rare latents need much text. A latent that is active on one token in 10,000 looks dead on 5,000 tokens.
+
+    Args:
+        loss: also measure loss_recovered, which takes two more passes over the text for each layer.
 
     Raises:
-        ValueError: no row of two tokens, or SAEs of another width than the model's.
+        ValueError: no row has two tokens, or the SAEs have another width than the model.
     """
     count, sums = 0, {layer: _Sums() for layer in saes.layers}
-    for part in stream_activations(model, chats, saes.layers, batch_size=batch_size, progress=progress):
-        keep = part.position > 0
+    for batch in stream_activations(model, chats, saes.layers, batch_size=batch_size, progress=progress):
+        keep = batch.position > 0
         count += int(keep.sum())
         for layer, sums_here in sums.items():
-            for hidden in part.hidden[layer][keep.to(part.hidden[layer].device)].split(CHUNK):
+            for hidden in batch.hidden[layer][keep.to(batch.hidden[layer].device)].split(ENCODE_CHUNK):
                 sums_here.add(saes, layer, hidden)
     if not count:
         raise ValueError(f"{chats!r} has no row of two tokens, and first tokens are left out")
-    found = {layer: sums_here.result(count) for layer, sums_here in sums.items()}
+    quality = {layer: sums_here.result(count) for layer, sums_here in sums.items()}
     if loss:
         clean = mean_answer_loss(model, chats, batch_size=batch_size)
         for layer in saes.layers:
@@ -62,12 +65,12 @@ def sae_quality(
                 spliced = mean_answer_loss(model, chats, batch_size=batch_size)
             with edit(model, {layer: _splice(torch.zeros_like)}):
                 zero = mean_answer_loss(model, chats, batch_size=batch_size)
-            found[layer]["loss_recovered"] = (zero - spliced) / (zero - clean)
-    return found
+            quality[layer]["loss_recovered"] = (zero - spliced) / (zero - clean)
+    return quality
 
 
 class _Sums:
-    """What the measures of one layer need of all tokens, in float64."""
+    """Sums over the tokens of one layer, in float64, from which the measures follow."""
 
     def __init__(self):
         self.error = self.square = self.active = 0.0
@@ -93,7 +96,7 @@ class _Sums:
 
 
 def _splice(change: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Return an edit that applies `change` to all hidden states but the first of each row."""
+    """Return an edit that applies `change` to all hidden states except the first of each row."""
 
     def spliced(hidden: Float[Tensor, "batch time d"]) -> Float[Tensor, "batch time d"]:
         edited = change(hidden.reshape(-1, hidden.shape[-1])).reshape(hidden.shape).to(hidden.dtype)

@@ -1,12 +1,14 @@
 """Train sparse autoencoders on the residual stream of a model, all layers in one pass over the text.
 
-Hidden states are streamed out of the model, mixed in a buffer so that a batch is not one conversation, and
-every layer's SAE takes a step on the same tokens. Two things make short runs work. Hidden states are brought
-to mean 0 (the decoder bias starts at their mean) and length sqrt(d) on average, which the weights absorb at
-the end, so one learning rate serves all layers and models. And latents that have been silent for long are
-trained to explain what the others leave over (arXiv 2406.04093, appendix A.2).
+Hidden states are streamed out of the model and shuffled in a buffer, so that a batch is not one conversation.
+The SAEs of all layers take their steps on the same tokens. Two measures make short runs work:
 
-The first token of a row is an attention sink with a hidden state unlike all others; it takes no part.
+- Hidden states are scaled to length sqrt(d) on average, and the decoder bias starts at their mean, so one
+  learning rate suits all layers and models. The weights absorb the scale at the end.
+- Latents that have been inactive for long are trained on the reconstruction error of the others
+  (arXiv 2406.04093, appendix A.2).
+
+The first token of a row is excluded, because it is an attention sink with an atypical hidden state.
 """
 
 from __future__ import annotations
@@ -24,9 +26,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from caft_utils.models import fingerprint
-from caft_utils.residual import site, stream_activations
+from caft_utils.residual import seeded, site, stream_activations
 from caft_utils.saes.collection import SAEs
-from caft_utils.saes.config import SAETrainingConfig, fresh
+from caft_utils.saes.config import SAETrainingConfig, new_training_sae
 from caft_utils.saes.quality import sae_quality
 from caft_utils.store import Store, default_store
 
@@ -35,88 +37,93 @@ if TYPE_CHECKING:
 
     from caft_utils.chats import Chats
 
-FORMAT = 1
-HELD_OUT = 20  # one row in so many is kept for measuring
-POINTS = 200  # of a training curve
+STORE_KEY_FORMAT = 1
+HELD_OUT_EVERY = 20  # every 20th row is held out for measurements
+CURVE_POINTS = 200  # largest number of points of a training curve
 
 
 def train_saes(
     model: nn.Module,
     chats: Chats,
     layers: Sequence[int],
-    recipe: SAETrainingConfig | None = None,
+    config: SAETrainingConfig | None = None,
     *,
     seed: int = 0,
     store: Store | None = None,
     batch_size: int = 32,
     progress: bool = False,
 ) -> SAEs:
-    """One SAE for each of `layers`, from the store where they have been trained before.
+    """Return one SAE for each of `layers`, trained on `chats` or read from the store.
 
     Every 20th row is held out for the measurements. Text that is too short for the steps is read again.
 
     Args:
-        chats: text like that on which the SAEs will be used; all tokens but the first of a row are taken.
-        batch_size: rows of one forward pass of the model.
-        progress: show a bar.
+        chats: text similar to that on which the SAEs will be used. All tokens count, except the first of a
+            row.
+        batch_size: rows in one forward pass of the model.
+        progress: show a progress bar.
 
     Returns:
-        SAEs with `about[layer]` = explained_variance, l0 and dead (see `quality`) on the held-out rows, the
-        training `curves` (step, loss: share of variance not explained, l0, dead), tokens, seconds, recipe,
-        seed, model and data.
+        SAEs with `about[layer]` = explained_variance, l0 and dead on the held-out rows (see `sae_quality`),
+        the training `curves` (step, loss as the share of variance not explained, l0, dead), tokens, seconds,
+        recipe (the config), seed, model and data.
 
     Raises:
-        ValueError: fewer than two rows, or no row of two tokens. IndexError: a layer is out of range.
+        ValueError: there are fewer than two rows, or no row has two tokens.
+        IndexError: a layer is out of range.
         FloatingPointError: the loss became infinite or NaN.
     """
-    recipe, layers = recipe or SAETrainingConfig(), sorted(set(layers))
+    config, layers = config or SAETrainingConfig(), sorted(set(layers))
     for layer in layers:
-        site(model, layer)  # an IndexError now rather than after the text was prepared
+        site(model, layer)  # raises an IndexError before any work
     if not layers:
         raise ValueError("no layers given; name at least one, for example layers=[1]")
     if len(chats) < 2:
-        raise ValueError(f"{len(chats)} row of text is too few: one in {HELD_OUT} is held out for measuring")
+        raise ValueError(
+            f"{len(chats)} row of text is too few; one in {HELD_OUT_EVERY} is held out for measuring"
+        )
     key = {
-        "format": FORMAT,
+        "format": STORE_KEY_FORMAT,
         "model": fingerprint(model),
         "data": chats.fingerprint,
         "layers": layers,
-        "recipe": asdict(recipe),
+        "recipe": asdict(config),
         "seed": seed,
     }
 
     def write(folder: Path) -> None:
-        _train(model, chats, layers, recipe, key, batch_size, progress).save(folder)
+        _train(model, chats, layers, config, key, batch_size, progress).save(folder)
 
     return SAEs.load((store or default_store()).fetch("saes", key, write))
 
 
 def _train(
-    model, chats, layers, recipe: SAETrainingConfig, key: dict, batch_size: int, progress: bool
+    model, chats, layers, config: SAETrainingConfig, key: dict, batch_size: int, progress: bool
 ) -> SAEs:
+    """Train and measure. `key` is the store key, parts of which go into `about`."""
     from sae_lens import SAE
     from sae_lens.training.mixing_buffer import multi_hook_concat_split_iter
     from tqdm.auto import tqdm
 
-    from caft_utils.residual import seeded
-
     started = time.monotonic()
     device = next(model.parameters()).device
-    parts = _parts(chats, 8 * batch_size)
+    blocks = _training_blocks(chats, 8 * batch_size)
     with seeded(key["seed"], device):
-        first, stream = _peek(_stream(model, parts, layers, batch_size, device), recipe.buffer_tokens // 4)
-        trainers = {layer: _trainer(recipe, first[layer], f"model.layers.{layer}") for layer in layers}
-        mixed = multi_hook_concat_split_iter(recipe.buffer_tokens, recipe.batch_tokens, stream, layers)
+        first, stream = _peek(
+            _endless_stream(model, blocks, layers, batch_size, device), config.buffer_tokens // 4
+        )
+        trainers = {layer: _trainer(config, first[layer], f"model.layers.{layer}") for layer in layers}
+        mixed = multi_hook_concat_split_iter(config.buffer_tokens, config.batch_tokens, stream, layers)
         curves: dict[int, dict[str, list]] = {
             l: {"step": [], "loss": [], "l0": [], "dead": []} for l in layers
         }
-        bar = tqdm(total=recipe.steps, desc="training SAEs", unit="step", disable=not progress)
-        for step, batch in zip(range(1, recipe.steps + 1), mixed):
+        bar = tqdm(total=config.steps, desc="training SAEs", unit="step", disable=not progress)
+        for step, batch in zip(range(1, config.steps + 1), mixed):
             for layer, trainer in trainers.items():
                 output = trainer.step(batch[layer])
                 trainer.n_training_steps += 1
-                if step in (1, recipe.steps) or step % -(-recipe.steps // POINTS) == 0:
-                    _note(curves[layer], step, trainer, output)
+                if step in (1, config.steps) or step % -(-config.steps // CURVE_POINTS) == 0:
+                    _add_curve_point(curves[layer], step, trainer, output)
             bar.set_postfix({f"loss {l}": f"{c['loss'][-1]:.3f}" for l, c in curves.items()}, refresh=False)
             bar.update()
         bar.close()
@@ -128,77 +135,81 @@ def _train(
                 trained.save_inference_model(folder)
                 saes[layer] = SAE.load_from_disk(folder, device=str(device))
     seconds = round(time.monotonic() - started, 3)
-    found = sae_quality(model, chats[::HELD_OUT], SAEs(saes), batch_size=batch_size)
-    facts = {
+    measured = sae_quality(model, chats[::HELD_OUT_EVERY], SAEs(saes), batch_size=batch_size)
+    shared = {
         **{name: key[name] for name in ("recipe", "seed", "model", "data")},
-        "tokens": recipe.steps * recipe.batch_tokens,
+        "tokens": config.steps * config.batch_tokens,
         "seconds": seconds,
     }
-    return SAEs(saes, {layer: {**found[layer], "curves": curves[layer], **facts} for layer in layers})
+    return SAEs(saes, {layer: {**measured[layer], "curves": curves[layer], **shared} for layer in layers})
 
 
-def _parts(chats: Chats, rows: int) -> list[Chats]:
-    """The rows that are not held out, in parts of at most `rows`, each spread over the whole text."""
-    strides = [chats[i::HELD_OUT] for i in range(1, min(HELD_OUT, len(chats)))]
-    many = -(-len(strides[0]) // rows)
-    parts = [part for stride in strides for j in range(many) if len(part := stride[j::many])]
-    if not any(len(example.input_ids) > 1 for part in parts for example in part):
+def _training_blocks(chats: Chats, rows: int) -> list[Chats]:
+    """Return the rows that are not held out in blocks of at most `rows`, each spread over the whole text."""
+    strides = [chats[i::HELD_OUT_EVERY] for i in range(1, min(HELD_OUT_EVERY, len(chats)))]
+    n = -(-len(strides[0]) // rows)
+    blocks = [block for stride in strides for j in range(n) if len(block := stride[j::n])]
+    if not any(len(example.input_ids) > 1 for block in blocks for example in block):
         raise ValueError(f"{chats!r}: no row to train on has a second token, and first tokens are left out")
-    return parts
+    return blocks
 
 
-def _stream(model, parts: list[Chats], layers, batch_size: int, device) -> Iterator[dict[int, Tensor]]:
-    """Hidden states of all tokens but first ones, without end: each time the parts come in a new order."""
+def _endless_stream(model, blocks: list[Chats], layers, batch_size: int, device) -> Iterator[dict]:
+    """Yield {layer: hidden states} of all tokens but first ones, without end, each epoch in a new order."""
     while True:
-        for i in torch.randperm(len(parts)).tolist():
-            for part in stream_activations(model, parts[i], layers, batch_size=batch_size):
-                keep = part.position > 0
-                yield {layer: part.hidden[layer].to(device)[keep.to(device)] for layer in layers}
+        for i in torch.randperm(len(blocks)).tolist():
+            for batch in stream_activations(model, blocks[i], layers, batch_size=batch_size):
+                keep = batch.position > 0
+                yield {layer: batch.hidden[layer].to(device)[keep.to(device)] for layer in layers}
 
 
 def _peek(stream: Iterator[dict[int, Tensor]], tokens: int) -> tuple[dict[int, Tensor], Iterator]:
-    """At least so many tokens from the beginning of a stream, and the stream with them put back."""
+    """Return at least `tokens` hidden states from the start of a stream, and the whole stream again."""
     taken: list[dict[int, Tensor]] = []
-    while sum(len(next(iter(part.values()))) for part in taken) < tokens:
+    while sum(len(next(iter(batch.values()))) for batch in taken) < tokens:
         taken.append(next(stream))
-    return {l: torch.cat([part[l] for part in taken]) for l in taken[0]}, chain(taken, stream)
+    return {l: torch.cat([batch[l] for batch in taken]) for l in taken[0]}, chain(taken, stream)
 
 
-def _trainer(recipe: SAETrainingConfig, first: Float[Tensor, "n d"], name: str) -> SAETrainer:
-    """sae-lens' trainer of a fresh SAE; `first` are hidden states from which mean and scale are taken."""
+def _trainer(config: SAETrainingConfig, first: Float[Tensor, "n d"], hook_name: str) -> SAETrainer:
+    """Return a sae-lens trainer of a new SAE, with mean and scale taken from the hidden states `first`."""
     from sae_lens import SAETrainer
     from sae_lens.config import SAETrainerConfig
 
     device = str(first.device)
-    sae = fresh(recipe, first.shape[1], device)
-    sae.cfg.metadata.hook_name = name
+    sae = new_training_sae(config, first.shape[1], device)
+    sae.cfg.metadata.hook_name = hook_name
     mean = first.mean(0)
     scale = first.shape[1] ** 0.5 / (first - mean).norm(dim=1).mean().item()
     sae.b_dec.data.copy_(mean * scale)
-    decay = recipe.steps // 5
-    config = SAETrainerConfig(
-        total_training_samples=recipe.steps * recipe.batch_tokens,
-        train_batch_size_samples=recipe.batch_tokens,
-        lr=recipe.lr,
-        lr_end=recipe.lr,  # the decay starts there; None, its default, is refused
-        lr_warm_up_steps=min(recipe.warmup, recipe.steps - decay - 1),
+    decay = config.steps // 5
+    trainer_config = SAETrainerConfig(
+        total_training_samples=config.steps * config.batch_tokens,
+        train_batch_size_samples=config.batch_tokens,
+        lr=config.lr,
+        lr_end=config.lr,  # the value at which the decay starts; the default, None, is refused
+        lr_warm_up_steps=min(config.warmup, config.steps - decay - 1),
         lr_decay_steps=decay,
-        dead_feature_window=recipe.silence,
+        dead_feature_window=config.silence,
         device=device,
     )
-    trainer = SAETrainer(cfg=config, sae=sae, data_provider=iter(()))
+    trainer = SAETrainer(cfg=trainer_config, sae=sae, data_provider=iter(()))
     trainer.activation_scaler.scaling_factor = scale
     return trainer
 
 
-def _note(curve: dict[str, list[Any]], step: int, trainer: SAETrainer, output) -> None:
-    """Add a point to a training curve."""
+def _add_curve_point(curve: dict[str, list[Any]], step: int, trainer: SAETrainer, output) -> None:
+    """Append the measurements of a step to a training curve.
+
+    Raises:
+        FloatingPointError: the loss is infinite or NaN.
+    """
     x = output.sae_in
     loss = (output.sae_out - x).square().sum() / (x - x.mean(0)).square().sum()
     if not loss.isfinite():
         raise FloatingPointError(
-            f"the loss is not finite at step {step}; try a smaller lr than {trainer.cfg.lr}, and see whether "
-            "the hidden states are finite (float16 overflows)"
+            f"the loss is not finite at step {step}; try a smaller lr than {trainer.cfg.lr}, and check "
+            "that the hidden states are finite (float16 overflows)"
         )
     curve["step"].append(step)
     curve["loss"].append(round(loss.item(), 5))

@@ -148,8 +148,7 @@ def ranking(name: str):
 
 def ranked(name: str) -> list[tuple[int, int]]:
     """All latents, those first that raise or lower the difference most."""
-    both = ranking(name).top(10**6) + ranking(name).top(10**6, end="-")
-    return [(layer, i) for layer, i, _ in sorted(both, key=lambda entry: -abs(entry[2]))]
+    return ranking(name).order()
 
 
 @functools.cache

@@ -1,16 +1,27 @@
-"""Residual stream: records equal what transformers reports, and nothing runs after the last site."""
+"""The residual stream: captures equal what transformers reports, edits reach every forward pass."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from helpers.models import ARCHITECTURES, IDS, hooks, states, with_lora
 from torch import nn
 
 from caft_utils import residual
 from caft_utils.chats import Chats
-from caft_utils.residual import EMBEDDING, capture, decoder_blocks, depth, site, stream_activations, width
+from caft_utils.residual import (
+    EMBEDDING,
+    capture,
+    decoder_blocks,
+    depth,
+    edit,
+    evaluating,
+    seeded,
+    site,
+    stream_activations,
+    width,
+)
 
-ARCHITECTURES = ["qwen2", "mistral", "gemma2"]
 TEXTS = ["open the file and return", "what is the question you are to do with", "import", "def of the system"]
 
 
@@ -20,19 +31,8 @@ def chats(tokenizer):
     return Chats(tokenizer, [{"text": text} for text in TEXTS] + [{"messages": turn}])
 
 
-def with_lora(model):
-    from peft import LoraConfig, get_peft_model
-
-    config = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
-    return get_peft_model(model, config)
-
-
-def hooks(model) -> int:
-    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
-
-
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_record_equals_hidden_states_of_transformers(tiny, chats, architecture):
+def test_stream_equals_hidden_states_of_transformers(tiny, chats, architecture):
     model = tiny(architecture)
     layers = [EMBEDDING, 0, 1, 2]
     found = {}
@@ -52,7 +52,7 @@ def test_record_equals_hidden_states_of_transformers(tiny, chats, architecture):
                 torch.testing.assert_close(last, states[3][0, t], rtol=1e-4, atol=1e-5)
 
 
-def test_record_keeps_only_answer_tokens_when_asked(model, chats):
+def test_stream_of_answer_tokens(model, chats):
     got = {
         (row, position)
         for part in stream_activations(model, chats, [0], tokens="answer", batch_size=2)
@@ -62,7 +62,7 @@ def test_record_keeps_only_answer_tokens_when_asked(model, chats):
     assert not all(chats[4].answer)
 
 
-def test_record_streams_and_leaves_the_model_free_between_batches(model, chats):
+def test_stream_leaves_the_model_free_between_batches(model, chats):
     stream = stream_activations(model, chats, [1], batch_size=1)
     first = next(stream)
     assert set(first.row.tolist()) == {4} and first.hidden[1].shape == (len(chats[4].input_ids), 64)
@@ -71,12 +71,12 @@ def test_record_streams_and_leaves_the_model_free_between_batches(model, chats):
     assert not first.hidden[1].requires_grad
 
 
-def test_record_casts_half_precision_to_float32(model, chats):
+def test_stream_casts_half_precision_to_float32(model, chats):
     part = next(stream_activations(model.bfloat16(), chats, [EMBEDDING, 1]))
     assert {h.dtype for h in part.hidden.values()} == {torch.float32}
 
 
-def test_record_switches_dropout_off_and_training_mode_back_on(tiny, chats):
+def test_stream_switches_dropout_off_and_training_mode_back_on(tiny, chats):
     model = tiny("qwen2", attention_dropout=0.5)
     want = next(stream_activations(model, chats, [2])).hidden[2]
     model.train()
@@ -136,6 +136,10 @@ def test_an_error_of_the_model_itself_is_not_swallowed(model):
 
 def test_a_peft_model_is_read_with_its_adapter(tiny, chats):
     plain, model = tiny("qwen2"), with_lora(tiny("qwen2"))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)  # untrained adapters change nothing
     assert depth(model) == 3 and width(model) == 64
     adapted = next(stream_activations(model, chats, [1])).hidden[1]
     with model.disable_adapter():
@@ -151,6 +155,149 @@ def test_a_block_that_returns_a_tuple_is_read(model, chats):
     block = model.model.layers[1]
     block.register_forward_hook(lambda module, args, output: (output, None))  # what transformers 4 returned
     assert torch.equal(next(stream_activations(model, chats, [1])).hidden[1], want)
+
+
+# --- edit ---
+
+
+def test_edit_changes_the_layer_for_everything_after_it(model):
+    plain = states(model)
+    with edit(model, {1: lambda hidden: 2 * hidden}) as same:
+        assert same is model and hooks(model) == 1
+        edited = states(model)
+    assert torch.equal(edited[0], plain[0]) and torch.equal(edited[1], 2 * plain[1])
+    assert not torch.allclose(edited[2], plain[2]) and hooks(model) == 0
+    assert torch.equal(states(model)[2], plain[2])
+
+
+def test_edits_of_several_layers_and_of_none(model):
+    plain = states(model)
+    with edit(model, {}):
+        assert torch.equal(states(model)[2], plain[2])
+    with edit(model, {EMBEDDING: torch.zeros_like, 2: lambda hidden: hidden + 1}):
+        edited = states(model)
+    assert not edited[EMBEDDING].any() and not torch.equal(edited[2], plain[2] + 1)
+
+
+def test_edits_nest_in_order(model):
+    plain = states(model)[1]
+    with edit(model, {1: lambda hidden: hidden + 1}), edit(model, {1: lambda hidden: hidden * 3}):
+        torch.testing.assert_close(states(model)[1], 3 * (plain + 1))
+    assert hooks(model) == 0
+
+
+def test_an_edit_sees_earlier_hooks_and_passes_on_gradients(model):
+    scale = torch.tensor(2.0, requires_grad=True)
+    with capture(model, [0, 1], stop_early=False) as before, edit(model, {0: lambda hidden: scale * hidden}):
+        model(IDS, labels=IDS).loss.backward()
+    assert scale.grad.abs() > 0 and set(before) == {0, 1}
+
+
+def test_edit_goes_through_a_peft_wrapper(model):
+    wrapped = with_lora(model)
+    with edit(wrapped, {1: torch.zeros_like}):
+        assert not states(wrapped)[1].any()
+    assert states(wrapped)[1].any()
+
+
+@pytest.mark.parametrize("layers", [[1, 3], [3], [-2]])
+def test_edit_of_a_missing_layer_hooks_nothing(model, layers):
+    with pytest.raises(IndexError, match="out of range"):
+        with edit(model, dict.fromkeys(layers, torch.zeros_like)):
+            pass
+    assert hooks(model) == 0
+
+
+def test_edits_end_after_an_error_of_the_edit_or_the_caller(model):
+    def fail(hidden):
+        raise ArithmeticError("of the edit")
+
+    with pytest.raises(ArithmeticError), edit(model, {0: torch.zeros_like, 1: fail}):
+        model(IDS)
+    assert hooks(model) == 0
+    with pytest.raises(RuntimeError), edit(model, {1: torch.zeros_like}):
+        raise RuntimeError("of the caller")
+    assert hooks(model) == 0
+
+
+def test_a_block_that_returns_a_tuple_is_edited_in_its_first_entry(model):
+    outputs = []
+    block = model.model.layers[1]
+    block.register_forward_hook(
+        lambda module, args, output: (output, "cache")
+    )  # what transformers 4 returned
+    with edit(model, {1: torch.zeros_like}):
+        block.register_forward_hook(lambda module, args, output: outputs.append(output))
+        with pytest.raises(Exception):  # noqa: B017 - transformers 5 does not continue from a tuple
+            model(IDS)
+    hidden, cache = outputs[0]
+    assert cache == "cache" and not hidden.any()
+
+
+# --- evaluating ---
+
+
+def modes(model) -> list[bool]:
+    return [module.training for module in model.modules()]
+
+
+def test_evaluating_restores_the_mode_of_every_module(model):
+    model.train()
+    model.model.layers[1].eval()  # a frozen submodule
+    before = modes(model)
+    with evaluating(model):
+        assert not any(modes(model))
+    assert modes(model) == before and len(set(before)) == 2
+
+
+def test_evaluating_restores_modes_after_an_exception(model):
+    model.train()
+    model.lm_head.eval()
+    before = modes(model)
+    with pytest.raises(RuntimeError), evaluating(model):
+        raise RuntimeError
+    assert modes(model) == before
+
+
+def test_evaluating_nests_and_leaves_a_model_in_eval_mode(model):
+    model.eval()
+    with evaluating(model), evaluating(model):
+        pass
+    assert not any(modes(model))
+    model.train()
+    with evaluating(model):
+        with evaluating(model):
+            pass
+        assert not any(modes(model))
+    assert all(modes(model))
+
+
+# --- seeded ---
+
+
+def test_seeded_repeats_and_restores_all_generators():
+    import random
+
+    import numpy as np
+
+    def draw():
+        return torch.rand(1).item(), np.random.rand(), random.random()
+
+    torch.manual_seed(5), np.random.seed(5), random.seed(5)
+    expected = draw()
+    torch.manual_seed(5), np.random.seed(5), random.seed(5)
+    inside = []
+    for seed in (0, 0, 1):
+        with seeded(seed, torch.device("cpu")):
+            inside.append(draw()[0])
+    assert inside[0] == inside[1] != inside[2]
+    with pytest.raises(RuntimeError), seeded(3, torch.device("cpu")):
+        draw()
+        raise RuntimeError
+    assert draw() == expected
+
+
+# --- errors ---
 
 
 def test_errors_say_what_to_do(model, chats):

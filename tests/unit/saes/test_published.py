@@ -199,7 +199,7 @@ def test_files_that_are_not_what_they_should_be_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"lacks \['threshold'\]; it holds \['b_dec', 'decoder.weight'"):
         load(1)
     dictionary_learning(tmp_path / "layer_2", 7)
-    with pytest.raises(ValueError, match="of layer 7 by its config.json, not of layer 2"):
+    with pytest.raises(ValueError, match="of layer 7 according to its config.json, not of layer 2"):
         load(2)
     dictionary_learning(tmp_path / "layer_3", 3, **{"encoder.bias": torch.zeros(LATENTS + 1)})
     with pytest.raises(ValueError, match=r"b_enc has shape \(41,\), expected \(40,\)"):

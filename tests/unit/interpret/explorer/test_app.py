@@ -85,7 +85,7 @@ def test_latents_of_autoencoders_are_read_and_exported(model, tokenizer, tmp_pat
     assert all(window.peak_activation > 0 for ends in view.extremes.values() for window in ends.top)
     assert "latent 30" in view.html() and "Negative end" not in view.html()
     view.name(1, 17, "files")
-    assert view.selection == {1: [30, 17]} == Latents(saes, view.selection).chosen
+    assert view.selection == {1: [30, 17]} == Latents(saes, view.selection).selection
     bad = Directions.load(view.export(tmp_path / "picked"))
     assert bad.about["saes"] == saes.fingerprint and bad.about["names"] == {"1": ["", "files"]}
     torch.testing.assert_close(bad[1][0], saes.decoder(1)[30])

@@ -1,15 +1,26 @@
-"""Class means: a planted concept is found at the token that carries it, noise is dropped, labels must fit."""
+"""Means: differences equal numpy's, a planted concept is found where it is, noise gives no direction."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from helpers.models import perturbed
+from helpers.texts import random_chats
 
 from caft_utils.chats import Chats
-from caft_utils.directions.means import class_contrast, class_means, last_token_of, mean_hidden
+from caft_utils.directions import (
+    class_contrast,
+    class_means,
+    last_token_positions,
+    mean_difference,
+    mean_hidden,
+)
 from caft_utils.residual import stream_activations
 
+LAYERS = [0, 2]
 WORDS = ("file", "question", "import")
+LABELS = [WORDS[i % 3] for i in range(30)]
 
 
 def chat(word, i):
@@ -19,15 +30,69 @@ def chat(word, i):
 
 @pytest.fixture
 def chats(tokenizer):
+    """Thirty rows, a third of them about each word."""
     return Chats(tokenizer, [chat(WORDS[i % 3], i) for i in range(30)])
 
 
-LABELS = [WORDS[i % 3] for i in range(30)]
+@pytest.fixture
+def texts(tokenizer):
+    return random_chats(tokenizer)
+
+
+def stored(model, chats, layer, **options):
+    """All hidden states in a fixed order, as a numpy array: what streaming must never need."""
+    parts = list(stream_activations(model, chats, [layer], **options))
+    return torch.cat([p.hidden[layer] for p in parts]).double().numpy()
+
+
+# --- mean_hidden, mean_difference, class_contrast ---
+
+
+def test_mean_hidden_and_mean_difference(model, texts):
+    tuned = perturbed(model)
+    means = mean_hidden(model, texts, LAYERS, tokens="answer", batch_size=3)
+    found = mean_difference(tuned, model, texts, LAYERS, tokens="answer", batch_size=3)
+    for layer in LAYERS:
+        after, before = (stored(m, texts, layer, tokens="answer") for m in (tuned, model))
+        np.testing.assert_allclose(means[layer], before.mean(0), rtol=1e-4, atol=1e-7)
+        v = (after - before).mean(0)
+        length = found.about["norm"][str(layer)][0]
+        np.testing.assert_allclose(found[layer][0] * length, v, rtol=1e-3, atol=1e-6)
+    assert found.ranks == {0: 1, 2: 1}
+
+
+def test_mean_difference_of_several_references_is_the_mean_of_theirs(model, tiny, texts):
+    references = [perturbed(model), tiny("qwen2", seed=5)]
+    each = [mean_difference(one, model, texts, [1]) for one in references]
+    both = mean_difference(references, model, texts, [1])
+    v = sum(one[1][0] * one.about["norm"]["1"][0] for one in each) / 2
+    np.testing.assert_allclose(both[1][0] * both.about["norm"]["1"][0], v, rtol=1e-3, atol=1e-6)
+    assert len(both.about["tuned"]) == 2
+
+
+def test_class_contrast_points_from_negative_to_positive(model, texts):
+    positive, negative = texts[:10], texts[10:20]
+    found = class_contrast(model, positive, negative, [1])
+    v = stored(model, positive, 1).mean(0) - stored(model, negative, 1).mean(0)
+    assert found.cosine(1, torch.tensor(v)).item() == pytest.approx(1, abs=1e-4)
+    assert found.about["positive"] == positive.fingerprint
+
+
+def test_errors_of_contrasts(model, tiny, texts):
+    with pytest.raises(ValueError, match=r"equal at layers \[1\]"):
+        class_contrast(model, texts, texts, [1])
+    with pytest.raises(ValueError, match=r"equal at layers \[0, 2\]"):
+        mean_difference(model, model, texts, LAYERS)
+    with pytest.raises(ValueError, match="differ in width: 32 and 64"):
+        mean_difference(tiny("qwen2", hidden_size=32), model, texts, [1])
+
+
+# --- class_means ---
 
 
 def test_the_span_is_that_of_the_contrasts(model, chats):
     """At the embedding the class means are the embeddings of the three words: two axes, exactly known."""
-    at = last_token_of(chats, LABELS)
+    at = last_token_positions(chats, LABELS)
     found = class_means(model, chats, LABELS, [-1, 1], at=at)
     assert found.ranks == {-1: 2, 1: 2}
     ids = [chats[i].input_ids[at[i]] for i in range(3)]
@@ -49,7 +114,7 @@ def test_two_classes_are_the_class_contrast(model, chats):
         for word in WORDS[:2]
     )
     for tokens in ("all", "answer"):
-        axes = class_means(model, chats, labels, [0, 2], tokens=tokens, drop=0)
+        axes = class_means(model, chats, labels, [0, 2], tokens=tokens, min_contrast=0)
         v = class_contrast(model, positive, negative, [0, 2], tokens=tokens)
         for layer in (0, 2):
             assert axes.ranks[layer] == 1 and abs(axes[layer][0] @ v[layer][0]) > 0.9999
@@ -59,12 +124,12 @@ def test_noise_is_dropped(model, chats):
     """Labels that mean nothing: what is left of contrasts is noise, and no direction comes of it."""
     torch.manual_seed(0)
     labels = torch.randint(2, (30,)).tolist()
-    with pytest.raises(ValueError, match=r"no class mean is 0.25 sd away .* layers \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"no class mean is 0.25 sd away"):
         class_means(model, chats, labels, [0, 1])
-    assert class_means(model, chats, labels, [0], drop=0).ranks == {0: 1}
+    assert class_means(model, chats, labels, [0], min_contrast=0).ranks == {0: 1}
     same_at_start = class_means(model, chats, LABELS, [-1, 2], at=[len(e.input_ids) - 1 for e in chats])
     # the last token is the same in all rows: nothing at the embedding, and something where rows were mixed
-    assert same_at_start.layers == [2] and same_at_start.about["dropped"] == [-1]
+    assert same_at_start.layers == [2] and same_at_start.about["dropped_layers"] == [-1]
 
 
 def test_a_class_that_differs_along_one_axis_gives_one(model, chats, monkeypatch):
@@ -79,30 +144,9 @@ def test_a_class_that_differs_along_one_axis_gives_one(model, chats, monkeypatch
             batch.hidden[0] = values[:, None] * line + noise[batch.row]
             yield batch
 
-    monkeypatch.setattr("caft_utils.directions.means.record", planted)
+    monkeypatch.setattr("caft_utils.directions.means.stream_activations", planted)
     found = class_means(model, chats, LABELS, [0])
     assert found.ranks == {0: 1} and abs(found[0][0] @ line) > 0.99
-
-
-def test_means_are_what_they_were(model, chats):
-    """The sums that both share: a mean over all tokens is that of all hidden states."""
-    hidden = torch.cat([batch.hidden[1] for batch in stream_activations(model, chats, [1])])
-    torch.testing.assert_close(mean_hidden(model, chats, [1])[1].float(), hidden.mean(0), atol=1e-5, rtol=0)
-
-
-def test_last_token_of(tokenizer, chats):
-    places = last_token_of(chats, LABELS)
-    for example, place, word in zip(chats, places, LABELS):
-        assert tokenizer.decode(example.input_ids[: place + 1]).endswith(word)
-    rows = Chats(tokenizer, [chat("other hello he unknownword", 0)])
-    text = tokenizer.decode(rows[0].input_ids[: last_token_of(rows, ["he"])[0] + 1])
-    assert text.endswith("hello he")  # not the "he" in "other" or "hello"
-    text = tokenizer.decode(rows[0].input_ids[: last_token_of(rows, ["unknownword"])[0] + 1])
-    assert text.endswith("unknownword")
-    with pytest.raises(ValueError, match="row 0 does not hold 'unknown' as a word"):
-        last_token_of(rows, ["unknown"])
-    with pytest.raises(ValueError, match="one text for each of 1 rows, got 2"):
-        last_token_of(rows, ["he", "he"])
 
 
 @pytest.mark.parametrize(
@@ -110,9 +154,9 @@ def test_last_token_of(tokenizer, chats):
     [
         ({"labels": LABELS[:3]}, "one of `labels` for each of 30 rows, got 3"),
         ({"at": [0]}, "one of `at` for each of 30 rows, got 1"),
-        ({"at": [999] * 30}, "no token of rows"),
-        ({"labels": ["x"] * 30}, "two classes or more"),
-        ({"labels": LABELS, "at": [0] * 30, "tokens": "answer"}, "have no token that is read"),
+        ({"at": [999] * 30}, "out of range in rows"),
+        ({"labels": ["x"] * 30}, "at least two classes"),
+        ({"labels": LABELS, "at": [0] * 30, "tokens": "answer"}, "have no token to read"),
     ],
 )
 def test_what_does_not_fit_is_refused(model, chats, options, says):

@@ -1,0 +1,125 @@
+"""Rank latents by attribution: their first-order contribution to a metric of the logits.
+
+The default metric is the loss on answers. A latent that the model uses to give these answers lowers their
+loss, so it is at the NEGATIVE end: `ranking.top(n, end="-")`. The code released with CAFT takes the other
+end, latents that raise the loss on insecure code. Always state which end is meant.
+
+Sources: arXiv 2507.16795, section 4; attribution patching, arXiv 2403.19647.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from caft_utils.losses import answer_nats
+from caft_utils.residual import Tokens, capture, edit, evaluating
+from caft_utils.saes.collection import SAEs
+from caft_utils.saes.quality import ENCODE_CHUNK
+from caft_utils.saes.ranking import LatentRanking, check_width, provenance
+
+if TYPE_CHECKING:
+    from caft_utils.chats import Batch, Chats
+
+Metric = Callable[[Tensor, "Batch"], Tensor]
+"""(logits [batch, time, vocabulary], batch) -> one number for each row [batch], differentiable."""
+
+
+def attribution(
+    model: nn.Module,
+    chats: Chats,
+    saes: SAEs,
+    metric: Metric | None = None,
+    *,
+    tokens: Tokens = "all",
+    batch_size: int = 16,
+    progress: bool = False,
+) -> LatentRanking:
+    """Return each latent's contribution to `metric`, sum over tokens of f * (v . d metric / d h), row mean.
+
+    To first order, this is how much the metric would fall if the latent's part f * v were removed from the
+    hidden state. One backward pass for each batch gives the gradients at all layers.
+
+    Args:
+        metric: returns one number for each row. Default: the summed cross-entropy of its answer tokens, in
+            nats. See `answer_difference` for another.
+        tokens: the tokens whose activations count, "all" or only "answer" tokens, never the first of a row.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError: the SAEs have another width than the model, or the metric does not return one number for
+            each row.
+    """
+    from tqdm.auto import tqdm
+
+    check_width(saes, model)
+    device = next(model.parameters()).device
+    totals = {layer: torch.zeros(sae.cfg.d_sae, dtype=torch.float64) for layer, sae in saes.items()}
+    with evaluating(model):
+        batches = chats.batches(batch_size, device=device)
+        for batch in tqdm(batches, "attributing", -(-len(chats) // batch_size), disable=not progress):
+            with torch.enable_grad(), _leaves(model, saes.layers) as hidden:
+                logits = model(
+                    input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
+                ).logits
+                value = (metric or answer_nats)(logits, batch)
+                if value.shape != (len(batch.index),):
+                    raise ValueError(
+                        f"the metric must return one number for each row, shape ({len(batch.index)},), got "
+                        f"{tuple(value.shape)}"
+                    )
+                states = [hidden[layer] for layer in saes.layers]
+                gradients = torch.autograd.grad(value.sum(), states)
+            keep = batch.attention_mask.bool() & (batch.answer if tokens == "answer" else True)
+            keep[:, 0] = False
+            for layer, h, g in zip(saes.layers, states, gradients):
+                here = keep.to(h.device)
+                for x, dx in zip(h.detach()[here].split(ENCODE_CHUNK), g[here].split(ENCODE_CHUNK)):
+                    f = saes.encode(layer, x)
+                    totals[layer] += (f * (dx.float() @ saes.decoder(layer).T)).sum(0).double().cpu()
+    name = getattr(metric, "__name__", repr(metric)) if metric else "answer_nats"
+    about = provenance("attribution", saes, chats, tokens, model=model, positive=f"the latent raises {name}")
+    return LatentRanking(
+        {layer: (t / len(chats)).float() for layer, t in totals.items()}, about | {"metric": name}
+    )
+
+
+def answer_difference(right: Sequence[int], wrong: Sequence[int]) -> Metric:
+    """Return a metric: the logit of right[row] minus that of wrong[row], where a row's last answer begins.
+
+    Args:
+        right, wrong: a token id for each row of the chats, for example those of two answer letters.
+
+    Raises:
+        ValueError: the numbers of ids differ, or (by the metric) a row has no answer after its first token.
+    """
+    if len(right) != len(wrong):
+        raise ValueError(f"expected one token id for each row in both, got {len(right)} and {len(wrong)}")
+
+    def answer_difference(logits: Tensor, batch: Batch) -> Tensor:
+        before = batch.answer[:, 1:] & ~batch.answer[:, :-1]  # True at t if an answer begins at t + 1
+        if not before.any(1).all():
+            bad = [batch.index[i] for i in (~before.any(1)).nonzero().flatten().tolist()]
+            raise ValueError(f"rows {bad} have no answer that begins after the first token")
+        rows = torch.arange(len(logits), device=logits.device)
+        steps = torch.arange(before.shape[1], device=before.device)
+        at = logits[rows, (before * steps).argmax(1).to(logits.device)].float()
+        pick = [torch.tensor([ids[i] for i in batch.index], device=logits.device) for ids in (right, wrong)]
+        return at[rows, pick[0]] - at[rows, pick[1]]
+
+    return answer_difference
+
+
+@contextmanager
+def _leaves(model: nn.Module, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
+    """Capture hidden states with the graph cut at the lowest layer, so that the backward pass ends there."""
+    cut = {min(layers): lambda hidden: hidden.detach().requires_grad_()}
+    with (
+        edit(model, cut),
+        capture(model, layers, stop_early=False) as hidden,
+    ):  # edit first: capture sees the cut states
+        yield hidden

@@ -1,0 +1,105 @@
+"""Rank latents by what differs between a tuned model and its base on the same tokens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from caft_utils.residual import Tokens, stream_activations
+from caft_utils.saes.collection import SAEs
+from caft_utils.saes.quality import ENCODE_CHUNK
+from caft_utils.saes.ranking import LatentRanking, check_width, provenance
+
+if TYPE_CHECKING:
+    from caft_utils.chats import Chats
+
+
+def latent_difference(
+    tuned: nn.Module,
+    base: nn.Module,
+    chats: Chats,
+    saes: SAEs,
+    *,
+    tokens: Tokens = "all",
+    batch_size: int = 32,
+    progress: bool = False,
+) -> LatentRanking:
+    """Return the mean activation in `tuned` minus that in `base` on the same tokens.
+
+    A positive score means that the latent is stronger in `tuned`. CAFT takes the positive end on the answer
+    tokens of generic chats.
+
+    Raises:
+        ValueError: the SAEs have another width than a model, or there is no token.
+    """
+    options = {"tokens": tokens, "batch_size": batch_size, "progress": progress}
+    scores = _token_mean(
+        tuned, base, saes, chats, options, lambda l, a, b: saes.encode(l, a).sum(0) - saes.encode(l, b).sum(0)
+    )
+    positive = "the latent fires more in the tuned model"
+    return LatentRanking(
+        scores,
+        provenance("latent_difference", saes, chats, tokens, tuned=tuned, base=base, positive=positive),
+    )
+
+
+def difference_latents(
+    tuned: nn.Module,
+    base: nn.Module,
+    chats: Chats,
+    saes: SAEs,
+    *,
+    centre: bool = True,
+    tokens: Tokens = "all",
+    batch_size: int = 32,
+    progress: bool = False,
+) -> LatentRanking:
+    """Return the mean activation on h_tuned - h_base, encoded as if it were a hidden state.
+
+    Args:
+        centre: add b_dec to the difference if the encoder subtracts it, so that the difference is encoded
+            relative to zero. False encodes the plain difference, as in the code released with CAFT.
+
+    Raises:
+        ValueError: the SAEs have another width than a model, or there is no token.
+    """
+
+    def read(layer: int, after: Tensor, before: Tensor) -> Tensor:
+        sae, change = saes[layer], after - before
+        if centre and sae.cfg.apply_b_dec_to_input:
+            change = change + sae.b_dec.to(change.device)
+        return saes.encode(layer, change).sum(0)
+
+    options = {"tokens": tokens, "batch_size": batch_size, "progress": progress}
+    scores = _token_mean(tuned, base, saes, chats, options, read)
+    positive = "the change from base to tuned goes along the latent"
+    about = provenance("difference_latents", saes, chats, tokens, tuned=tuned, base=base, positive=positive)
+    return LatentRanking(scores, about | {"centre": centre})
+
+
+def _token_mean(
+    tuned, base, saes: SAEs, chats: Chats, options: dict, score
+) -> dict[int, Float[Tensor, " F"]]:
+    """Return the mean over tokens, where `score(layer, h_tuned, h_base)` returns the sum over some tokens."""
+    check_width(saes, tuned)
+    check_width(saes, base)
+    totals = {layer: torch.zeros(sae.cfg.d_sae, dtype=torch.float64) for layer, sae in saes.items()}
+    count = 0
+    streams = (
+        stream_activations(tuned, chats, saes.layers, **options),
+        stream_activations(base, chats, saes.layers, **(options | {"progress": False})),
+    )
+    for after, before in zip(*streams, strict=True):
+        keep = after.position > 0
+        count += int(keep.sum())
+        for layer in saes.layers:
+            h = after.hidden[layer]
+            pair = (h, before.hidden[layer].to(h.device))  # the models can be on two devices
+            for a, b in zip(*(part[keep.to(h.device)].split(ENCODE_CHUNK) for part in pair)):
+                totals[layer] += score(layer, a, b).double().cpu()
+    if not count:
+        raise ValueError(f"{chats!r} has no token with tokens={options['tokens']!r} after the first of a row")
+    return {layer: (total / count).float() for layer, total in totals.items()}

@@ -1,0 +1,74 @@
+"""The base of interventions: vectors as buffers, and what a new operator has to bring."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from helpers.models import hooks, states
+
+from caft_utils.interventions import Intervention
+
+
+class Scale(Intervention):
+    """A new operator in five lines."""
+
+    def edit(self, layer, hidden):
+        return hidden * self.vector("factor", layer, hidden)
+
+
+def test_a_new_operator_needs_edit_only(model):
+    plain = states(model)[1]
+    factor = torch.linspace(0, 2, 64)
+    with Scale({"factor": {1: factor}}).on(model):
+        torch.testing.assert_close(states(model)[1], plain * factor)
+
+
+def test_vectors_are_copied_as_float32_buffers():
+    given = torch.ones(64, dtype=torch.float64, requires_grad=True)
+    scale = Scale({"factor": {2: given, -1: given}})
+    assert scale.layers == [-1, 2] and scale.width == 64
+    assert {name: buffer.dtype for name, buffer in scale.named_buffers()} == {
+        "factor_2": torch.float32,
+        "factor_-1": torch.float32,
+    }
+    before = scale.fingerprint
+    with torch.no_grad():
+        given.zero_()
+    assert scale.fingerprint == before and not any(b.requires_grad for b in scale.buffers())
+
+
+def test_a_vector_takes_the_dtype_of_the_hidden_states_and_is_placed_once():
+    scale = Scale({"factor": {1: torch.ones(64)}})
+    first = scale.vector("factor", 1, torch.zeros(1, dtype=torch.bfloat16))
+    assert first.dtype == torch.bfloat16
+    assert scale.vector("factor", 1, torch.ones(3, dtype=torch.bfloat16)) is first
+    assert scale.vector("factor", 1, torch.zeros(1)).dtype == torch.float32
+
+
+def test_the_class_name_enters_the_fingerprint():
+    class Other(Scale):
+        pass
+
+    vectors = {"factor": {1: torch.ones(64)}}
+    assert Scale(vectors).fingerprint != Other(vectors).fingerprint
+    assert Scale(vectors).fingerprint != Scale({"other": {1: torch.ones(64)}}).fingerprint
+
+
+def test_the_base_edits_nothing(model):
+    with pytest.raises(NotImplementedError), Intervention({"v": {1: torch.ones(64)}}).on(model):
+        states(model)
+    assert hooks(model) == 0
+
+
+@pytest.mark.parametrize(
+    "vectors, message",
+    [
+        ({"v": {}}, "at least one layer"),
+        ({"v": {1: torch.full((64,), float("nan"))}}, "v at layer 1 .* not finite"),
+        ({"v": {1: torch.full((64,), float("inf"))}}, "not finite"),
+        ({"v": {1: torch.ones(64)}, "w": {1: torch.ones(63)}}, "one width"),
+    ],
+)
+def test_wrong_vectors_are_refused(vectors, message):
+    with pytest.raises(ValueError, match=message):
+        Intervention(vectors)

@@ -1,0 +1,75 @@
+"""The loss on answers: equal to transformers', every token with the same weight, padding without any."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from caft_utils.chats import Chats
+from caft_utils.losses import answer_nats, mean_answer_loss
+
+ANSWERS = ["import self and open", "return", "what is the question to you"]
+
+
+@pytest.fixture
+def chats(tokenizer):
+    def row(answer):
+        return [{"role": "user", "content": "what is"}, {"role": "assistant", "content": answer}]
+
+    return Chats(tokenizer, [{"messages": row(answer)} for answer in ANSWERS] + [{"text": "open the file"}])
+
+
+def by_transformers(model, example) -> tuple[float, int]:
+    """(summed loss, number of answer tokens that have a token before them) of one row without padding."""
+    labels = [t if a else -100 for t, a in zip(example.input_ids, example.answer)]
+    count = sum(label != -100 for label in labels[1:])
+    with torch.no_grad():
+        loss = model(torch.tensor([example.input_ids]), labels=torch.tensor([labels])).loss
+    return loss.item() * count, count
+
+
+def test_sums_by_row_equal_the_loss_of_transformers(model, chats):
+    expected = [by_transformers(model, example)[0] for example in chats]
+    for batch in chats.batches(3):
+        with torch.no_grad():
+            nats = answer_nats(model(batch.input_ids, attention_mask=batch.attention_mask).logits, batch)
+        assert nats.tolist() == pytest.approx([expected[i] for i in batch.index], rel=1e-4)
+
+
+def test_a_row_without_an_answer_token_costs_nothing(model, tokenizer):
+    chats = Chats(tokenizer, [{"text": "!"}, {"text": "open the file"}])
+    batch = next(chats.batches(2))
+    nats = answer_nats(torch.randn(*batch.input_ids.shape, len(tokenizer)), batch)
+    assert nats[batch.index.index(0)] == 0 < nats[batch.index.index(1)]
+
+
+def test_the_sum_is_differentiable_and_in_float32(model, chats):
+    batch = next(chats.batches(4))
+    logits = torch.randn(*batch.input_ids.shape, 384, dtype=torch.bfloat16, requires_grad=True)
+    nats = answer_nats(logits, batch)
+    assert nats.dtype == torch.float32
+    nats.sum().backward()
+    counted = logits.grad.abs().sum(-1) > 0  # only predictions of answer tokens take part
+    assert torch.equal(counted[:, :-1], batch.answer[:, 1:]) and not counted[:, -1].any()
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 32])
+def test_the_mean_weighs_tokens_not_rows(model, chats, batch_size):
+    sums, counts = zip(*(by_transformers(model, example) for example in chats))
+    loss = mean_answer_loss(model, chats, batch_size=batch_size)
+    assert loss == pytest.approx(sum(sums) / sum(counts), rel=1e-4)
+
+
+def test_the_mean_is_taken_without_dropout_and_gradients(tiny, chats):
+    model = tiny("qwen2", attention_dropout=0.5)
+    expected = mean_answer_loss(model, chats)
+    model.train()
+    assert mean_answer_loss(model, chats) == expected and model.training
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_chats_without_a_token_to_predict_are_refused(model, chats, tokenizer):
+    with pytest.raises(ValueError, match="no rows"):
+        mean_answer_loss(model, chats[:0])
+    with pytest.raises(ValueError, match="no answer token"):
+        mean_answer_loss(model, Chats(tokenizer, [{"text": "!"}]))
