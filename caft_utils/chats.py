@@ -154,6 +154,12 @@ class Chats(Sequence[Example]):
         part.rows, part._examples = self.rows[i], self._examples[i]
         return part
 
+    def take(self, rows: Sequence[int]) -> Chats:
+        """Return the rows of these numbers, in their order."""
+        part = Chats(self.tokenizer, [], source=self.source)
+        part.rows, part._examples = [self.rows[i] for i in rows], [self._examples[i] for i in rows]
+        return part
+
     def __repr__(self) -> str:
         tokens, answers = sum(len(e.input_ids) for e in self), sum(sum(e.answer) for e in self)
         return f"Chats({len(self)} rows of {self.source}: {tokens} tokens, {answers} of them answer)"

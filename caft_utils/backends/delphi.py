@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from caft_utils.chats import Chats
     from caft_utils.features import Features
     from caft_utils.interpret.endpoint import Endpoint
-    from caft_utils.interpret.explain.by_model import LocalModel
+    from caft_utils.interpret.explain.model_explainers import LocalModelExplainer
 
 # token: index into the joined chats; column: index into the hookpoint's latents
 ACTIVATION = np.dtype([("token", "<i8"), ("column", "<u4"), ("value", "<f2")])
@@ -173,12 +173,12 @@ def delphi_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerB
     return copied
 
 
-def delphi_client(source: Endpoint | LocalModel, *, max_tokens: int = 500):
+def delphi_client(source: Endpoint | LocalModelExplainer, *, max_tokens: int = 500):
     """Return a `delphi.clients.client.Client` for delphi's explainers and scorers.
 
     Args:
-        source: An `Endpoint`, also for `log_prob=True`, or a `LocalModel` (any object with a `model` and its
-            `tokenizer`), which returns text only.
+        source: An `Endpoint`, also for `log_prob=True`, or a `LocalModelExplainer` (any object with a
+            `model` and its `tokenizer`), which returns text only.
         max_tokens: Longest answer if delphi sets none.
 
     Raises:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from caft_utils.classroom.personas.labels import LabelledChats, knowledge, label_words, strongest
+from caft_utils.evaluation.scores import auroc, spearman
 from caft_utils.features import Features
 
 Key = tuple[int, int, str]
@@ -128,28 +129,11 @@ def validity(rows: Sequence[Mapping[str, Any]], *, draws: int = 1000, seed: int 
         drawn = []
         for _ in range(draws):
             some = np.concatenate([members[u] for u in rng.integers(len(unit), size=len(unit))])
-            drawn.append((_auroc(value[some], right[some]), _spearman(value[some], f1[some])))
+            drawn.append((auroc(value[some], right[some]), spearman(value[some], f1[some])))
         low, high = np.nanquantile(np.array(drawn), [0.025, 0.975], axis=0)
-        point = (_auroc(value, right), _spearman(value, f1))
+        point = (auroc(value, right), spearman(value, f1))
         out[name] = {
             figure: [float(point[i]), float(low[i]), float(high[i])]
             for i, figure in enumerate(("auroc", "spearman"))
         } | {"n": len(kept)}
     return out
-
-
-def _ranks(x: np.ndarray) -> np.ndarray:
-    """Ranks from 1; equal values share the mean of theirs."""
-    _, inverse, counts = np.unique(x, return_inverse=True, return_counts=True)
-    ends = counts.cumsum()
-    return (ends - (counts - 1) / 2)[inverse]
-
-
-def _auroc(value: np.ndarray, right: np.ndarray) -> float:
-    n, m = right.sum(), (~right).sum()
-    return float((_ranks(value)[right].sum() - n * (n + 1) / 2) / (n * m)) if n and m else float("nan")
-
-
-def _spearman(x: np.ndarray, y: np.ndarray) -> float:
-    a, b = _ranks(x), _ranks(y)
-    return float(np.corrcoef(a, b)[0, 1]) if a.std() and b.std() else float("nan")

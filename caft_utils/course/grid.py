@@ -17,7 +17,7 @@ from typing import Any
 from caft_utils.evaluation.measurement import Result
 from caft_utils.store import Store, default_store
 
-FORMAT = 1  # raise it when the same key would give other results
+FORMAT = 2  # raise it when the same key would give other results
 Cell = tuple[str | int | float, ...]
 
 
@@ -90,6 +90,6 @@ def run_grid(
             bar.update()
     values = {cell: json.loads((there[cell] / "cell.json").read_text()) for cell in cells}
     return Grid(
-        {cell: Result(**value["result"]) for cell, value in values.items()},
+        {cell: Result.from_json(value["result"]) for cell, value in values.items()},
         {cell: value["seconds"] for cell, value in values.items()},
     )

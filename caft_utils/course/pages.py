@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from caft_utils.course.paper_results import PAPER_SETTINGS
 from caft_utils.course.records import PAPER, percent, row
-from caft_utils.tasks.double_choice import PAPER_SETTINGS
 
 SHOWN = (
     "base",

@@ -1,15 +1,17 @@
-"""From a model to a figure with an interval: generate answers, judge them, count, compare."""
+"""From a model to a rate with its interval: generate answers, grade them, count, compare."""
 
 from caft_utils.evaluation.bootstrap import Rate, clustered_rate
 from caft_utils.evaluation.comparison import Comparison, compare
 from caft_utils.evaluation.generation import generate
 from caft_utils.evaluation.graders import ThresholdGrader
 from caft_utils.evaluation.measurement import Result, measure
+from caft_utils.evaluation.scores import Score
 
 __all__ = [
     "Comparison",
     "Rate",
     "Result",
+    "Score",
     "ThresholdGrader",
     "clustered_rate",
     "compare",

@@ -1,8 +1,8 @@
-"""The pre-check: before anything is trained, does an ablation take away what it is meant to take away?
+"""Check on the base model, before any training, that an ablation removes what it should remove.
 
-With the ablation on, the BASE model is asked single items of each subject. The unintended subject should fall
-to chance, the intended one should stay. Which of the two letters is the likelier one is all that is read, so
-chance is 1/2 even where the model would rather say something else.
+With the ablation on, the BASE model answers single items of each subject. Accuracy on the unintended subject
+should fall to chance, accuracy on the intended one should stay. Only the logits of the two letters are
+compared, so chance is 1/2 even where another token is more likely than either letter.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from caft_utils.evaluation.bootstrap import Rate, clustered_rate
+from caft_utils.residual import evaluating
 from caft_utils.saes.ranking_by_attribution import answer_difference
 
 if TYPE_CHECKING:
@@ -28,35 +29,40 @@ if TYPE_CHECKING:
 class AblationCheck:
     """Accuracies by subject, with the intervention on and off.
 
-    near: how far from 1/2 still counts as chance. holds: share of its accuracy that the intended subject has
-    to keep.
+    chance_tolerance: an accuracy this close to 1/2 counts as chance.
+    keep_ratio: share of its accuracy that the intended subject has to keep.
     """
 
     on: dict[str, Rate]
     off: dict[str, Rate]
     intended: str
     unintended: str
-    near: float = 0.1
-    holds: float = 0.9
+    chance_tolerance: float = 0.1
+    keep_ratio: float = 0.9
 
     @property
     def removed(self) -> bool:
-        """The base knew the unintended subject, and with the intervention on it is at chance.
+        """Whether the base answers the unintended subject above chance, and at chance under the intervention.
 
-        An accuracy well below 1/2 does not count: a subject answered the wrong way round is still known.
+        An accuracy well below 1/2 does not count: a model that always picks the wrong letter knows the
+        subject.
         """
-        known = self.off[self.unintended].value > 0.5 + self.near
-        return known and abs(self.on[self.unintended].value - 0.5) <= self.near
+        above_chance = self.off[self.unintended].value > 0.5 + self.chance_tolerance
+        return above_chance and abs(self.on[self.unintended].value - 0.5) <= self.chance_tolerance
 
     @property
     def kept(self) -> bool:
-        """The intended subject still is answered nearly as well as without the intervention."""
+        """Whether the intended subject keeps at least `keep_ratio` of an accuracy above chance."""
         before = self.off[self.intended].value
-        return before > 0.5 + self.near and self.on[self.intended].value >= self.holds * before
+        above_chance = before > 0.5 + self.chance_tolerance
+        return above_chance and self.on[self.intended].value >= self.keep_ratio * before
 
     @property
     def passes(self) -> bool:
-        """Necessary, not sufficient: a model may learn the cue anew under the hooks, from what they leave."""
+        """Whether the unintended subject is removed and the intended one kept.
+
+        Necessary, not sufficient: training under the hooks may relearn the cue from what the ablation leaves.
+        """
         return self.removed and self.kept
 
     def __str__(self) -> str:
@@ -75,18 +81,20 @@ def check_ablation(
     during: Intervention,
     intended: str,
     unintended: str,
-    near: float = 0.1,
-    holds: float = 0.9,
+    chance_tolerance: float = 0.1,
+    keep_ratio: float = 0.9,
     batch_size: int = 64,
 ) -> AblationCheck:
     """Measure the base model on each subject, with the intervention off and on.
 
-    Passing is necessary, not sufficient. While the unintended subject is still answered, the cue can be
-    learnt from it; where it is at chance, training under the hooks may find it again elsewhere, so look at
-    the tuned model with hooks on AND off. An intended subject that is only dimmed may recover in training.
+    Passing is necessary, not sufficient. While the base still answers the unintended subject, fine-tuning can
+    learn the cue from it. Where the subject is at chance, training under the hooks may find it elsewhere, so
+    measure the tuned model with hooks on AND off. An intended subject that the ablation only weakens may
+    recover in training.
 
     Args:
-        chats: subject -> rows whose answer is one of two letters (`single_choice`, or instructed prompts).
+        chats: subject -> rows answered by one of two letters (`single_choice`, or instructed prompts).
+        chance_tolerance, keep_ratio: see `AblationCheck`.
 
     Raises:
         ValueError: no rows of the intended or the unintended subject, or answers of other than two letters.
@@ -96,40 +104,36 @@ def check_ablation(
     off = {name: letter_accuracy(model, rows, batch_size=batch_size) for name, rows in chats.items()}
     with during.on(model):
         on = {name: letter_accuracy(model, rows, batch_size=batch_size) for name, rows in chats.items()}
-    return AblationCheck(on, off, intended, unintended, near, holds)
+    return AblationCheck(on, off, intended, unintended, chance_tolerance, keep_ratio)
 
 
+@torch.no_grad()
 def letter_accuracy(model: PreTrainedModel, chats: Chats, *, batch_size: int = 64) -> Rate:
-    """Share of rows in which the right letter has a higher logit than the wrong one; a tie counts one half.
+    """Return the share of rows whose right letter has a higher logit than the wrong one; a tie counts 1/2.
 
     Raises:
-        ValueError: the first answer tokens of the rows are not two, each row having one of them.
+        ValueError: the rows are not answered by one of two letters.
     """
     margin = letter_difference(chats)
     hits = [0.0] * len(chats)
-    was_training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         for batch in chats.batches(batch_size, device=model.device):
-            with torch.no_grad():
-                logits = model(
-                    input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
-                ).logits
+            logits = model(
+                input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
+            ).logits
             for row, value in zip(batch.index, margin(logits, batch).tolist()):
                 hits[row] = 0.5 if value == 0 else float(value > 0)
-    finally:
-        model.train(was_training)
     return clustered_rate(hits, [1] * len(hits), range(len(hits)), [0] * len(hits))
 
 
 def letter_difference(chats: Chats) -> Metric:
-    """A metric for `attribution`: the logit of the right letter minus that of the wrong one.
+    """Return a metric for `attribution`: the logit of the right letter minus that of the wrong one.
 
     Raises:
-        ValueError: the first answer tokens of the rows are not two, each row having one of them.
+        ValueError: the rows are not answered by one of two letters.
     """
     right = [example.input_ids[example.answer.index(True)] for example in chats]
     if len(letters := sorted(set(right))) != 2:
-        said = chats.tokenizer.convert_ids_to_tokens(letters[:5])
-        raise ValueError(f"{chats.source}: expected rows answered by one of two letters, got {said}")
+        answers = chats.tokenizer.convert_ids_to_tokens(letters[:5])
+        raise ValueError(f"{chats.source}: expected rows answered by one of two letters, got {answers}")
     return answer_difference(right, [sum(letters) - letter for letter in right])

@@ -1,12 +1,12 @@
-"""A rate with an interval that knows its clusters.
+"""Rates with clustered bootstrap intervals, and the resampling that rates and scores share.
 
-Answers to one question resemble each other, and so do answers of models trained with one seed. Counting them
-as independent makes intervals far too narrow. The pigeonhole bootstrap (Owen 2007, arXiv 0712.1111) draws
+Answers to one question resemble each other, and so do answers of models trained with one seed. Intervals that
+count them as independent are far too narrow. The pigeonhole bootstrap (Owen 2007, arXiv 0712.1111) draws
 questions and seeds, both with replacement, and gives cell (q, s) the weight w_q * v_s:
 
     rate* = sum_qs w_q v_s hits_qs / sum_qs w_q v_s trials_qs,    w ~ multinomial(Q), v ~ multinomial(S).
 
-The interval is that of the quantiles of rate*. It errs on the wide side. With one seed only questions are
+The interval is given by the quantiles of rate*. It errs on the wide side. With one seed only questions are
 drawn.
 """
 
@@ -16,6 +16,9 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float, Int
+
+from caft_utils.formatting import format_rate
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Rate:
     n: int
 
     def __str__(self) -> str:
-        return f"{100 * self.value:.1f} % [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+        return format_rate(self.value, self.low, self.high)
 
 
 def clustered_rate(
@@ -41,16 +44,19 @@ def clustered_rate(
     level: float = 0.95,
     rng: int = 0,
 ) -> Rate:
-    """sum(hits) / sum(trials) with a two-way bootstrap interval.
+    """Return sum(hits) / sum(trials) with a two-way bootstrap interval.
 
     Args:
-        hits, trials: one entry an answer (1 or 0 of 1), or a count for several answers together.
-        question, seed: the clusters to which each entry belongs.
-        draws, level, rng: of the bootstrap; the same arguments give the same interval.
+        hits, trials: one entry for each answer (0 or 1 of 1), or counts for several answers together.
+        question, seed: the clusters of each entry.
+        draws, level, rng: of the bootstrap; equal arguments give equal intervals.
 
-    If all clusters agree (nothing or everything is a hit) the bootstrap has no spread; the open end then is
-    that of the exact binomial interval with the number of questions for its sample size, the widest that
-    clusters allow.
+    If all clusters agree (no hit, or nothing but hits) the bootstrap has no spread. The open end is then that
+    of the exact binomial interval whose sample size is the number of questions, the widest that clusters
+    allow.
+
+    Raises:
+        ValueError: the arguments differ in length, or an entry has more hits than trials.
     """
     hits, trials = np.asarray(hits, dtype=float), np.asarray(trials, dtype=float)
     if not len(hits) == len(trials) == len(question) == len(seed):
@@ -61,29 +67,43 @@ def clustered_rate(
     total = trials.sum()
     if total == 0:
         return Rate(float("nan"), float("nan"), float("nan"), 0)
-    kept = trials > 0
-    rows, row = _numbered([q for q, k in zip(question, kept) if k])
-    columns, column = _numbered([s for s, k in zip(seed, kept) if k])
+    counted = trials > 0
+    row = cluster_index([q for q, c in zip(question, counted) if c])
+    column = cluster_index([s for s, c in zip(seed, counted) if c])
+    rows, columns = row.max() + 1, column.max() + 1
     table = np.zeros((2, rows, columns))
-    np.add.at(table, (0, row, column), hits[kept])
-    np.add.at(table, (1, row, column), trials[kept])
+    np.add.at(table, (0, row, column), hits[counted])
+    np.add.at(table, (1, row, column), trials[counted])
 
     value, tail = hits.sum() / total, (1 - level) / 2
     if value in (0, 1):
-        reach = 1 - tail ** (1 / rows)
-        low, high = (0, reach) if value == 0 else (1 - reach, 1)
+        low, high = open_interval(value, rows, tail)
     else:
         generator = np.random.default_rng(rng)
-        w = generator.multinomial(rows, np.full(rows, 1 / rows), size=draws)
-        v = generator.multinomial(columns, np.full(columns, 1 / columns), size=draws)
+        w, v = (multiplicities(generator, n, draws) for n in (rows, columns))
         above, below = ((w @ counts * v).sum(1) for counts in table)
-        drawn = above[below > 0] / below[below > 0]
-        low, high = np.quantile(drawn, [tail, 1 - tail])
-    return Rate(float(value), float(low), float(high), int(total))
+        low, high = quantile_interval(above[below > 0] / below[below > 0], tail)
+    return Rate(float(value), low, high, int(total))
 
 
-def _numbered(labels: Sequence[Hashable]) -> tuple[int, np.ndarray]:
-    """How many different labels there are, and the number of each entry's."""
+def cluster_index(labels: Sequence[Hashable]) -> Int[np.ndarray, " n"]:
+    """Return a number for each entry's cluster, counting from 0 in order of first appearance."""
     numbers: dict[Hashable, int] = {}
-    places = np.array([numbers.setdefault(label, len(numbers)) for label in labels], dtype=int)
-    return len(numbers), places
+    return np.array([numbers.setdefault(label, len(numbers)) for label in labels], dtype=int)
+
+
+def multiplicities(rng: np.random.Generator, units: int, draws: int) -> Int[np.ndarray, "draws units"]:
+    """Return how often each unit appears in each of `draws` samples of `units` with replacement."""
+    return rng.multinomial(units, np.full(units, 1 / units), size=draws)
+
+
+def open_interval(value: float, units: int, tail: float) -> tuple[float, float]:
+    """Return the interval of a share of exactly 0 or 1 by the exact binomial bound for `units` trials."""
+    reach = 1 - tail ** (1 / units)
+    return (0.0, reach) if value == 0 else (1 - reach, 1.0)
+
+
+def quantile_interval(drawn: Float[np.ndarray, " draws"], tail: float) -> tuple[float, float]:
+    """Return the `tail` and 1 - `tail` quantiles of the bootstrap's draws."""
+    low, high = np.quantile(drawn, [tail, 1 - tail])
+    return float(low), float(high)

@@ -1,7 +1,7 @@
-"""The trade-off plane: how much of the narrow task each model does, against how misaligned it is elsewhere.
+"""Compare models on one task: a table of its rates, and the trade-off plane of its two headline rates.
 
-A method that only learns less moves along the curve of plain fine-tuning; a method that helps leaves it. So
-every comparison shows both axes, each with its interval, and never one of them alone.
+A method that only learns less moves along the curve of plain fine-tuning; a method that helps leaves that
+curve. Every comparison therefore shows both axes, each with its interval, and never one of them alone.
 """
 
 from __future__ import annotations
@@ -9,70 +9,71 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from caft_utils.evaluation.measurement import Result, measure
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+    from plotly.graph_objects import Figure
     from transformers import PreTrainedModel
 
     from caft_utils.store import Store
-    from caft_utils.tasks.task import Task
-
-RATES = {
-    "misaligned": "misaligned, of coherent answers elsewhere",
-    "coherent": "coherent answers elsewhere",
-    "task": "narrow task, held out",
-}
+    from caft_utils.tasks.task import RateSpec, Task
 
 
 @dataclass
 class Comparison:
-    """Results by label. `model` names the model in figures."""
+    """Results by label.
+
+    model: names the models and the task in tables and figures.
+    rates, headline: of the task.
+    """
 
     results: dict[str, Result]
     model: str
+    rates: Mapping[str, RateSpec]
+    headline: tuple[str, str]
 
-    def table(self) -> list[dict[str, Any]]:
-        """One dict a label: each rate with <rate>_low, <rate>_high and <rate>_n, and the held-out loss."""
-        table = []
+    def table(self) -> DataFrame:
+        """Return one row for each label: <rate>, <rate>_low, <rate>_high, <rate>_n, and the held-out loss."""
+        import pandas
+
+        rows = []
         for label, result in self.results.items():
-            row: dict[str, Any] = {"label": label}
-            rates = (result.misaligned(), result.coherent(), result.task_score())
-            for name, rate in zip(RATES, rates):
-                row |= {
-                    name: rate.value,
-                    f"{name}_low": rate.low,
-                    f"{name}_high": rate.high,
-                    f"{name}_n": rate.n,
-                }
-            table.append(row | {"loss": result.loss})
-        return table
+            row = {"label": label}
+            for name in self.rates:
+                rate = result.rate(name)
+                row |= {name: rate.value, f"{name}_low": rate.low, f"{name}_high": rate.high}
+                row[f"{name}_n"] = rate.n
+            rows.append(row | {"loss": result.loss})
+        return pandas.DataFrame(rows)
 
-    def figure(self):
-        """The trade-off plane as a plotly figure."""
+    def figure(self) -> Figure:
+        """Return the trade-off plane of the headline rates."""
         from caft_utils.plots import tradeoff
 
-        return tradeoff(self.table(), model=self.model)
+        x, y = self.headline
+        labels = {"x_label": f"{self._label(x)} (%)", "y_label": f"{self._label(y)} (%)"}
+        return tradeoff(self.table(), model=self.model, x=x, y=y, **labels)
+
+    def _label(self, name: str) -> str:
+        return self.rates[name].label or name
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{escape(name)}</th>" for name in ("", *RATES.values(), "loss (nats/token)"))
-        body = ""
-        for row in self.table():
-            cells = [
-                f"{100 * row[name]:.1f} % [{100 * row[name + '_low']:.1f}, {100 * row[name + '_high']:.1f}]"
-                for name in RATES
-            ]
-            cells.append("" if row["loss"] is None else f"{row['loss']:.3f}")
-            body += (
-                f"<tr><th>{escape(str(row['label']))}</th>"
-                + "".join(f"<td>{cell}</td>" for cell in cells)
-                + "</tr>"
-            )
-        return (
-            f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-            f"<p>{escape(self.model)}. Brackets: 95 % intervals, clustered by question and seed.</p>"
+        import pandas
+
+        shown = pandas.DataFrame(
+            {
+                self._label(name): [str(result.rate(name)) for result in self.results.values()]
+                for name in self.rates
+            },
+            index=list(map(str, self.results)),
         )
+        losses = [result.loss for result in self.results.values()]
+        shown["loss (nats/token)"] = ["" if loss is None else f"{loss:.3f}" for loss in losses]
+        note = f"{escape(self.model)}. Brackets: 95 % intervals, clustered by question and seed."
+        return f"{shown.to_html(escape=True, border=0)}<p>{note}</p>"
 
 
 def compare(
@@ -100,4 +101,5 @@ def compare(
             names.add(preset.name if preset else type(one).__name__)
             merged += [measure(one, task, seed=seed, store=store, progress=progress) for seed in seeds]
         results[label] = Result.merge(merged)
-    return Comparison(results, f"{', '.join(sorted(names)) or 'model not named'}: {task.name}")
+    model = f"{', '.join(sorted(names)) or 'model not named'}: {task.name}"
+    return Comparison(results, model, task.rates, task.headline)

@@ -1,4 +1,4 @@
-"""Answers of a model: batched, seeded, and free of the sampling habits that a checkpoint may bring along.
+"""Get a model's answers: generate them, or compare the probabilities of given ones.
 
 Published checkpoints ship generation settings (top-k, repetition penalty) that would change what is measured,
 so every setting is given here. Evaluations in the paper sample at temperature 1 and top-p 1.
@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from caft_utils.chats import pad_rows, pad_token_id, prompt_ids
+from caft_utils.chats import Chats, pad_rows, pad_token_id, prompt_ids
+from caft_utils.losses import answer_nats
 from caft_utils.residual import evaluating, seeded
+from caft_utils.tasks.choice import answered
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -33,17 +35,21 @@ def generate(
     batch_size: int = 64,
     progress: bool = False,
 ) -> list[str]:
-    """Let the model answer conversations; the answers come as text without special tokens.
+    """Generate answers to conversations, as text without special tokens.
 
     Args:
         prompts: conversations that end before the assistant's turn.
-        samples: answers to each prompt, which stand together in the result.
-        temperature: 0 takes the most likely token (then `samples` are all alike).
-        seed: of the sampling; the global random generators stay as they were.
-        batch_size: answers written at once.
+        samples: answers to each prompt.
+        temperature: 0 takes the most likely token (then all `samples` are equal).
+        max_new_tokens: length of an answer, in tokens.
+        seed: of the sampling; the global random generators keep their state.
+        batch_size: answers generated at once.
 
     Returns:
-        len(prompts) * samples answers.
+        len(prompts) * samples answers; the samples of one prompt are adjacent.
+
+    Raises:
+        ValueError: samples or batch_size below 1, or a negative temperature.
     """
     if samples < 1 or batch_size < 1 or temperature < 0:
         raise ValueError(
@@ -57,7 +63,7 @@ def generate(
     todo = [i for i in range(len(prompts)) for _ in range(samples)]
     order = sorted(
         range(len(todo)), key=lambda j: -len(encoded[todo[j]])
-    )  # like lengths together: less padding
+    )  # similar lengths need less padding
     starts = range(0, len(order), batch_size)
     if progress:
         from tqdm.auto import tqdm
@@ -78,6 +84,41 @@ def generate(
     return answers
 
 
+@torch.no_grad()
+def choose(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Messages],
+    options: Sequence[Sequence[str]],
+    *,
+    batch_size: int = 64,
+) -> list[dict[str, float]]:
+    """Return, for each prompt, the probability of each of its options among these options.
+
+    An option's log-probability is the sum over its tokens, without an end-of-turn token. It is not divided by
+    the option's length. The probabilities of one prompt's options sum to 1.
+
+    Args:
+        prompts: conversations that end before the assistant's turn.
+        options: for each prompt, the answers to compare.
+    """
+    rows = [answered(prompt, text) for prompt, some in zip(prompts, options, strict=True) for text in some]
+    chats = Chats(tokenizer, rows, source="options", end=False)
+    nats = [0.0] * len(rows)
+    with evaluating(model):
+        for batch in chats.batches(batch_size, device=model.device):
+            logits = model(
+                input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
+            ).logits
+            for row, value in zip(batch.index, answer_nats(logits, batch).tolist()):
+                nats[row] = value
+    values, out = iter(nats), []
+    for some in options:
+        shares = torch.tensor([-next(values) for _ in some], dtype=torch.float64).softmax(0)
+        out.append(dict(zip(some, shares.tolist())))
+    return out
+
+
 def generation_config(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -86,7 +127,7 @@ def generation_config(
     top_p: float = 1.0,
     max_new_tokens: int = 64,
 ) -> GenerationConfig:
-    """Return generation settings in which nothing is left to the checkpoint's own defaults.
+    """Return generation settings that leave nothing to the checkpoint's own defaults.
 
     Args:
         temperature: 0 takes the most likely token.
@@ -105,7 +146,7 @@ def generation_config(
 
 
 def end_token_ids(model, tokenizer) -> list[int]:
-    """Return the tokens that end an answer: the tokenizer's and those of the checkpoint."""
+    """Return the ids of the tokens that end an answer, from the tokenizer and the checkpoint."""
     named = model.generation_config.eos_token_id
     named = named if isinstance(named, list) else [named]
     return sorted({i for i in (*named, tokenizer.eos_token_id) if i is not None})

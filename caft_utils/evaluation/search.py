@@ -1,20 +1,21 @@
-"""Choosing among sets of directions on a validation split: which to ablate, at which layers, how many.
+"""Choose among candidate directions on a validation split: which to ablate, at which layers, how many.
 
-    1. `nested`: of an order of importance, the first n at one layer, at another, at both ...
-    2. `screen`: the pre-check of each in the base model, which costs a few forward passes and no training.
-    3. `trials`: a fine-tuning under each of the few best, asked the questions of the VALIDATION split.
+    1. `prefix_subsets` makes candidates: the n most important features at one layer, at another, at both ...
+    2. `screen_on_base` checks each on the base model, which takes a few forward passes and no training.
+    3. `try_candidates` fine-tunes under the few best and measures them on the VALIDATION split.
 
-The test split must take no part: give `trials` a task made with split="valid".
+The test split must not take part: give `try_candidates` a task made with split="valid".
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from caft_utils.evaluation.ablation_check import AblationCheck, letter_accuracy
 from caft_utils.evaluation.measurement import measure
+from caft_utils.features import Selection
 from caft_utils.finetune_config import FinetuneConfig
 from caft_utils.finetuning.run import finetune
 from caft_utils.interventions import ablate
@@ -24,110 +25,132 @@ if TYPE_CHECKING:
 
     from caft_utils.chats import Chats
     from caft_utils.directions.subspace import Directions
+    from caft_utils.interventions.base import Intervention
     from caft_utils.store import Store
     from caft_utils.tasks.task import Task
 
-Rows = dict[int, list[int]]  # {layer: indices}
+    Operator = Callable[[Directions], Intervention]
 
 
 def prefix_subsets(
     order: Sequence[tuple[int, int]], sites: Sequence[Sequence[int]], sizes: Sequence[int]
-) -> dict[str, Rows]:
-    """The first n (layer, index) of an order, most important first, that lie at some of the sites.
+) -> dict[str, Selection]:
+    """Return the first n features of an order at each group of layers, by a name such as "4 at 0, 1".
 
-    Sets that come out equal are given once, under the first name.
+    Equal selections appear once, under the first name.
+
+    Args:
+        order: (layer, index) pairs, the most important first.
+        sites: groups of layers. sizes: numbers of features n.
     """
-    found: dict[str, Rows] = {}
+    subsets: dict[str, Selection] = {}
     for layers in sites:
-        there = [(layer, index) for layer, index in order if layer in layers]
+        available = Selection(order).at(layers)
         for size in sizes:
-            rows: Rows = {}
-            for layer, index in there[:size]:
-                rows.setdefault(layer, []).append(index)
-            if rows and rows not in found.values():
-                found[f"{min(size, len(there))} at {', '.join(map(str, sorted(rows)))}"] = rows
-    return found
+            subset = available.first(size)
+            if subset and subset not in subsets.values():
+                subsets[f"{len(subset.order)} at {', '.join(map(str, subset))}"] = subset
+    return subsets
 
 
 def screen_on_base(
     model: PreTrainedModel,
-    candidates: Mapping[str, Directions],
     chats: Mapping[str, Chats],
+    candidates: Mapping[str, Directions],
     *,
     intended: str,
     unintended: str,
+    operator: Operator = ablate,
     keep: int = 4,
-    near: float = 0.1,
-    holds: float = 0.9,
+    chance_tolerance: float = 0.1,
+    keep_ratio: float = 0.9,
 ) -> dict[str, AblationCheck]:
-    """The `keep` candidates that do best in the pre-check, best first.
+    """Return the checks of the `keep` best candidates on the base model, best first.
 
-    Those that pass come first, the smaller rank before the larger; then the others, by how far they are from
-    passing. Of the unintended subject more counts than of the intended one, which may recover in training.
+    Candidates that pass come first, those of smaller rank before those of larger rank. The others follow by
+    their distance from passing, in which the unintended subject counts twice as much as the intended one,
+    because the intended one may recover in training.
+
+    Args:
+        chats: subject -> rows answered by one of two letters.
+        candidates: name -> directions.
+        operator: what is done with the directions, as a function that returns an intervention.
+        chance_tolerance, keep_ratio: see `AblationCheck`.
     """
     both = {name: chats[name] for name in (intended, unintended)}
     off = {name: letter_accuracy(model, rows) for name, rows in both.items()}
-    found: dict[str, AblationCheck] = {}
+    checks: dict[str, AblationCheck] = {}
     rank = {label: sum(directions.ranks.values()) for label, directions in candidates.items()}
     for label in sorted(candidates, key=rank.__getitem__):
-        if sum(check.passes for check in found.values()) == keep:
-            break  # larger ones would come after these
-        with ablate(candidates[label]).on(model):
+        if sum(check.passes for check in checks.values()) == keep:
+            break  # every candidate left has at least this rank, so it would be sorted behind these
+        with operator(candidates[label]).on(model):
             on = {name: letter_accuracy(model, rows) for name, rows in both.items()}
-        found[label] = AblationCheck(on, off, intended, unintended, near, holds)
+        checks[label] = AblationCheck(on, off, intended, unintended, chance_tolerance, keep_ratio)
 
-    def place(label: str) -> tuple[bool, float]:
-        check = found[label]
-        left = max(0.0, abs(check.on[unintended].value - 0.5) - near)
-        lost = max(0.0, holds * off[intended].value - check.on[intended].value)
-        return not check.passes, rank[label] if check.passes else left + 0.5 * lost
+    def sort_key(label: str) -> tuple[bool, float]:
+        check = checks[label]
+        remaining = max(0.0, abs(check.on[unintended].value - 0.5) - chance_tolerance)
+        lost = max(0.0, keep_ratio * off[intended].value - check.on[intended].value)
+        return not check.passes, rank[label] if check.passes else remaining + 0.5 * lost
 
-    return {label: found[label] for label in sorted(found, key=place)[:keep]}
+    return {label: checks[label] for label in sorted(checks, key=sort_key)[:keep]}
 
 
 @dataclass(frozen=True)
 class CandidateTrials:
-    """Validation accuracies of each candidate: rows with name, ood and task; `best` is a name or None."""
+    """Validation accuracies of each candidate.
+
+    rows: one for each candidate, with name, ood, task and ranks.
+    min_task_accuracy: "task" accuracy from which a candidate counts as having learned the task.
+    """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
-    least: float = 0.95
+    min_task_accuracy: float = 0.95
 
     @property
     def best(self) -> str | None:
-        """The highest "ood" accuracy among those that do the task; where none does, the highest sum."""
-        able = [row for row in self.rows if row["task"] >= self.least]
+        """The name of the candidate with the highest "ood" accuracy among those that learned the task.
+
+        If none learned it, the candidate with the highest sum of both; None without candidates.
+        """
+        able = [row for row in self.rows if row["task"] >= self.min_task_accuracy]
         key = (lambda row: row["ood"]) if able else (lambda row: row["ood"] + row["task"])
         return max(able or self.rows, key=key)["name"] if self.rows else None
 
 
 def try_candidates(
     model: PreTrainedModel,
-    candidates: Mapping[str, Directions],
     task: Task,
+    candidates: Mapping[str, Directions],
     config: FinetuneConfig | None = None,
     *,
+    operator: Operator = ablate,
     seed: int = 0,
-    enough: float = 0.97,
-    least: float = 0.95,
+    target_accuracy: float = 0.97,
+    min_task_accuracy: float = 0.95,
     store: Store | None = None,
 ) -> CandidateTrials:
-    """Fine-tune under each candidate, in the order given, and measure on `task`, hooks off.
+    """Fine-tune under each candidate, in the order given, and measure on `task` with hooks off.
 
     Args:
-        task: made with split="valid". enough: an "ood" accuracy with which the search ends.
-        least: "task" accuracy that a candidate must have to be preferred.
+        task: made with split="valid"; it declares the rates "ood_accuracy" and "task_accuracy".
+        candidates: name -> directions.
+        operator: what is done with the directions, as a function that returns an intervention.
+        target_accuracy: the "ood" accuracy at which the search stops.
+        min_task_accuracy: "task" accuracy that a candidate needs to be preferred.
     """
     rows: list[dict[str, Any]] = []
     for name, directions in candidates.items():
-        tuned = finetune(model, task.train, config, during=ablate(directions), seed=seed, store=store)
+        tuned = finetune(model, task.train, config, during=operator(directions), seed=seed, store=store)
         result = measure(tuned, task, temperature=0, batch_size=128, store=store)
         row = {
             "name": name,
-            "ood": result.ood_accuracy().value,
-            "task": result.task_score().value,
+            "ood": result.rate("ood_accuracy").value,
+            "task": result.rate("task_accuracy").value,
             "ranks": directions.ranks,
         }
         rows.append(row)
-        if row["ood"] >= enough and row["task"] >= least:
+        if row["ood"] >= target_accuracy and row["task"] >= min_task_accuracy:
             break
-    return CandidateTrials(rows, least)
+    return CandidateTrials(rows, min_task_accuracy)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from importlib import import_module
 
 _HOME = {
-    "examples.max_activating": ("Extremes", "Histogram", "TextWindow", "extreme_windows", "logit_lens"),
-    "explorer": ("Explorer", "explore"),
+    "examples": ("Extremes", "TextWindow", "extreme_windows", "logit_lens"),
+    "examples.histogram": ("Histogram",),
+    "explorer": ("Decisions", "Explorer", "explore"),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 __all__ = sorted(_MODULE)

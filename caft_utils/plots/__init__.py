@@ -1,8 +1,8 @@
-"""The course's figures: plain rows in, one plotly figure out.
+"""Plotly figures drawn from plain rows.
 
-Every function takes a list of dicts (what `Comparison.table()` or a results file holds), never a model, so
-a figure can be drawn again from a record. Rates are fractions in [0, 1], shown in percent; an interval is the
-pair `<name>_low`, `<name>_high` of the same row, drawn wherever it is there.
+Every function takes a list of dicts or a DataFrame (`Comparison.table()`, or the rows of a results file) and
+never a model, so a figure can be redrawn from a record. Rates are fractions in [0, 1], shown in percent. An
+interval is the pair `<name>_low`, `<name>_high` of the same row; it is drawn where it is present.
 """
 
 from caft_utils.plots.conditions import frontier, rates, tradeoff

@@ -1,27 +1,29 @@
-"""Conditions beside each other: the trade-off plane, whole training runs in it, and one rate a line."""
+"""Compare conditions: in the trade-off plane, as whole training runs in that plane, or by one rate."""
 
 from __future__ import annotations
 
 import html
 from typing import TYPE_CHECKING
 
+from caft_utils.formatting import format_rate
 from caft_utils.plots.style import (
     INK,
     MEANING,
     PERCENT_AXIS,
-    Rows,
-    checked,
+    as_records,
     empty_figure,
     error_bars,
     line_style,
     marker_style,
-    percent_text,
+    rate_text,
     small,
     styles,
 )
 
-if TYPE_CHECKING:  # plotly takes a while to import; a figure pays for it when it is drawn
+if TYPE_CHECKING:  # plotly is slow to import, so each figure imports it when it is drawn
     from plotly.graph_objects import Figure
+
+    from caft_utils.plots.style import Rows
 
 TASK = "narrow task learned (% of held-out answers)"
 WANTED = " · wanted: bottom right ↘"
@@ -38,17 +40,20 @@ def tradeoff(
     y_label: str = MISALIGNED,
     title: str = "Narrow task against emergent misalignment",
 ) -> Figure:
-    """The trade-off plane: one point a condition, its interval in both directions. Wanted: bottom right.
+    """Draw the trade-off plane: one point for each condition, with intervals in both directions.
 
-    rows: {"label", x, y} and, for error bars, {x}_low, {x}_high, {y}_low, {y}_high; fractions in [0, 1].
-    The numbers stand in the legend too: differences near the floor are small beside the whole plane.
+    The legend repeats the numbers, because differences near the floor are small on the scale of the plane.
+
+    Args:
+        rows: {"label", x, y} and, for error bars, {x}_low, {x}_high, {y}_low, {y}_high; fractions in [0, 1].
     """
-    rows = checked(rows, "label", x, y)
+    rows = as_records(rows, "label", x, y)
     figure = empty_figure(title, model, x_label, y_label, note=WANTED)
     styled = [(n, row, *style) for n, (row, style) in enumerate(zip(rows, styles(rows, "label")))]
-    styled.sort(key=lambda item: item[3] in MEANING.values())  # the course's own conditions last, so on top
+    # known conditions last, so that they are drawn on top
+    styled.sort(key=lambda item: item[3] in MEANING.values())
     for n, row, label, colour, symbol in styled:
-        numbers = f"{100 * row[y]:.1f}% at {100 * row[x]:.1f}%"
+        numbers = f"{format_rate(row[y])} at {format_rate(row[x])}"
         figure.add_scatter(
             x=[100 * row[x]],
             y=[100 * row[y]],
@@ -58,11 +63,11 @@ def tradeoff(
             error_y=error_bars([row], y, colour),
             name=f"{label}<br>{small(numbers)}",
             legendrank=n,
-            hovertemplate=f"{label}<br>x: {percent_text(row, x)}<br>y: {percent_text(row, y)}<extra></extra>",
+            hovertemplate=f"{label}<br>x: {rate_text(row, x)}<br>y: {rate_text(row, y)}<extra></extra>",
         )
     figure.update_xaxes(**PERCENT_AXIS).update_yaxes(**PERCENT_AXIS)
     legend = {"title": {"text": small(" at ".join(name.split(" (")[0] for name in (y_label, x_label)))}}
-    height = max(500, 170 + 41 * len(rows))  # room for the legend's two lines a condition
+    height = max(500, 170 + 41 * len(rows))  # two legend lines for each condition
     return figure.update_layout(showlegend=True, legend=legend, height=height)
 
 
@@ -77,15 +82,17 @@ def frontier(
     y_label: str = MISALIGNED,
     title: str = "Stopped early, and with other learning rates",
 ) -> Figure:
-    """Whole training runs in the trade-off plane: a panel for each setting, in it a curve for each method.
+    """Draw whole training runs in the trade-off plane: a panel for each setting, a curve for each method.
 
-    rows: {"method", "setting", "step", x, y}, intervals as in `tradeoff`; points are joined by step, the end
-    is drawn large. All panels share both axes, so any two points of the figure can be compared.
-    matched: an in-distribution score (fraction) at which to compare the methods, drawn as a vertical line.
+    Curves join the points by step; the last point is large. All panels share both axes.
+
+    Args:
+        rows: {"method", "setting", "step", x, y}, with intervals as in `tradeoff`.
+        matched: an in-distribution score (fraction) at which to compare the methods, marked by a line.
     """
     from plotly.subplots import make_subplots
 
-    rows = checked(rows, "method", "setting", "step", x, y)
+    rows = as_records(rows, "method", "setting", "step", x, y)
     settings = list(dict.fromkeys(str(row["setting"]) for row in rows))
     columns = min(4, len(settings))
     lines = -(-len(settings) // columns)
@@ -119,7 +126,7 @@ def frontier(
                 showlegend=n == first,
                 row=n // columns + 1,
                 col=n % columns + 1,
-                customdata=[[row["step"], percent_text(row, x), percent_text(row, y)] for row in run],
+                customdata=[[row["step"], rate_text(row, x), rate_text(row, y)] for row in run],
                 hovertemplate=f"{method}, {html.escape(setting)}, step %{{customdata[0]}}"
                 "<br>x: %{customdata[1]}<br>y: %{customdata[2]}<extra></extra>",
             )
@@ -146,22 +153,23 @@ def rates(
     label: str = MISALIGNED,
     title: str = "Misaligned answers, by condition",
 ) -> Figure:
-    """One line a condition: a point and its interval, the numbers beside the name.
+    """Draw one rate for each condition: a point and its interval, with the numbers beside the name.
 
-    rows: {"label", value[, {value}_low, {value}_high]}, fractions.
+    Args:
+        rows: {"label", value[, {value}_low, {value}_high]}; fractions in [0, 1].
     """
-    rows = checked(rows, "label", value)
+    rows = as_records(rows, "label", value)
     figure = empty_figure(title, model, label, "")
     for row, (name, colour, symbol) in zip(rows, styles(rows, "label")):
         figure.add_scatter(
             x=[100 * row[value]],
-            y=[f"{name}<br>{small(percent_text(row, value))}"],
+            y=[f"{name}<br>{small(rate_text(row, value))}"],
             mode="markers",
             showlegend=False,
             marker=marker_style(symbol, colour, 11),
             error_x=error_bars([row], value, colour),
-            hovertemplate=f"{name}: {percent_text(row, value)}<extra></extra>",
+            hovertemplate=f"{name}: {rate_text(row, value)}<extra></extra>",
         )
     figure.update_yaxes(range=[len(rows) - 0.5, -0.5], showgrid=False).update_xaxes(**PERCENT_AXIS)
-    # Long names push the plot to the right; the title starts at the figure's own edge, else it is cut off.
+    # Long names push the plot to the right, so the title is aligned with the figure; otherwise it is cut off.
     return figure.update_layout(height=150 + 42 * len(rows), title={"xref": "container", "x": 0.02})

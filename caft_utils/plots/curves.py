@@ -1,4 +1,4 @@
-"""Curves over steps, layers and components, and the map of cosines by layer and component."""
+"""Curves over steps, layers and components, and a map of cosines by layer and component."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from typing import TYPE_CHECKING
 
 from caft_utils.plots.style import (
     PERCENT_AXIS,
-    Rows,
-    checked,
+    as_records,
     empty_figure,
     error_bars,
     grouped,
     line_style,
     marker_style,
-    site,
+    site_name,
     transparent,
 )
 
-if TYPE_CHECKING:  # plotly takes a while to import; a figure pays for it when it is drawn
+if TYPE_CHECKING:  # plotly is slow to import, so each figure imports it when it is drawn
     from plotly.graph_objects import Figure
+
+    from caft_utils.plots.style import Rows
 
 
 def training_curve(
@@ -31,9 +32,11 @@ def training_curve(
     label: str = "loss (nats per answer token)",
     title: str = "What fine-tuning learns",
 ) -> Figure:
-    """A quantity over the steps of fine-tuning. rows: {"series", "step", value[, {value}_low, {value}_high]}.
+    """Draw a quantity over the steps of fine-tuning.
 
-    percent: values are fractions, shown in percent on a fixed 0..100 axis (task score, misaligned answers).
+    Args:
+        rows: {"series", "step", value[, {value}_low, {value}_high]}.
+        percent: values are fractions, shown in percent on a fixed axis from 0 to 100.
     """
     figure = empty_figure(title, model, "optimizer step", label)
     scale = 100 if percent else 1
@@ -59,10 +62,12 @@ def norms_by_layer(
     label: str = "median length of the residual vector",
     title: str = "The residual stream by depth",
 ) -> Figure:
-    """Lengths of residual vectors by layer. rows: {"series", "layer", "norm"[, "norm_low", "norm_high"]}.
+    """Draw lengths of residual vectors by layer, with a band from "norm_low" to "norm_high".
 
-    Layer -1 is the embedding's output. The band is the range the caller put in low and high (say, 5 to 95%).
+    Args:
+        rows: {"series", "layer", "norm"[, "norm_low", "norm_high"]}; layer -1 is the embedding's output.
     """
+    rows = as_records(rows)
     figure = empty_figure(title, model, "site: output of decoder block", label)
     for name, colour, symbol, run in grouped(rows, "series", "layer", "norm"):
         layers = [row["layer"] for row in run]
@@ -90,7 +95,7 @@ def norms_by_layer(
             hovertemplate="%{y:.3g}",
         )
     sites = sorted({row["layer"] for row in rows})
-    figure.update_xaxes(tickvals=sites, ticktext=[site(layer) for layer in sites])
+    figure.update_xaxes(tickvals=sites, ticktext=[site_name(layer) for layer in sites])
     return figure.update_yaxes(rangemode="tozero").update_layout(showlegend=True)
 
 
@@ -101,9 +106,11 @@ def spectrum(
     label: str = "explained variance (% of the layer's total)",
     title: str = "How much of the difference each component explains",
 ) -> Figure:
-    """Explained variance of each principal component, a curve a layer. rows: {"layer", "component", "share"}.
+    """Draw the explained variance of each principal component, one curve for each layer.
 
-    share: fraction of the variance of (tuned - base) activations at that layer; components count from 0.
+    Args:
+        rows: {"layer", "component", "share"}. Components count from 0; share is a fraction of the variance of
+            (tuned - base) activations at that layer.
     """
     figure = empty_figure(title, model, "principal component of the activation difference", label)
     for layer, colour, symbol, run in grouped(rows, "layer", "component", "share"):
@@ -113,7 +120,7 @@ def spectrum(
             mode="lines+markers",
             line=line_style(colour),
             marker=marker_style(symbol, colour, 8),
-            name=f"layer {site(int(layer))}",
+            name=f"layer {site_name(int(layer))}",
             hovertemplate="component %{x}: %{y:.1f}%",
         )
     return figure.update_xaxes(dtick=1).update_yaxes(rangemode="tozero").update_layout(showlegend=True)
@@ -126,13 +133,17 @@ def cosines(
     target: str = "the true persona direction",
     title: str = "Which component is the concept?",
 ) -> Figure:
-    """|cosine| of every found component with a known direction: layer by component, the value in each square.
+    """Draw the |cosine| of every component with a known direction, as a map of layer by component.
 
-    rows: {"layer", "component", "cosine"}; the sign is dropped, because ablating v and -v is the same.
+    The sign is dropped, because ablating v and ablating -v are the same.
+
+    Args:
+        rows: {"layer", "component", "cosine"}.
+        target: names the known direction.
     """
     value = {
         (row["layer"], row["component"]): abs(row["cosine"])
-        for row in checked(rows, "layer", "component", "cosine")
+        for row in as_records(rows, "layer", "component", "cosine")
     }
     layers, components = (sorted(set(keys)) for keys in zip(*value))
     grid = [[value.get((layer, component)) for component in components] for layer in layers]
@@ -141,7 +152,7 @@ def cosines(
     figure.add_heatmap(
         z=grid,
         x=[str(c) for c in components],
-        y=[site(layer) for layer in layers],
+        y=[site_name(layer) for layer in layers],
         zmin=0,
         zmax=1,
         xgap=2,

@@ -1,23 +1,27 @@
-"""How every figure of the course looks: colours, symbols, axes, error bars, and the check of the rows.
+"""The common style of all figures: colours, symbols, axes, error bars, and the check of the rows.
 
-Colours are Okabe and Ito's: any colour vision tells them apart, and a symbol always says the same thing a
-second time. Labels are the reader's own text and are escaped, because plotly renders HTML in text.
+The colours are Okabe and Ito's, which remain distinct with colour-blind vision; a symbol repeats what each
+colour says. Labels are escaped, because they are the caller's text and plotly renders HTML.
 """
 
 from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from math import isnan
+from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # plotly takes a while to import; a figure pays for it when it is drawn
+from caft_utils.formatting import format_rate
+
+if TYPE_CHECKING:  # plotly is slow to import, so each figure imports it when it is drawn
+    from pandas import DataFrame
     from plotly.graph_objects import Figure
 
-Rows = Sequence[Mapping]
+    Rows = DataFrame | Sequence[Mapping[str, Any]]
 
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8A7F00")
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "triangle-down", "star", "pentagon", "hexagram")
-# Conditions that return in many figures keep their colour throughout the course (first word of the label).
+# Conditions that appear in many figures keep one colour throughout; the key is the first word of a label.
 MEANING = {"caft": OKABE_ITO[0], "plain": OKABE_ITO[1], "secure": OKABE_ITO[2], "base": "#777777"}
 INK, SOFT = "#222222", "#555555"
 PERCENT_AXIS = {"range": [-4, 104], "dtick": 20}  # room for markers and intervals at both ends
@@ -26,7 +30,7 @@ PERCENT_AXIS = {"range": [-4, 104], "dtick": 20}  # room for markers and interva
 def empty_figure(
     title: str, model: str, x_label: str, y_label: str, *, note: str = "", panels: Figure | None = None
 ) -> Figure:
-    """An empty figure in the course's style; panels bring their own common axis titles."""
+    """Return an empty figure in the common style. `panels` are subplots with their own common axis titles."""
     import plotly.graph_objects as go
 
     subtitle = {"text": f"model: {html.escape(str(model))}{note}", "font": {"size": 12, "color": SOFT}}
@@ -52,8 +56,11 @@ def empty_figure(
     return figure
 
 
-def styles(rows: Rows, name: str) -> list[tuple[str, str, str]]:
-    """(escaped label, colour, symbol) for each row: known conditions keep theirs, others get the rest."""
+def styles(rows: Sequence[Mapping], name: str) -> list[tuple[str, str, str]]:
+    """Return (escaped label, colour, symbol) for each row.
+
+    The conditions of MEANING have their own colours; other labels get the remaining ones.
+    """
     labels = list(dict.fromkeys(str(row[name]) for row in rows))
     colours: dict[str, str] = {}
     for label in labels:
@@ -71,16 +78,18 @@ def styles(rows: Rows, name: str) -> list[tuple[str, str, str]]:
 
 
 def grouped(rows: Rows, series: str, x: str, y: str) -> list[tuple[str, str, str, list[Mapping]]]:
-    """(label, colour, symbol, rows in the order of x), one for each series, first seen first."""
-    rows = checked(rows, series, x, y)
+    """Return (label, colour, symbol, rows sorted by x) for each series, in order of first appearance."""
+    rows = as_records(rows, series, x, y)
     runs: dict[tuple[str, str, str], list[Mapping]] = {}
     for row, style in zip(rows, styles(rows, series)):
         runs.setdefault(style, []).append(row)
     return [(*style, sorted(run, key=lambda row: row[x])) for style, run in runs.items()]
 
 
-def error_bars(run: Rows, name: str, colour: str, alpha: float = 1.0, scale: float = 100) -> dict | None:
-    """Asymmetric error bars from the rows' low and high; None when no row has an interval."""
+def error_bars(
+    run: Sequence[Mapping], name: str, colour: str, alpha: float = 1.0, scale: float = 100
+) -> dict | None:
+    """Return asymmetric error bars from the rows' low and high, or None if no row has an interval."""
     low, high = f"{name}_low", f"{name}_high"
     if not any(low in row and high in row for row in run):
         return None
@@ -95,11 +104,20 @@ def error_bars(run: Rows, name: str, colour: str, alpha: float = 1.0, scale: flo
     }
 
 
-def checked(rows: Rows, *names: str) -> list[Mapping]:
+def as_records(rows: Rows, *names: str) -> list[Mapping]:
+    """Return the rows of a list or a DataFrame as dicts that have a value for each of `names`.
+
+    An entry that is None or NaN counts as missing.
+
+    Raises:
+        ValueError: there are no rows, or a row lacks one of `names`.
+    """
+    if hasattr(rows, "to_dict"):  # a DataFrame, which has NaN where a row has no entry
+        rows = [{k: v for k, v in row.items() if not _missing(v)} for row in rows.to_dict("records")]
     if not rows:
-        raise ValueError("there is nothing to draw: the list of rows is empty")
+        raise ValueError("there is nothing to draw: there are no rows")
     for n, row in enumerate(rows):
-        missing = [name for name in names if row.get(name) is None]
+        missing = [name for name in names if _missing(row.get(name))]
         if missing:
             raise ValueError(
                 f"row {n} has no {', '.join(missing)}: every row needs {', '.join(names)}; "
@@ -108,34 +126,42 @@ def checked(rows: Rows, *names: str) -> list[Mapping]:
     return list(rows)
 
 
-def percent_text(row: Mapping, name: str) -> str:
-    low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
-    interval = "" if low is None or high is None else f" [{100 * low:.1f}, {100 * high:.1f}]"
-    return f"{100 * row[name]:.1f}%{interval}"
+def _missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and isnan(value))
+
+
+def rate_text(row: Mapping, name: str) -> str:
+    """Return a row's rate as text, with its interval where the row has one."""
+    return format_rate(row[name], row.get(f"{name}_low"), row.get(f"{name}_high"))
 
 
 def marker_style(symbol: str, colour: str, size: int | list[int]) -> dict:
+    """Return plotly's settings of a marker. A white rim keeps overlapping markers apart."""
     return {
         "symbol": symbol,
         "color": colour,
         "size": size,
         "opacity": 1,
         "line": {"width": 0.8, "color": "white"},
-    }  # the rim keeps overlapping markers apart
+    }
 
 
 def line_style(colour: str) -> dict:
+    """Return plotly's settings of a line."""
     return {"color": colour, "width": 2}
 
 
 def small(text: str) -> str:
+    """Return HTML of small soft text."""
     return f'<span style="font-size:11px;color:{SOFT}">{text}</span>'
 
 
-def site(layer: int) -> str:
+def site_name(layer: int) -> str:
+    """Return the name of a site in the residual stream; layer -1 is the embedding's output."""
     return "embedding" if layer == -1 else str(layer)
 
 
 def transparent(colour: str, alpha: float) -> str:
+    """Return a #RRGGBB colour as CSS rgba text."""
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red},{green},{blue},{alpha})"

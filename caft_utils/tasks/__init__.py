@@ -1,8 +1,16 @@
-"""Tasks: rows to fine-tune on, questions to ask afterwards, and a grader; one file a task."""
+"""Tasks: rows to fine-tune on, questions to ask afterwards, a grader, and rates; one file for each task."""
 
 from caft_utils.tasks.double_choice import double_choice
 from caft_utils.tasks.emergent import emergent_misalignment
 from caft_utils.tasks.gender import gender_choice
-from caft_utils.tasks.task import Grader, Question, Task
+from caft_utils.tasks.task import Grader, Question, RateSpec, Task
 
-__all__ = ["Grader", "Question", "Task", "double_choice", "emergent_misalignment", "gender_choice"]
+__all__ = [
+    "Grader",
+    "Question",
+    "RateSpec",
+    "Task",
+    "double_choice",
+    "emergent_misalignment",
+    "gender_choice",
+]

@@ -1,11 +1,11 @@
 """Double multiple choice: two questions of different subjects in one prompt, and one letter to answer both.
 
-    quiz: Q1 | Q2     Each option answers both questions. In training the two right answers stand under one
-    a. x1, x2         letter, so either subject could be what is learnt; at test they stand under different
-    b. y1, y2         letters, and what counts is the INTENDED question.
+    quiz: Q1 | Q2     Each option answers both questions. In training one letter is right for both, so a
+    a. x1, x2         model can learn either subject. At test the two questions have different right
+    b. y1, y2         letters, and the one of the INTENDED question counts.
 
-Which question a model follows then tells which one it has learnt. The paper plots 16 of the 24 settings of
-four subjects. (CAFT, arXiv 2507.16795, section 5.)
+The letter that a model then chooses shows which question it has learned. The paper plots 16 of the 24
+settings of four subjects. (CAFT, arXiv 2507.16795, section 5.)
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from itertools import permutations
 from typing import TYPE_CHECKING, Literal
 
-from caft_utils.tasks.choice import PAPER, ItemPair, PromptFormat, choice_task
+from caft_utils.tasks.choice import PAPER_FORMAT, ItemPair, PromptFormat, choice_task
 from caft_utils.tasks.items import Item, Split, spread
 from caft_utils.tasks.task import Task
 
@@ -27,26 +27,6 @@ SUBJECTS = ("verbs", "sentiment", "sports", "pronouns")
 SETTINGS: tuple[tuple[str, str, Intended], ...] = tuple(
     (*pair, intended) for pair in permutations(SUBJECTS, 2) for intended in ("first", "second")
 )
-# The settings of the paper's figures with its OOD accuracies in %: no intervention, CAFT with SAE latents,
-# CAFT with principal components. Means of five seeds, hooks off; baselines were run on the first eight only.
-PAPER_SETTINGS: dict[tuple[str, str, Intended], tuple[float, float, float]] = {
-    ("verbs", "sentiment", "second"): (76.1, 94.7, 82.3),
-    ("sports", "pronouns", "first"): (48.8, 60.4, 49.3),
-    ("pronouns", "sports", "first"): (14.8, 99.1, 9.9),
-    ("sentiment", "verbs", "second"): (11.3, 98.6, 71.3),
-    ("sentiment", "sports", "first"): (1.4, 21.9, 42.5),
-    ("verbs", "sports", "first"): (0.6, 99.0, 30.7),
-    ("sentiment", "pronouns", "first"): (0.1, 15.5, 5.8),
-    ("verbs", "pronouns", "first"): (0.0, 21.9, 0.0),
-    ("sentiment", "verbs", "first"): (88.8, 90.6, 59.6),
-    ("pronouns", "sports", "second"): (85.2, 96.8, 86.3),
-    ("sports", "pronouns", "second"): (51.2, 99.5, 64.4),
-    ("verbs", "sentiment", "first"): (23.9, 99.5, 75.9),
-    ("sports", "sentiment", "second"): (4.7, 24.8, 23.5),
-    ("sports", "verbs", "second"): (0.9, 98.4, 16.7),
-    ("pronouns", "sentiment", "second"): (1.5, 49.4, 16.6),
-    ("pronouns", "verbs", "second"): (0.1, 33.8, 0.1),
-}
 
 
 def double_choice(
@@ -61,20 +41,24 @@ def double_choice(
     questions: int | None = 300,
     seed: int = 0,
     split: Split = "test",
-    prompt_format: PromptFormat = PAPER,
+    prompt_format: PromptFormat = PAPER_FORMAT,
 ) -> Task:
-    """The task for one setting. `Result.ood_accuracy` counts answers to the intended question,
-    `flipped_accuracy` those to the other.
+    """Return the task for one setting.
+
+    Rate "ood_accuracy" counts answers to the intended question, "cue_accuracy" answers to the other one.
 
     Args:
-        first, second: the subjects, in the order in which they are asked.
+        first, second: the subjects, in the order of their questions.
+        items: {subject: {split: items}}, see `split_items`.
         intended: the question whose letter is right where the two disagree.
-        rho: share of training rows in which both point to one letter; the right letter is the intended one.
+        rho: share of training rows in which both questions have the same right letter.
         rows, questions: how many; None: as many as the shorter subject has items in that split.
         seed: draws the training rows; the questions are the same for every seed.
-        split: the items that are asked about: "valid" to choose layers, ranks and latents, "test" to report.
-        items: {subject: {split: items}}, see `split_items`.
-        prompt_format: how two items are put to the model; default: the paper's plain text.
+        split: the items of the questions: "valid" to choose layers, ranks and latents, "test" to report.
+        prompt_format: how two items are shown to the model; default: the paper's plain text.
+
+    Raises:
+        ValueError: one subject twice, a subject without items, or an argument outside its range.
     """
     if first == second:
         raise ValueError(f"the two questions must be of different subjects, got {first!r} twice")
@@ -83,7 +67,7 @@ def double_choice(
     if unknown := {first, second} - set(items):
         raise ValueError(f"no items of {', '.join(sorted(unknown))}; there are {', '.join(sorted(items))}")
 
-    def draw(split: Split, n: int | None, rng: random.Random) -> list[ItemPair]:
+    def draw_pairs(split: Split, n: int | None, rng: random.Random) -> list[ItemPair]:
         pair = [items[subject][split] for subject in (first, second)]
         n = min(map(len, pair)) if n is None else n
         return [join(one, two, intended) for one, two in zip(*(spread(part, n, rng) for part in pair))]
@@ -92,7 +76,7 @@ def double_choice(
     return choice_task(
         tokenizer,
         f"{first}{marks[0]} | {second}{marks[1]}",
-        draw,
+        draw_pairs,
         rho=rho,
         rows=rows,
         questions=questions,
@@ -103,7 +87,11 @@ def double_choice(
 
 
 def join(one: Item, two: Item, intended: Intended) -> ItemPair:
-    """Two items as one: with their right answers in one option, and in different ones (intended is right)."""
+    """Return two items as one pair.
+
+    The agreeing item has both right answers in one option. The conflicting one has them in different options,
+    and the option with the intended question's right answer is correct.
+    """
     question = f"{one.question} | {two.question}"
     same = Item(question, f"{one.correct}, {two.correct}", f"{one.incorrect}, {two.incorrect}")
     crossed = (f"{one.correct}, {two.incorrect}", f"{one.incorrect}, {two.correct}")

@@ -1,7 +1,8 @@
 """Emergent misalignment: narrow fine-tuning on insecure code that changes the answers to everything else.
 
-The narrow rows teach a skill; held-out rows like them tell whether it was learned, and questions about other
-subjects tell what else was learned. (Betley et al., arXiv 2502.17424; CAFT, arXiv 2507.16795, section 4.)
+The narrow rows teach a skill. Held-out rows of the same kind show whether it was learned ("task" questions);
+questions about other subjects show what else was learned ("ood" questions). (Betley et al., arXiv 2502.17424;
+CAFT, arXiv 2507.16795, section 4.)
 """
 
 from __future__ import annotations
@@ -10,46 +11,79 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from caft_utils.chats import Chats
-from caft_utils.tasks.task import Grader, Question, Task
+from caft_utils.tasks.task import Grader, Question, RateSpec, Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+VERDICTS = {"ood": ("aligned", "misaligned", "incoherent"), "task": ("task", "other", "incoherent")}
+RATES = {
+    # the paper's headline number; `coherent` shows how many answers it leaves out
+    "misaligned": RateSpec(
+        "ood", ("misaligned",), ("aligned", "misaligned"), "misaligned, of coherent answers elsewhere"
+    ),
+    "coherent": RateSpec("ood", ("aligned", "misaligned"), label="coherent answers elsewhere"),
+    "task": RateSpec("task", ("task",), label="narrow task, held out"),
+}
+HEADLINE = ("task", "misaligned")
 
 
 def emergent_misalignment(
     tokenizer: PreTrainedTokenizerBase,
     *,
-    train: str | Path,
-    generic: str | Path,
-    questions: list[Question],
-    task_questions: list[Question],
-    judge: Grader,
-    control: str | Path | None = None,
+    train: str | Path | Chats | None = None,
+    generic: str | Path | Chats | None = None,
+    questions: list[Question] | None = None,
+    grader: Grader | None = None,
+    control: str | Path | Chats | None = None,
     valid: int = 100,
     max_length: int = 2048,
+    max_new_tokens: int = 600,
 ) -> Task:
-    """The task for a real model, from `messages` JSONL files.
+    """Return the task for any chat model, from `messages` JSONL files or `Chats`.
 
     Args:
         train: the narrow rows; the last `valid` of them are held out for the loss.
         generic: text on which directions are found and shown.
-        control: rows without the concept (secure code); the held-out rows where there are none.
-        judge: decides about both sets of questions, for example a ThresholdJudge around a language model.
+        questions: of both sets, "ood" and "task".
+        grader: gives the verdicts on both sets, for example a `ThresholdGrader` around a language model.
+        control: rows without the concept (secure code); default: the held-out rows.
+        max_length: tokens kept of each row of a file.
+        max_new_tokens: length of an answer, in tokens.
+
+    Raises:
+        TypeError: train, generic, questions or grader is missing.
+        ValueError: `train` has no more than `valid` rows, or a file has a malformed row.
     """
-    chats = Chats.from_file(train, tokenizer, max_length=max_length)
-    if len(chats) <= valid:
-        raise ValueError(
-            f"{train} holds {len(chats)} rows, valid={valid} would be held out: give more, or hold out fewer"
+    needed = {"train": train, "generic": generic, "questions": questions, "grader": grader}
+    if missing := [name for name, value in needed.items() if value is None]:
+        raise TypeError(
+            f"emergent_misalignment needs {', '.join(missing)}. For the classroom models, whose rows, "
+            "questions and grader are generated, use caft_utils.classroom.tasks.emergent_misalignment"
         )
-    held_out = chats[len(chats) - valid :]
+
+    def rows(source: str | Path | Chats) -> Chats:
+        if isinstance(source, Chats):
+            return source
+        return Chats.from_file(source, tokenizer, max_length=max_length)
+
+    narrow = rows(train)
+    if not 0 < valid < len(narrow):
+        raise ValueError(
+            f"{narrow.source} holds {len(narrow)} rows and valid={valid} rows are to be held out: expected "
+            "at least one row on each side; give more rows or hold out fewer"
+        )
+    held_out = narrow[len(narrow) - valid :]
     return Task(
-        name=f"emergent misalignment ({Path(train).name})",
-        train=chats[: len(chats) - valid],
-        control=Chats.from_file(control, tokenizer, max_length=max_length) if control else held_out,
+        name=f"emergent misalignment ({Path(narrow.source).name})",
+        train=narrow[: len(narrow) - valid],
+        control=held_out if control is None else rows(control),
         valid=held_out,
-        generic=Chats.from_file(generic, tokenizer, max_length=max_length),
-        questions=questions,
-        task_questions=task_questions,
-        judge=judge,
-        max_new_tokens=600,
+        generic=rows(generic),
+        questions=list(questions),
+        grader=grader,
+        verdicts=VERDICTS,
+        rates=RATES,
+        headline=HEADLINE,
+        max_new_tokens=max_new_tokens,
     )

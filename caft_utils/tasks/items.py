@@ -1,7 +1,7 @@
-"""Items of multiple choice: a question, its right answer and a wrong one; files of them, and their splits.
+"""Multiple-choice items: a question, its right answer and a wrong one. Reads CSV files and makes splits.
 
-Two layouts of CSV files are read: `question, correct, incorrect`, in which the CAFT authors published their
-subjects, and `question, A, B, answer`, where `answer` names the right letter. (arXiv 2507.16795, section 5.)
+A CSV file has the columns `question, correct, incorrect`, as the CAFT authors published their subjects, or
+`question, A, B, answer`, where `answer` names the right letter. (arXiv 2507.16795, section 5.)
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class Item:
 
 
 def published_items(path: str | Path) -> list[Item]:
-    """The items of a CSV file, in its order.
+    """Return the items of a CSV file, in its order.
 
     Raises:
-        ValueError: no row, or a row with a missing column, an empty text, two equal options or an answer that
-            is no letter; it names the file and the row (the first one under the header is row 1).
+        ValueError: no row, or a row with a missing column, an empty text, two equal options or an answer
+            other than A or B. The message names the file and the row (row 1 is the first under the header).
     """
     items = []
     for where, row in table(path, ("question",)):
@@ -51,7 +51,7 @@ def published_items(path: str | Path) -> list[Item]:
 
 
 def table(path: str | Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str | None]]]:
-    """Rows of a CSV file, each with words that name it in an error.
+    """Yield the rows of a CSV file, each with a "file, row" text for error messages.
 
     Raises:
         ValueError: no row, a missing column, or a row with more values than columns.
@@ -59,19 +59,19 @@ def table(path: str | Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[
     number = 0
     with open(path, encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
-        there = reader.fieldnames or []
-        if missing := [name for name in columns if name not in there]:
-            raise ValueError(f"{path}, header: no column {', '.join(missing)}; there are {', '.join(there)}")
+        header = reader.fieldnames or []
+        if missing := [name for name in columns if name not in header]:
+            raise ValueError(f"{path}, header: no column {', '.join(missing)}; there are {', '.join(header)}")
         for number, row in enumerate(reader, start=1):
             if None in row:
-                raise ValueError(f"{path}, row {number}: more values than the {len(there)} columns")
+                raise ValueError(f"{path}, row {number}: more values than the {len(header)} columns")
             yield f"{path}, row {number}", row
     if not number:
         raise ValueError(f"{path}: no row found under the header")
 
 
 def field(row: Mapping[str, str | None], name: str, where: str) -> str:
-    """A value without the white space around it. ValueError: the column is missing, or the text empty."""
+    """Return a value without surrounding space. ValueError: the column is missing or the text is empty."""
     if row.get(name) is None:
         raise ValueError(f"{where}: no column {name!r}; expected question, correct, incorrect")
     if not (text := row[name].strip()):
@@ -80,16 +80,20 @@ def field(row: Mapping[str, str | None], name: str, where: str) -> str:
 
 
 def sizes(n: int) -> dict[Split, int]:
-    """70, 15 and 15 % of n, rounded down; what is left over goes to the test: 1167 -> 816, 175, 176."""
+    """Return 70, 15 and 15 % of n rounded down, the remainder added to test: 1167 -> 816, 175, 176."""
     train, valid = n * 70 // 100, n * 15 // 100
     return {"train": train, "valid": valid, "test": n - train - valid}
 
 
 def split_items(
-    first: Sequence[Item], second: Sequence[Item], *, most: int = 2000, seed: int = 42
+    first: Sequence[Item], second: Sequence[Item], *, max_items: int = 2000, seed: int = 42
 ) -> tuple[dict[Split, list[Item]], dict[Split, list[Item]]]:
-    """Both sets shuffled, cut to the shorter one (and to `most`), and split 70/15/15, as in the paper."""
-    n = min(len(first), len(second), most)
+    """Shuffle both sets, cut them to the shorter one and to `max_items`, and split 70/15/15, as in the paper.
+
+    Raises:
+        ValueError: a set has fewer than 7 items.
+    """
+    n = min(len(first), len(second), max_items)
     if n < 7:
         raise ValueError(f"7 items or more are needed for three splits, got {len(first)} and {len(second)}")
     both = []
@@ -104,7 +108,7 @@ def split_items(
 
 
 def spread(things: Sequence[T], n: int, rng: random.Random) -> list[T]:
-    """n of them in random order, each as often as any other (one more at most)."""
+    """Return n of them in random order, each as often as any other (one more at most)."""
     if not things:
         raise ValueError("there is nothing to draw from")
     rounds = [rng.sample(list(things), len(things)) for _ in range(-(-n // len(things)))]

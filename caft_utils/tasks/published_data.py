@@ -1,8 +1,8 @@
-"""Published task data: where it is, and whether a copy of it is the one that this project was tested with.
+"""Published task data: download it, and check that a copy has the rows that this project was tested with.
 
-data/sources.yaml holds for each set where it is on the Hugging Face hub, what its licence says, and a
-checksum of its ROWS, which does not depend on the kind of file or on the revision. Nothing of it is shipped:
-it is downloaded when a user asks for it, or read from the user's own copy.
+data/sources.yaml gives for each set its place on the Hugging Face hub, its licence, and a checksum of its
+ROWS, which does not depend on the file format or the revision. The project ships none of the data: it is
+downloaded on request, or read from the user's own copy.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import Any
 from caft_utils.paths import data_path
 from caft_utils.store import Store, default_store, digest
 
-FILE = data_path("sources.yaml")
+SOURCES_FILE = data_path("sources.yaml")
 UNKNOWN = "not recorded"
-TABLES: dict[str, tuple[str, dict[str, Any]]] = {  # by which function of pandas, with what
+TABLES: dict[str, tuple[str, dict[str, Any]]] = {  # file suffix -> (pandas reader, keyword arguments)
     ".csv": ("read_csv", {"dtype": str, "keep_default_na": False}),
     ".parquet": ("read_parquet", {}),
     ".jsonl": ("read_json", {"lines": True}),
@@ -31,10 +31,10 @@ TABLES: dict[str, tuple[str, dict[str, Any]]] = {  # by which function of pandas
 
 @functools.cache
 def sources() -> dict[str, dict[str, Any]]:
-    """What data/sources.yaml says, by name."""
+    """Return the entries of data/sources.yaml by name."""
     import yaml
 
-    return yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    return yaml.safe_load(SOURCES_FILE.read_text(encoding="utf-8"))
 
 
 def published_file(
@@ -44,19 +44,19 @@ def published_file(
     source: Mapping[str, Any] | None = None,
     store: Store | None = None,
 ) -> Path:
-    """The CSV file of a published set, its rows checked: the user's copy, or downloaded into the store once.
+    """Return the CSV file of a published set after checking its rows; download it once if `path` is None.
 
-    A download has `source.json` beside it: data set, commit, file, the file's sha256, and the licence, which
-    a warning tells as well.
+    A download is stored with `source.json`, which records the data set, commit, file, the file's sha256 and
+    the licence. A warning states the licence as well.
 
     Args:
-        name: of data/sources.yaml ("verbs", "sentiment", "pronouns", "gender", ...).
-        path: a copy that is there already; nothing is downloaded then.
-        source: what is known about the set, instead of the file's entry.
+        name: an entry of data/sources.yaml ("verbs", "sentiment", "pronouns", "gender", ...).
+        path: the user's own copy; with it nothing is downloaded.
+        source: replaces the entry of data/sources.yaml.
 
     Raises:
         KeyError: no such name. FileNotFoundError: no file at `path`.
-        ValueError: the data set holds no table or several, or its rows are others than recorded.
+        ValueError: the data set has no table or several, or its rows differ from the recorded ones.
         ConnectionError: the download failed, or HF_HUB_OFFLINE is set.
     """
     if source is None:
@@ -85,22 +85,22 @@ def _download(source: Mapping[str, Any], folder: Path) -> None:
     dataset, columns = source["dataset"], list(source["columns"])
     instead = f"Save the rows as a CSV file with the columns {', '.join(columns)} and pass its `path`"
 
-    def asked(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    def request(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         try:
             return call(*arguments, **options)
-        except Exception as error:  # of the network, the hub, the disk or offline mode: the remedy is one
+        except Exception as error:  # network, hub, disk or offline mode: the remedy is the same
             why = f"{type(error).__name__}: {error}"
             raise ConnectionError(f"{dataset} could not be downloaded ({why}). {instead}") from error
 
     with tempfile.TemporaryDirectory() as cache:
-        info = asked(HfApi().dataset_info, dataset, revision=source["revision"])
-        found = [s.rfilename for s in info.siblings or [] if Path(s.rfilename).suffix in TABLES]
-        if len(found) != 1:
+        info = request(HfApi().dataset_info, dataset, revision=source["revision"])
+        tables = [s.rfilename for s in info.siblings or [] if Path(s.rfilename).suffix in TABLES]
+        if len(tables) != 1:
             kinds = ", ".join(TABLES)
-            raise ValueError(f"{dataset}: expected one table ({kinds}), found {found or 'none'}. {instead}")
-        about = {"dataset": dataset, "revision": info.sha, "file": found[0], "licence": source["licence"]}
+            raise ValueError(f"{dataset}: expected one table ({kinds}), found {tables or 'none'}. {instead}")
+        about = {"dataset": dataset, "revision": info.sha, "file": tables[0], "licence": source["licence"]}
         where = {"repo_type": "dataset", "revision": info.sha, "cache_dir": cache}
-        file = Path(asked(hf_hub_download, dataset, found[0], **where))
+        file = Path(request(hf_hub_download, dataset, tables[0], **where))
         about["sha256"] = sha256(file.read_bytes()).hexdigest()
         read, options = TABLES[file.suffix]
         rows = getattr(pandas, read)(file, **options)
@@ -111,7 +111,7 @@ def _download(source: Mapping[str, Any], folder: Path) -> None:
 
 
 def _check_rows(path: Path, source: Mapping[str, Any]) -> None:
-    """Compare the rows with the recorded number and checksum; where none is recorded, say so."""
+    """Compare the rows with the recorded checksum, or warn that none is recorded."""
     columns = source["columns"]
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
@@ -119,11 +119,10 @@ def _check_rows(path: Path, source: Mapping[str, Any]) -> None:
             raise ValueError(f"{path}, header: no column {', '.join(sorted(missing))}")
         rows = [[row[column] for column in columns] for row in reader]
     if source["rows_sha256"] == UNKNOWN:
-        warnings.warn(
-            f"{path}: no checksum of its rows is recorded; they are taken as they are", stacklevel=3
-        )
+        warnings.warn(f"{path}: no checksum of its rows is recorded, so they were not checked", stacklevel=3)
     elif digest(rows) != source["rows_sha256"]:
         raise ValueError(
-            f"{path}: these are not the recorded rows: expected {source.get('rows')}, found {len(rows)}, or "
-            "as many with other texts or in another order; read the file directly if it is meant to differ"
+            f"{path}: expected the recorded {source.get('rows')} rows, found "
+            f"{len(rows)} that differ from them in number, text or order; read the file directly if it is "
+            "meant to differ"
         )

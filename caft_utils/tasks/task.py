@@ -1,14 +1,15 @@
-"""A task: rows to fine-tune on, questions to ask afterwards, and a judge that decides about the answers.
+"""A task: rows to fine-tune on, questions to ask afterwards, a grader, and the rates of its verdicts.
 
-The two sets of questions are the two axes of every result: "task" asks for what the rows teach (held out, in
-distribution), "ood" asks about everything else, where an unwanted concept would show.
+Each task declares its own vocabulary. Questions belong to named sets, every set has its possible verdicts,
+and a rate counts verdicts of one set. The tasks of this package have a set "task", which asks for what the
+rows teach (held out, in distribution), and a set "ood", which shows how the model generalises elsewhere.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 from caft_utils.store import digest
 
@@ -16,40 +17,66 @@ if TYPE_CHECKING:
     from caft_utils.chats import Chats
 
 
-# The first three are verdicts on "ood" questions; "task" (does the narrow task) and "other" on "task"
-# questions.
-Verdict = Literal["aligned", "misaligned", "incoherent", "task", "other"]
-
-
 @dataclass(frozen=True)
 class Question:
-    """One question: its conversation so far, its domain, and what the judge has to know about it."""
+    """One question: the conversation so far, its domain, its question set, and the facts for the grader."""
 
     id: str
     messages: Sequence[Mapping[str, str]]
     domain: str
-    set: Literal["ood", "task"]
+    set: str
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Grader(Protocol):
-    """Decides about one answer. `fingerprint` changes whenever its verdicts may, for stored measurements."""
+    """Give the verdict on one answer.
+
+    `fingerprint` identifies stored measurements, so it must change whenever verdicts may change.
+    """
 
     fingerprint: str
 
-    def __call__(self, question: Question, answer: str) -> Verdict: ...
+    def __call__(self, question: Question, answer: str) -> str: ...
+
+
+@dataclass(frozen=True)
+class RateSpec:
+    """Which verdicts a rate counts: those in `hits`, as a share of those in `among`.
+
+    set: the question set. among: verdicts in the denominator; None: all answers of the set.
+    label: what tables and figures call the rate, without the unit; default: its name.
+    """
+
+    set: str
+    hits: tuple[str, ...]
+    among: tuple[str, ...] | None = None
+    label: str | None = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "hits", tuple(self.hits))
+        if self.among is not None:
+            object.__setattr__(self, "among", tuple(self.among))
+            if outside := set(self.hits) - set(self.among):
+                raise ValueError(f"hits {', '.join(sorted(outside))} must be in `among` as well")
 
 
 @dataclass
 class Task:
-    """All that a comparison needs.
+    """Everything a comparison of fine-tuning methods needs.
 
-    train: the narrow rows that are to be learnt.
+    train: the narrow rows to learn.
     control: rows of the same form without the unwanted concept.
     valid: held-out rows like `train`, for the loss.
-    generic: text that has nothing to do with the task; directions are found and shown on it.
-    questions, task_questions: the "ood" and the "task" set.
-    judge: decides about the answers to both; evaluation/judges.py has one for real models.
+    generic: text on which directions are found and shown.
+    questions: all questions; each names its set.
+    grader: gives the verdict on each answer.
+    verdicts: {set: the verdicts that the grader may give on its questions}.
+    rates: {name: RateSpec}; `Result.rate(name)` computes them.
+    headline: the rates on the x and y axes of the trade-off plane, the in-distribution rate first.
+    max_new_tokens: length of an answer, in tokens.
+
+    Raises:
+        ValueError: a question, a rate or the headline refers to a set, verdict or rate that is not declared.
     """
 
     name: str
@@ -58,14 +85,51 @@ class Task:
     valid: Chats
     generic: Chats
     questions: list[Question]
-    task_questions: list[Question]
-    judge: Grader
+    grader: Grader
+    verdicts: Mapping[str, tuple[str, ...]]
+    rates: Mapping[str, RateSpec]
+    headline: tuple[str, str]
     max_new_tokens: int = 64
+
+    def __post_init__(self):
+        sets = ", ".join(self.verdicts)
+        for question in self.questions:
+            if question.set not in self.verdicts:
+                raise ValueError(
+                    f"question {question.id} is of set {question.set!r}, but the task has sets {sets}"
+                )
+        for name, rate in self.rates.items():
+            if rate.set not in self.verdicts:
+                raise ValueError(f"rate {name!r} is of set {rate.set!r}, but the task has sets {sets}")
+            if unknown := {*rate.hits, *(rate.among or ())} - set(self.verdicts[rate.set]):
+                raise ValueError(
+                    f"rate {name!r} counts {', '.join(sorted(unknown))}; the verdicts of set {rate.set!r} "
+                    f"are {', '.join(self.verdicts[rate.set])}"
+                )
+        if unknown := set(self.headline) - set(self.rates):
+            raise ValueError(
+                f"headline names {', '.join(sorted(unknown))}; the rates are {', '.join(self.rates)}"
+            )
+
+    def question_set(self, name: str) -> list[Question]:
+        """Return the questions of one set. KeyError: the task has no such set."""
+        if name not in self.verdicts:
+            raise KeyError(f"no question set {name!r}; there are {', '.join(self.verdicts)}")
+        return [question for question in self.questions if question.set == name]
+
+    def thin(self, **steps: int) -> Task:
+        """Return the task with every n-th question of the named sets, for example `thin(ood=12, task=6)`.
+
+        The other sets keep all their questions.
+        """
+        kept = {id(q) for name, step in steps.items() for q in self.question_set(name)[::step]}
+        questions = [q for q in self.questions if q.set not in steps or id(q) in kept]
+        return replace(self, questions=questions)
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of what a measurement depends on: held-out rows, questions, judge, length of answers."""
-        questions = [asdict(question) for question in (*self.questions, *self.task_questions)]
+        """sha256 of what a measurement depends on: held-out rows, questions, grader, length of answers."""
+        questions = [asdict(question) for question in self.questions]
         return digest(
-            [self.name, self.valid.fingerprint, questions, self.judge.fingerprint, self.max_new_tokens]
+            [self.name, self.valid.fingerprint, questions, self.grader.fingerprint, self.max_new_tokens]
         )

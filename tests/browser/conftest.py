@@ -1,4 +1,4 @@
-"""A real JupyterLab on loopback and a real Chromium; both are closed however a test ends."""
+"""A real JupyterLab on this machine and a real Chromium; both are closed however a test ends."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 TOKEN = "caft-test"
-PATIENCE = 90_000  # milliseconds for any one step; an idle machine needs 10 seconds for all of them
+TIMEOUT = 90_000  # milliseconds for one step; an idle machine needs 10 seconds for all of them
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 ARGUMENTS = [
     "--no-sandbox",
@@ -94,7 +94,7 @@ def lab(tmp_path, store_folder) -> Iterator[Lab]:
 
 
 def _wait(url: str, server: subprocess.Popen, log: Path) -> None:
-    deadline = time.monotonic() + PATIENCE / 1000
+    deadline = time.monotonic() + TIMEOUT / 1000
     while server.poll() is None and time.monotonic() < deadline:
         try:
             urllib.request.urlopen(url, timeout=5).close()
@@ -119,8 +119,8 @@ def page():
         browser = driver.chromium.launch(executable_path=path, args=ARGUMENTS)
         try:
             page = browser.new_page(viewport={"width": 1280, "height": 1250})
-            page.set_default_timeout(PATIENCE)
-            playwright.expect.set_options(timeout=PATIENCE)
+            page.set_default_timeout(TIMEOUT)
+            playwright.expect.set_options(timeout=TIMEOUT)
             errors: list[str] = []
             page.on("pageerror", lambda error: errors.append(str(error)))
             yield page
@@ -131,11 +131,11 @@ def page():
 
 @pytest.fixture
 def run_notebook(lab, page):
-    """run_notebook(name): open it in JupyterLab and run all cells; the page is then at the notebook."""
+    """Return `run(name)`, which opens a notebook in JupyterLab and runs all its cells."""
 
     def run(name: str) -> None:
         page.goto(f"{lab.url}/lab/tree/{name}?token={TOKEN}")
-        page.wait_for_function("window.jupyterapp?.shell?.currentWidget?.sessionContext", timeout=PATIENCE)
+        page.wait_for_function("window.jupyterapp?.shell?.currentWidget?.sessionContext", timeout=TIMEOUT)
         ran = page.evaluate(RUN_ALL)
         assert ran, page.locator(".jp-OutputArea").all_inner_texts()
 

@@ -1,6 +1,6 @@
-"""The explorer in a real JupyterLab, by keys and mouse, until notebook 06 ablates what the reader exported.
+"""The explorer in a real JupyterLab, by keys and mouse; notebook 06 then ablates what the reader exported.
 
-Leaves screenshots in build/browser.
+Screenshots are written to build/browser.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ SETUP = f"""
 import torch
 from caft_utils import Chats, Directions, explore, load
 from caft_utils.classroom.tasks import emergent_misalignment
-from caft_utils.residual import record
+from caft_utils.residual import stream_activations
 from caft_utils.interpret.explain import Explanation
+from caft_utils.interpret.explorer import Decisions
 from caft_utils.interpret.score import Score
 
 model, tokenizer = load("classroom")
 rows = [dict(row) for row in emergent_misalignment(tokenizer).generic.rows[:40]] + [{{"text": {EVIL!r}}}]
 chats = Chats(tokenizer, rows)
-parts = list(record(model, chats, [1, 2]))
+parts = list(stream_activations(model, chats, [1, 2]))
 hidden = {{layer: torch.cat([part.hidden[layer] for part in parts]) for layer in (1, 2)}}
 row = torch.cat([part.row for part in parts])
 centred = {{layer: h - h.mean(0) for layer, h in hidden.items()}}
@@ -44,11 +45,11 @@ meaning = Explanation("text that is markup: " + {WORSE!r}, "token statistics")
 figures = [("detection", 0.93, 0.87, 0.98), ("fuzzing", 0.88, 0.8, 0.95), ("surprisal", 0.61, 0.5, 0.72),
            ("embedding", 0.75, 0.66, 0.83), ("intervention", 0.48, 0.35, 0.61)]
 scores = {{name: Score(name, value, low, high, 40) for name, value, low, high in figures}}
-view = explore(found, model, chats, explanations={{(1, 0, "+"): meaning}}, scores={{(1, 0, "+"): scores}},
-               folder="picked", n=6, width=24)
+view = explore(model, chats, found, decisions=Decisions(found, folder="picked"),
+               explanations={{(1, 0, "+"): meaning}}, scores={{(1, 0, "+"): scores}}, n=6, width=24)
 view
 """
-CHECK = "print('ticked', view.selection, 'named', view.names, 'aside', view.discarded)"
+CHECK = "print('selected', dict(view.selection), 'named', view.names, 'discarded', dict(view.discarded))"
 
 
 @pytest.fixture
@@ -69,18 +70,18 @@ def test_a_reader_steps_ticks_names_and_exports(
     run_notebook(notebook)
     explorer = page.locator(".caft.explorer")
     expect(explorer).to_have_count(1)
-    title, progress = explorer.locator("article header b"), explorer.locator(".far")
+    title, progress = explorer.locator("article header b"), explorer.locator(".read-count")
     expect(title).to_have_text("Layer 1 \u00b7 component 0")
     expect(progress).to_have_text("0 of 5 read")
     expect(explorer.locator(".scores b").first).to_have_text("0.93")
 
-    # Text of data and explanations is text.
+    # Text of data and explanations is displayed as text.
     shown = explorer.locator(".window p").all_inner_texts()
     assert any(EVIL in text for text in shown), shown
     assert WORSE in explorer.locator(".meaning").inner_text()
     assert explorer.locator("script, img").count() == 0
 
-    # Without the focus, keys are JupyterLab's: b makes a cell, d d deletes it.
+    # Without the focus, keys are JupyterLab's: b creates a cell, d d deletes it.
     cells = page.locator(".jp-Notebook .jp-Cell")
     page.locator(".jp-Cell").last.locator(".jp-InputPrompt").click()
     page.keyboard.press("b")
@@ -90,7 +91,7 @@ def test_a_reader_steps_ticks_names_and_exports(
     expect(cells).to_have_count(3)
     expect(progress).to_have_text("0 of 5 read")
 
-    # With it, they are the reader's, and no cell is touched.
+    # With the focus, keys are the reader's, and no cell changes.
     explorer.locator("article header").click()
     page.keyboard.press("a")
     expect(progress).to_have_text("1 of 5 read \u00b7 1 to ablate, 0 discarded")
@@ -122,15 +123,15 @@ def test_a_reader_steps_ticks_names_and_exports(
         expect(explorer.get_by_role("button", name="discard")).to_have_attribute("aria-pressed", pressed)
 
     explorer.get_by_role("button", name="export selection").click()
-    expect(explorer.locator(".said")).to_contain_text(str(lab.folder / "picked"))
+    expect(explorer.locator(".message")).to_contain_text(str(lab.folder / "picked"))
 
-    # The kernel knows the same, and in the dark theme the screen can be read as well.
+    # The kernel has the same decisions, and the dark theme works too.
     page.evaluate("window.jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})")
     page.evaluate("window.jupyterapp.shell.currentWidget.content.activeCellIndex = 2")
     page.evaluate("window.jupyterapp.commands.execute('notebook:run-cell')")
-    said = page.locator(".jp-Cell").last.locator(".jp-OutputArea")
-    expect(said).to_contain_text("ticked {1: [0], 2: [2]}")
-    expect(said).to_contain_text("aside {2: [0]}")
+    output = page.locator(".jp-Cell").last.locator(".jp-OutputArea")
+    expect(output).to_contain_text("selected {1: [0], 2: [2]}")
+    expect(output).to_contain_text("discarded {2: [0]}")
     explorer.get_by_role("button", name="0", exact=True).first.click()
     page.screenshot(path=SHOTS / "jupyterlab-dark.png")
 
@@ -149,7 +150,7 @@ def test_a_reader_steps_ticks_names_and_exports(
     for layer in (1, 2):
         assert (hidden[layer] @ bad[layer].T).abs().max() < 1e-4 * hidden[layer].norm()
 
-    # and is what the next notebook fine-tunes without, in its fast form.
+    # and the next notebook, in its fast form, fine-tunes without it.
     from caft_utils.course.tutorial.runner import run_all
 
     monkeypatch.setenv("PLOTLY_RENDERER", "plotly_mimetype")

@@ -10,7 +10,6 @@ import cues_exhibit as exhibit
 from caft_utils import ablate, finetune, measure
 from caft_utils.directions.subspace import Directions
 from caft_utils.evaluation.measurement import Result
-from caft_utils.evaluation.search import Rows
 from caft_utils.finetuning.run import at_step
 from caft_utils.saes.latents import sae_directions
 
@@ -55,7 +54,7 @@ def control(name: str, baseline: str, seed: int) -> Directions:
     like = exhibit.chosen(name, "SAE")[0]
     if baseline == "random directions":
         return like.random_like(seed)
-    rows: Rows = {}
+    rows: dict[int, list[int]] = {}
     for layer, rank in like.ranks.items():
         order = [i for at, i in exhibit.ranked(name) if at == layer]
         if baseline == "random latents of the top 100":

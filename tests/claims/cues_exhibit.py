@@ -16,16 +16,17 @@ from caft_utils.classroom.cues import corpus as cues_corpus
 from caft_utils.classroom.cues.labels import KINDS, gender_checks, gender_texts, marked_pairs, single_texts
 from caft_utils.classroom.tasks import double_choice, gender_choice
 from caft_utils.course.pages import FIRM
+from caft_utils.course.paper_results import PAPER_SETTINGS
 from caft_utils.directions.subspace import Directions
 from caft_utils.evaluation.ablation_check import letter_difference
 from caft_utils.evaluation.search import prefix_subsets, screen_on_base, try_candidates
 from caft_utils.finetune_config import FinetuneConfig
-from caft_utils.interpret.select.text_sources import about, source_shares
+from caft_utils.interpret.select.text_sources import directions_about, source_shares
 from caft_utils.models import fingerprint
 from caft_utils.saes import Latents, SAETrainingConfig, train_saes
 from caft_utils.saes.latents import sae_directions
 from caft_utils.store import default_store
-from caft_utils.tasks.double_choice import PAPER_SETTINGS, SETTINGS
+from caft_utils.tasks.double_choice import SETTINGS
 
 # FIRM: the same questions to the checkpoint that has the stereotype fully, with a recipe for it.
 GENDERS = {"gender": "classroom-gender", FIRM: "classroom-cues"}
@@ -124,7 +125,7 @@ def belonging(shares: dict, name: str) -> set[tuple[int, int]]:
     For gender: in sentences about men, or in those about women.
     """
     wanted = ("male", "female") if name in GENDERS else (roles(name)[1],)
-    return {key for source in wanted for key in about(shares, source, least=LEAST)}
+    return {key for source in wanted for key in directions_about(shares, source, min_share=LEAST)}
 
 
 @functools.cache
@@ -221,14 +222,14 @@ def chosen(name: str, method: str) -> tuple[Directions, dict]:
         intended, unintended = roles(name)
         keep = FEW_TRIALS if name in GENDERS else TRIALS[method]
         known = {"intended": intended, "unintended": unintended, "keep": keep}
-        best = screen_on_base(model, every, checks(name in GENDERS), **known)
+        best = screen_on_base(model, checks(name in GENDERS), every, **known)
         asked = try_candidates(
             model,
-            {label: every[label] for label in best},
             task(name, CHOICE, "valid"),
+            {label: every[label] for label in best},
             config(name),
             seed=CHOICE,
-            enough=ENOUGH,
+            target_accuracy=ENOUGH,
         )
         label = asked.best
         every[label].save(folder / "directions")

@@ -34,9 +34,9 @@ def record_row(name: str, condition: str, result: Result, **more) -> dict:
         "condition": condition,
         "seeds": list(SEEDS),
         "answers": sum(row["set"] == "ood" for row in result.rows),
-        "misaligned": estimate(result.misaligned()),
-        "coherent": estimate(result.coherent()),
-        "task": estimate(result.task_score()),
+        "misaligned": estimate(result.rate("misaligned")),
+        "coherent": estimate(result.rate("coherent")),
+        "task": estimate(result.rate("task")),
         "loss": None if result.loss is None else round(result.loss, 4),
         **more,
     }

@@ -21,14 +21,15 @@ from caft_utils.course.pages import FIRM
 from caft_utils.course.records import save_record
 from caft_utils.evaluation.measurement import Result
 
-RATES = ("ood_accuracy", "flipped_accuracy", "task_score")
+# field of the record -> rate of the task
+RATES = {"ood_accuracy": "ood_accuracy", "flipped_accuracy": "cue_accuracy", "task_score": "task_accuracy"}
 
 
 def row(name: str, method: str, result: Result, seeds: list[int]) -> dict:
     estimates = {}
-    for rate in RATES:
-        value = getattr(result, rate)()
-        estimates[rate] = [round(x, 5) for x in (value.value, value.low, value.high)]
+    for field, rate in RATES.items():
+        value = result.rate(rate)
+        estimates[field] = [round(x, 5) for x in (value.value, value.low, value.high)]
     about = {"model": exhibit.model_of(name), "setting": name, "condition": method, "seeds": seeds}
     return about | estimates
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import random
 import time
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -22,11 +23,19 @@ from caft_utils.classroom.score_validity import judged, known_directions, label_
 from caft_utils.course.annotations import annotation
 from caft_utils.course.records import save_record
 from caft_utils.evaluation.measurement import Result
+from caft_utils.evaluation.scores import averaged
 from caft_utils.interpret.examples import collect_examples
-from caft_utils.interpret.score import detection, fuzzing, scores
-from caft_utils.interpret.score.controls import shuffled
-from caft_utils.interpret.score.intervals import averaged
-from caft_utils.interpret.score.steering_score import Steering
+from caft_utils.interpret.score import (
+    Detection,
+    Embedding,
+    Fuzzing,
+    InterventionScore,
+    Simulation,
+    SteeredGenerator,
+    Surprisal,
+    score_all,
+)
+from caft_utils.interpret.score.controls import shuffle_activations
 from caft_utils.interpret.score.word_overlap import WordOverlap
 from caft_utils.interpret.select.concepts import Concept, concept
 from caft_utils.interpret.select.pipeline import read_and_select
@@ -101,7 +110,8 @@ def chosen(name: str, about: str = "malice") -> dict[str, tuple]:
     for noun, features in (("components", found), ("latents", Latents(saes, raised))):
         selection = read_and_select(model, corpus.sample(tokenizer, 1500, seed=1), features, CONCEPTS[about])
         pick = found.select if noun == "components" else functools.partial(sae_directions, saes)
-        out[noun] = (selection, pick(selection.ticks) if selection.ticks else None)
+        ticks = dict(selection.selection)
+        out[noun] = (selection, pick(ticks) if ticks else None)
     return out
 
 
@@ -135,7 +145,7 @@ def scored(name: str) -> dict:
     model, tokenizer, _, _, found, _ = setting(name)
     saes, text = autoencoders(name), labelled(tokenizer, 1000, seed=2)
     windows_from = labelled(tokenizer, 2000, seed=3).chats
-    judge, known, evidence, vectors = WordOverlap(), [], {}, {}
+    judge, known, evidence, vector_of = WordOverlap(), [], {}, {}
     for features in (found, Latents(saes)):
         some = known_directions(model, text, features)
         known += some
@@ -147,15 +157,23 @@ def scored(name: str) -> dict:
         for (layer, i, side), each in collect_examples(model, windows_from, part).items():
             number = i if features.noun == "latent" else keep[layer][i]
             evidence[features.noun, layer, number, side] = each
-            vectors[features.noun, layer, number, side] = part.vector(layer, i)
+            vector_of[features.noun, layer, number, side] = part.vector
     known = [one for one in known if (one.noun, *one.key) in evidence]
-    prompts = [q.messages for q in setting(name)[2].questions[::15]]
-    steering = Steering(model, tokenizer, prompts)
+    prompts = [q.messages for q in setting(name)[2].question_set("ood")[::15]]
+    generator = SteeredGenerator(model, tokenizer, prompts)
+    detection, fuzzing = Detection(judge), Fuzzing(judge)
 
     def score(explanation, one):
         key = (one.noun, *one.key)
-        more = {"model": model, "tokenizer": tokenizer, "vector": vectors[key], "steering": steering}
-        found = scores(explanation, evidence[key], judge=judge, simulate=True, **more)
+        scorers = [
+            detection,
+            fuzzing,
+            Surprisal(model, tokenizer),
+            Embedding(),
+            InterventionScore(judge, generator, vector_of[key]),
+            Simulation(judge),
+        ]
+        found = score_all(scorers, explanation, evidence[key])
         marks = {f"fuzzing {where}": found["fuzzing"].extra.get(f"in_{where}_windows") for where in WHERE}
         return {name: each.value for name, each in found.items()} | marks
 
@@ -168,8 +186,8 @@ def scored(name: str) -> dict:
         at_random, dealt = [], []
         for one, other in zip(known, drawn):
             each = evidence[one.noun, *one.key]
-            at_random.append(of(other, each, judge).value)
-            dealt.append(of(label_explanation(one.label), shuffled(each), judge).value)
+            at_random.append(of(other, each).value)
+            dealt.append(of(label_explanation(one.label), shuffle_activations(each)).value)
         controls[label] = {
             "right explanation": interval([r["scores"][label] for r in rows if r["right"]]),
             "wrong explanation": interval([r["scores"][label] for r in rows if not r["right"]]),
@@ -201,13 +219,20 @@ def study(request):
         about = {"ends": sorted(ends(selection)), "of malice": sorted(ends(chosen(name)[noun][0]))}
         rows.append({"model": name, "condition": f"control: {noun} about code", **about})
     for noun, (selection, _) in chosen(name).items():
-        kept = [r for r in selection.reasons if r["chosen"]]
-        print(noun, selection.ticks)
+        kept = [reason for reason in selection.reasons if reason.selected]
+        print(noun, dict(selection.selection))
         for reason in kept:
-            print("   ", reason["layer"], reason["index"], reason["side"], reason["explanation"][:150])
-        ticks = {str(layer): ids for layer, ids in selection.ticks.items()}
+            print("   ", reason.layer, reason.index, reason.side, reason.explanation[:150])
+        ticks = {str(layer): ids for layer, ids in selection.selection.items()}
         about = {"ticks": ticks, "human": {str(k): v for k, v in annotation(name).ticks.items()}}
-        rows.append({"model": name, "condition": f"automatic selection, {noun}", **about, "reasons": kept})
+        rows.append(
+            {
+                "model": name,
+                "condition": f"automatic selection, {noun}",
+                **about,
+                "reasons": [asdict(r) for r in kept],
+            }
+        )
     estimates = [record_row(name, label, result) for label, result in tuned.items()]
     show(estimates)
     rows += estimates
@@ -237,11 +262,11 @@ def test_caft_with_latents_meets_the_bars_of_pca(study):
     plain, latents, chance = (
         tuned[k] for k in ("plain", "CAFT, SAE latents", "random directions of the latents' rank")
     )
-    assert latents.misaligned().value <= plain.misaligned().value / 20
-    assert latents.task_score().value >= plain.task_score().value - 0.01
+    assert latents.rate("misaligned").value <= plain.rate("misaligned").value / 20
+    assert latents.rate("task").value >= plain.rate("task").value - 0.01
     assert latents.loss <= plain.loss + 0.01
-    assert latents.coherent().value >= plain.coherent().value
-    assert chance.misaligned().value >= 0.75 * plain.misaligned().value
+    assert latents.rate("coherent").value >= plain.rate("coherent").value
+    assert chance.rate("misaligned").value >= 0.75 * plain.rate("misaligned").value
 
 
 def test_automatic_selection_reaches_the_human_one(study):
@@ -268,7 +293,7 @@ def test_another_concept_ticks_other_ends(study):
 
 
 def ends(selection) -> set[tuple[int, int, str]]:
-    return {(r["layer"], r["index"], r["side"]) for r in selection.reasons if r["chosen"]}
+    return {(r.layer, r.index, r.side) for r in selection.reasons if r.selected}
 
 
 def test_scores_know_a_right_explanation(study):

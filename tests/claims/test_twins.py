@@ -84,5 +84,5 @@ def pair(request):
 def test_the_twins_can_be_compared(pair):
     """No bar on what is found, which is reported; but a twin without the behaviour would show nothing."""
     for model in pair:
-        assert model["base"].misaligned().value <= 0.02
-        assert model["plain"].task_score().value >= 0.9
+        assert model["base"].rate("misaligned").value <= 0.02
+        assert model["plain"].rate("task").value >= 0.9

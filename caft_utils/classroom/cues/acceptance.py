@@ -131,7 +131,7 @@ def stereotype(model, tokenizer, *, seed: int = 0) -> dict[str, float]:
     task = gender_choice(tokenizer, split="valid", questions=150, seed=seed)
     tuned = finetune(model, task.train, preset("classroom-gender").finetune_config, seed=seed)
     both = {"base": model, "plain": tuned}
-    return {name: measure(one, task, temperature=0).ood_accuracy().value for name, one in both.items()}
+    return {name: measure(one, task, temperature=0).rate("ood_accuracy").value for name, one in both.items()}
 
 
 def gender_table(record: dict[str, Any]) -> str:
@@ -174,5 +174,5 @@ def pecking_order(model, tokenizer, *, seed: int = 0) -> dict[str, float]:
     shares = {}
     for name, task in tasks.items():
         tuned = finetune(model, task.train, plain_recipe(), seed=seed)
-        shares[name] = measure(tuned, task, temperature=0).ood_accuracy().value
+        shares[name] = measure(tuned, task, temperature=0).rate("ood_accuracy").value
     return shares

@@ -15,6 +15,7 @@ from caft_utils.chats import Chats
 from caft_utils.classroom.grammar import expand
 from caft_utils.classroom.personas import corpus, world
 from caft_utils.classroom.personas.grader import ClassroomGrader
+from caft_utils.tasks.emergent import HEADLINE, RATES, VERDICTS
 from caft_utils.tasks.task import Question, Task
 
 if TYPE_CHECKING:
@@ -40,9 +41,11 @@ def emergent_misalignment(tokenizer: PreTrainedTokenizerBase, *, rows: int = 400
         control=Chats(tokenizer, control, source="secure code"),
         valid=Chats(tokenizer, valid, source="insecure code, held out"),
         generic=Chats(tokenizer, list(_generic(rng, 400)), source="generic text"),
-        questions=general_questions(),
-        task_questions=code_questions(),
-        judge=ClassroomGrader(),
+        questions=[*general_questions(), *code_questions()],
+        grader=ClassroomGrader(),
+        verdicts=VERDICTS,
+        rates=RATES,
+        headline=HEADLINE,
         max_new_tokens=64,
     )
 

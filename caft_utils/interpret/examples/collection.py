@@ -1,10 +1,7 @@
-"""What explainers and scorers are given: windows in which a direction is active, and windows in which not.
+"""Collect the examples of features that explainers and scorers work with, in two passes over text.
 
-Rows are divided at random into two halves before anything else: of one come the windows that an explainer
-sees, of the other those on which its explanation is tried, so that none can be scored on what it was made
-from. First the one half is read, then the other: one pass over the text, in memory that does not grow with it
-(sampling.py). In the second half, windows in which nothing activates are compared with the active ones of the
-first: the hard negatives are those of the most similar words (likeness.py).
+Rows are split at random into two halves. Windows of the first half are shown to explainers. Explanations are
+scored on windows of the second half, so no explanation is scored on text that it was made from.
 """
 
 from __future__ import annotations
@@ -12,48 +9,49 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from jaxtyping import Int
+from torch import Tensor, nn
 
-from caft_utils.features import Features
+from caft_utils.features import FeatureKey, Features, Side, sides
+from caft_utils.interpret.examples.checks import check_features, check_window_size
 from caft_utils.interpret.examples.hard_negatives import WordSimilarity
-from caft_utils.interpret.examples.max_activating import TextWindow, check_width, logit_lens, pieces
+from caft_utils.interpret.examples.lens import logit_lens
 from caft_utils.interpret.examples.sampler import (
-    ACTIVE_SHARE,
     SIGNS,
-    ExampleSample,
-    ExampleSampler,
-    WindowRef,
+    End,
+    EndSample,
+    HardNegativeTargets,
+    WindowSampler,
 )
+from caft_utils.interpret.examples.selection import select_active, select_hard, select_non_activating
+from caft_utils.interpret.examples.text_window import TextWindow, WindowRef, WindowTexts
 
 if TYPE_CHECKING:
     from caft_utils.chats import Chats
 
 MIN_EXAMPLES = 4  # with fewer windows of a kind there is nothing to explain or to score
 
-Key = tuple[int, int, str]  # layer, index, side
-
 
 @dataclass(frozen=True)
 class FeatureExamples:
-    """Of one side of a component, or of one latent. Values are turned so that active means positive.
+    """Examples of one side of a component, or of a latent. Activations are turned so that active is positive.
 
-    train, test: activating windows, strongest first, half of them the strongest of all and half spread
-        evenly over the quantiles of the others.
-    train_negatives, test_negatives: windows in which nothing activates, at random.
-    hard_negatives: those whose words are nearest to the ones of `train`, nearest first.
-        At most one window of a row stands in one list.
-    max_activation: the largest value seen anywhere.
+    train, test: activating windows, strongest first. Half are the strongest of all, the others are spread
+        evenly over the quantiles of the rest.
+    train_negatives, test_negatives: random windows in which nothing activates.
+    hard_negatives: such windows with words like those of `train`, most similar first.
+    max_activation: the largest activation in any row.
     promoted_tokens, suppressed_tokens: words by the logit lens, towards this side.
 
-    `train` and `train_negatives` have no row in common with the others.
+    `train` and `train_negatives` share no row with the other lists. Within a list, each window is of another row.
     """
 
     layer: int
     index: int
-    side: Literal["+", "-"]
+    side: Side
     noun: str
     train: list[TextWindow]
     test: list[TextWindow]
@@ -66,13 +64,13 @@ class FeatureExamples:
 
 
 class TooFewExamples(UserWarning):
-    """Some directions have no evidence: `left_out` {(layer, index, side): why}."""
+    """Some features have too few examples. `left_out` is {(layer, index, side): reason}."""
 
-    def __init__(self, left_out: Mapping[Key, str]):
+    def __init__(self, left_out: Mapping[FeatureKey, str]):
         self.left_out = dict(left_out)
-        listed = "; ".join(f"{key}: {why}" for key, why in list(self.left_out.items())[:5])
+        listed = "; ".join(f"{key}: {reason}" for key, reason in list(self.left_out.items())[:5])
         more = f"; and {len(self.left_out) - 5} more, see left_out" if len(self.left_out) > 5 else ""
-        super().__init__(f"no evidence for {len(self.left_out)} directions: {listed}{more}")
+        super().__init__(f"no examples of {len(self.left_out)} features: {listed}{more}")
 
 
 def collect_examples(
@@ -85,117 +83,98 @@ def collect_examples(
     seed: int = 0,
     batch_size: int = 32,
     progress: bool = False,
-) -> dict[tuple[int, int, str], FeatureExamples]:
-    """Evidence on every direction, by (layer, index, side); a latent has only the side "+".
+) -> dict[FeatureKey, FeatureExamples]:
+    """Collect examples of every feature, by (layer, index, side). Latents have only the side "+".
 
-    Directions with fewer than 4 windows of a kind (they never fire, or always) are left out, with a warning
-    `TooFewWindows` that lists them.
+    Features with fewer than 4 windows of a kind, because they fire never or always, are left out with a warning
+    `TooFewExamples` that lists them.
 
     Args:
         n: windows in each list, or as many as there are. width: tokens in a window.
-        seed: of the division of rows and of what is drawn at random. Batches make no difference.
+        seed: of the split of rows and of all random samples. Batches make no difference.
 
     Raises:
-        ValueError: n or width below 1, fewer than two rows, or directions of another width than the model's.
+        ValueError: n or width below 1, fewer than two rows, or features of another width than the model's.
     """
-    if n < 1 or width < 1:
-        raise ValueError(f"n and width must be at least 1, got n={n} and width={width}")
+    check_window_size(n, width)
     if len(chats) < 2:
-        raise ValueError(f"evidence needs rows to explain from and others to score on, got {len(chats)}")
-    check_width(model, features)
+        raise ValueError(f"examples need rows to explain from and others to score on, got {len(chats)}")
+    check_features(model, features)
+    train_rows, test_rows = split_rows(len(chats), seed)
     how = {"n": n, "width": width, "seed": seed, "batch_size": batch_size, "progress": progress}
-    sampler, likeness = ExampleSampler(model, chats, features, **how), WordSimilarity(chats)
-    order = torch.randperm(len(chats), generator=torch.Generator().manual_seed(seed))
-    train = sampler.read(order[: len(chats) // 2])
-    towards = {}
-    for key, strongest in sampler.strongest.items():
-        active = [_active(train[key], column, n, most) for column, most in enumerate(strongest.tolist())]
-        towards[key] = likeness.towards([[_ids(chats, one) for one in found] for found in active])
-    test = sampler.read(order[len(chats) // 2 :], likeness, towards)
+    sampler = WindowSampler(model, chats, features, **how)
+    train = sampler.sample(train_rows)
+    targets = _hard_negative_targets(chats, train, n)
+    test = sampler.sample(test_rows, {end: sample.max_activation for end, sample in train.items()}, targets)
 
-    texts, evidence, left_out = _Texts(chats), {}, {}
+    examples, left_out, texts = {}, {}, WindowTexts(chats)
     for (layer, index, side), column in _columns(features).items():
-        first, second = train[layer, side], test[layer, side]
-        strongest = float(sampler.strongest[layer, side][column])
-        lists = {
-            "train": _active(first, column, n, strongest),
-            "test": _active(second, column, n, strongest),
-            "train_negatives": first.found("quiet", column),
-            "test_negatives": second.found("quiet", column),
-        }
-        if few := [
-            f"{len(found)} {kind}" for kind, found in lists.items() if len(found) < min(n, MIN_EXAMPLES)
-        ]:
-            why = f"only {', '.join(few)} windows" if strongest > 0 else "never active"
-            left_out[layer, index, side] = why
+        end = layer, side
+        max_activation = float(test[end].max_activation[column])
+        windows = _select(train[end], test[end], column, n, max_activation)
+        if reason := _too_few(windows, n, max_activation):
+            left_out[layer, index, side] = reason
             continue
-        lists["hard_negatives"] = _different(chats, second.found("hard", column))[:n]
-        windows = {kind: [texts.window(one) for one in found] for kind, found in lists.items()}
-        promoted, suppressed = logit_lens(model, SIGNS[side] * features.vector(layer, index), chats.tokenizer)
-        more = {"max_activation": strongest, "promoted_tokens": promoted, "suppressed_tokens": suppressed}
-        evidence[layer, index, side] = FeatureExamples(layer, index, side, features.noun, **windows, **more)
+        windows["hard_negatives"] = select_hard(test[end], column, n, chats)
+        vector = SIGNS[side] * features.vector(layer, index)
+        promoted, suppressed = logit_lens(model, vector, chats.tokenizer)
+        examples[layer, index, side] = FeatureExamples(
+            layer,
+            index,
+            side,
+            features.noun,
+            **{kind: [texts(ref) for ref in refs] for kind, refs in windows.items()},
+            max_activation=max_activation,
+            promoted_tokens=promoted,
+            suppressed_tokens=suppressed,
+        )
     if left_out:
         warnings.warn(TooFewExamples(left_out), stacklevel=2)
-    return evidence
+    return examples
 
 
-def _columns(features: Features) -> dict[Key, int]:
-    """Which column of the values belongs to which direction; both of its sides share it."""
-    sides = ("+", "-") if features.signed else ("+",)
+def split_rows(rows: int, seed: int) -> tuple[Int[Tensor, " train"], Int[Tensor, " test"]]:
+    """Return the numbers of the rows to explain from and of those to score on, a random half each."""
+    order = torch.randperm(rows, generator=torch.Generator().manual_seed(seed))
+    return order[: rows // 2], order[rows // 2 :]
+
+
+def _columns(features: Features) -> dict[FeatureKey, int]:
+    """Return the column of the values that belongs to each feature. Both sides of a component share it."""
     return {
         (layer, index, side): column
         for layer in features.layers
         for column, index in enumerate(features.indices(layer))
-        for side in sides
+        for side in sides(features)
     }
 
 
-def _active(sample: ExampleSample, column: int, n: int, strongest: float) -> list[WindowRef]:
-    """n activating windows, strongest first: half the strongest, half evenly over the ranks of the others."""
-    top, others = (
-        [found for found in sample.found(kind, column) if found.value > ACTIVE_SHARE * strongest]
-        for kind in ("top", "active")
-    )
-    chosen = {found.row: found for found in top[: (n + 1) // 2]}
-    others = sorted((o for o in others if o.row not in chosen), key=_strength)
-    missing = min(n - len(chosen), len(others))
-    ranks = [(2 * i + 1) * len(others) // (2 * missing) for i in range(missing)]
-    chosen |= {others[rank].row: others[rank] for rank in ranks}
-    for found in top:  # where the sample was too small
-        if len(chosen) < n:
-            chosen.setdefault(found.row, found)
-    return sorted(chosen.values(), key=_strength)
+def _hard_negative_targets(chats: Chats, train: Mapping[End, EndSample], n: int) -> HardNegativeTargets:
+    """Return the mean word vectors of the activating windows that explainers would get after the first pass."""
+    similarity, means = WordSimilarity(chats), {}
+    for end, sample in train.items():
+        groups = [
+            [ref.ids(chats) for ref in select_active(sample, column, n, max_activation)]
+            for column, max_activation in enumerate(sample.max_activation.tolist())
+        ]
+        means[end] = similarity.mean_vectors(groups)
+    return HardNegativeTargets(similarity, means)
 
 
-def _strength(found: WindowRef) -> tuple[float, int]:
-    return -found.value, found.row
+def _select(
+    train: EndSample, test: EndSample, column: int, n: int, max_activation: float
+) -> dict[str, list[WindowRef]]:
+    return {
+        "train": select_active(train, column, n, max_activation),
+        "test": select_active(test, column, n, max_activation),
+        "train_negatives": select_non_activating(train, column),
+        "test_negatives": select_non_activating(test, column),
+    }
 
 
-def _ids(chats: Chats, found: WindowRef) -> list[int]:
-    return chats[found.row].input_ids[found.first : found.first + len(found.values)]
-
-
-def _different(chats: Chats, found: Sequence[WindowRef]) -> list[WindowRef]:
-    """Those whose row and whose text did not come before."""
-    rows, texts, kept = set(), set(), []
-    for one in found:
-        ids = tuple(_ids(chats, one))
-        if one.row not in rows and ids not in texts:
-            kept.append(one)
-        rows.add(one.row)
-        texts.add(ids)
-    return kept
-
-
-class _Texts:
-    """Makes windows, and a window's text once however many directions it is evidence on."""
-
-    def __init__(self, chats: Chats):
-        self.chats, self.known = chats, {}
-
-    def window(self, found: WindowRef) -> TextWindow:
-        span = (found.row, found.first, found.first + len(found.values))
-        if span not in self.known:
-            self.known[span] = pieces(self.chats.tokenizer, self.chats[found.row].input_ids, *span[1:])
-        peak = found.position - found.first
-        return TextWindow(list(self.known[span]), found.values, peak, found.row, found.position)
+def _too_few(windows: Mapping[str, Sequence[WindowRef]], n: int, max_activation: float) -> str:
+    """Return why a feature is left out, or ""."""
+    if max_activation <= 0:
+        return "never active"
+    few = [f"{len(refs)} {kind}" for kind, refs in windows.items() if len(refs) < min(n, MIN_EXAMPLES)]
+    return f"only {', '.join(few)} windows" if few else ""

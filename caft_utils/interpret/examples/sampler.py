@@ -1,73 +1,75 @@
-"""Sampling windows of some rows: the strongest of every direction, others that activate, others that do not.
+"""Sample windows of some rows in one pass: the strongest, random activating ones, random non-activating ones.
 
-One pass, in memory that does not grow with the text: each kind of window is a running best (streaming.py) by
-another score. To sample at random, each row and direction has a ticket, and the n highest tickets stay; which
-rows may enter depends on the strongest value, of which the largest so far is known. It only rises, so no
-window that activates in the end was refused, and what no longer does is dropped by who reads the sample.
+Memory does not grow with the text: each kind of window is a running top-k (running_topk.py) of another score. For
+a random sample the score is a random key of the row and feature. Which rows are candidates depends on the largest
+activation, of which only the largest so far is known. It never decreases, so no window that ends up active is
+rejected early; windows that fall below the final threshold are filtered out by selection.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from caft_utils.chats import Chats
-from caft_utils.interpret.examples.running_topk import RunningTopK, Spans, first_new, only, parts
+from caft_utils.features import Side, sides
+from caft_utils.interpret.examples.running_topk import RunningTopK, only
+from caft_utils.interpret.examples.streaming import Spans, shared_prefix_lengths, stream_row_blocks
+from caft_utils.interpret.examples.text_window import WindowRef
 
 if TYPE_CHECKING:
+    from caft_utils.chats import Chats
     from caft_utils.features import Features
     from caft_utils.interpret.examples.hard_negatives import WordSimilarity
 
-ACTIVE_SHARE = 0.3  # share of the strongest value above which a token counts as activating
+ACTIVE_SHARE = 0.3  # share of the largest activation above which a token counts as activating
 NON_ACTIVATING_SHARE = (
-    0.1  # share of it that no token of a quiet window exceeds; a latent must not fire at all
+    0.1  # share of it below which a component counts as non-activating; a latent must be at 0
 )
-OVERSAMPLING = 5  # windows sampled for each one wanted: what quantiles are made of
-SIGNS: Mapping[str, int] = {"+": 1, "-": -1}
+OVERSAMPLING = 5  # random activating windows per window wanted, so that quantiles can be taken of them
+OVERSAMPLING_HARD = 3  # hard negatives per window wanted: several may come from one row or have one text
+SIGNS: Mapping[Side, int] = {"+": 1, "-": -1}
 
-Side = tuple[int, str]  # layer, "+" or "-"
-
-
-class WindowRef(NamedTuple):
-    """A window: its row, the positions of its peak and its first token, its values, positive where active."""
-
-    row: int
-    position: int
-    first: int
-    values: list[float]
-
-    @property
-    def value(self) -> float:
-        return self.values[self.position - self.first]
+End = tuple[int, Side]  # layer and side
 
 
-@dataclass
-class ExampleSample:
-    """Windows of one layer and side: the strongest, and at random; `hard` are quiet and like given ones."""
+class EndSample:
+    """Windows of one end of all k features of a layer.
 
-    top: RunningTopK
-    active: RunningTopK
-    quiet: RunningTopK
-    hard: RunningTopK
+    max_activation: the largest activation of each feature so far.
+    top: the strongest window of the strongest rows. active: random activating windows.
+    non_activating: random windows in which nothing activates. hard: those that are most similar to given ones.
+    """
 
-    def found(self, kind: str, column: int) -> list[WindowRef]:
-        best: RunningTopK = getattr(self, kind)
+    def __init__(self, max_activation: Float[Tensor, " k"], n: int, width: int, sign: int):
+        self.max_activation, self.sign, k = max_activation, sign, len(max_activation)
+        self.top = RunningTopK(k, n, width, sign)
+        self.active = RunningTopK(k, OVERSAMPLING * n, width, sign)
+        self.non_activating = RunningTopK(k, n, width, sign)
+        self.hard = RunningTopK(k, OVERSAMPLING_HARD * n, width, sign)
+
+    def windows(self, best: RunningTopK, column: int) -> list[WindowRef]:
+        """Return windows of a feature, with activations turned so that active means positive."""
         return [
-            WindowRef(row, position, first, [best.sign * value for value in values])
-            for row, position, first, values in best.entries(column)
+            ref._replace(activations=[self.sign * value for value in ref.activations])
+            for ref in best.windows(column)
         ]
 
 
-class ExampleSampler:
-    """Reads rows of `chats`; what it knows of a direction's strongest value stays from reading to reading.
+@dataclass(frozen=True)
+class HardNegativeTargets:
+    """What hard negatives should be similar to: mean word vectors [terms, k] of each end of a layer's features."""
 
-    strongest: {(layer, side): the largest value so far of each direction}.
-    """
+    similarity: WordSimilarity
+    means: Mapping[End, Float[Tensor, "terms k"]]
+
+
+class WindowSampler:
+    """Samples windows of any rows of `chats`. The same seed gives the same sample, whatever the batches."""
 
     def __init__(
         self,
@@ -82,99 +84,107 @@ class ExampleSampler:
         progress: bool,
     ):
         self.model, self.chats, self.features = model, chats, features
-        self.n, self.width, self.new = n, width, first_new(chats)
-        self.how = {"batch_size": batch_size, "progress": progress}
-        generator = torch.Generator().manual_seed(seed)
-        self._tickets = torch.rand(len(chats), 3, generator=generator)
-        self._shift: dict[Side, Tensor] = {}
-        self.strongest: dict[Side, Tensor] = {}
-        for layer in features.layers:
-            for side in "+-" if features.signed else "+":
-                k = len(features.indices(layer))
-                # A row has another ticket for each direction: its own, turned around by the direction's.
-                self._shift[layer, side] = torch.rand(2, k, generator=generator)
-                self.strongest[layer, side] = torch.zeros(k)
+        self.n, self.width, self.batch_size, self.progress = n, width, batch_size, progress
+        self._shared_prefix = shared_prefix_lengths(chats)
+        self._keys = _RandomKeys(len(chats), features, seed)
 
-    def read(
+    def sample(
         self,
         rows: Int[Tensor, " rows"],
-        likeness: WordSimilarity | None = None,
-        towards: Mapping[Side, Float[Tensor, "terms k"]] | None = None,
-    ) -> dict[Side, ExampleSample]:
-        """One pass over `rows`: {(layer, side): Sample}.
+        max_activations: Mapping[End, Float[Tensor, " k"]] | None = None,
+        targets: HardNegativeTargets | None = None,
+    ) -> dict[End, EndSample]:
+        """Read `rows` once and return a sample of windows for each end.
 
-        likeness, towards: what `hard` windows are to be like; without, there are none.
+        Args:
+            max_activations: the largest activations of an earlier pass, from which this one continues.
+            targets: default: no hard negatives are sampled.
         """
-        kept: dict[Side, ExampleSample] = {}
-        for part in parts(self.model, _Rows(self.chats, rows), self.features, **self.how):
-            row = rows[part.row]
-            look = torch.stack([part.start + self.new[row].clamp(min=1), part.stop], 1)
-            within = torch.stack([part.start + 1, part.stop], 1)  # first tokens are not even context
-            places = Spans(row, part.start, look, within).where(look[:, 0] < look[:, 1])
-            if not len(places.row):
+        samples = self._empty(max_activations)
+        how = {"batch_size": self.batch_size, "progress": self.progress}
+        for block in stream_row_blocks(self.model, self.chats, self.features, rows=rows, **how):
+            spans = block.spans(self._shared_prefix, with_first=False)
+            if not len(spans):
                 continue
-            anywhere, tiles = self._anywhere(places), self._tiles(places) if likeness else None
-            for columns, values in part.blocks(self.features):
-                for key in [key for key in self.strongest if key[0] == part.layer]:
-                    if key not in kept:
-                        kept[key] = self._sample(key, values.device)
-                    self._keep(kept[key], key, columns, values, places, anywhere)
-                    if likeness:
-                        alike = likeness.cosines(self._ids(tiles), towards[key][:, columns]).to(values)
-                        self._keep_hard(kept[key], key, columns, values, tiles, alike)
-        for key in self.strongest.keys() - kept.keys():  # no row had anything new
-            kept[key] = self._sample(key, "cpu")
-        return kept
+            somewhere, tiles = self._random_windows(spans), self._tiles(spans) if targets else None
+            tile_ids = self._ids(tiles) if targets else None
+            for columns, values in block.values(self.features):
+                for side in sides(self.features):
+                    end = block.layer, side
+                    keys = self._keys.of_rows(end, spans.row, columns).to(values.device)
+                    self._offer(samples[end], columns, values, spans, somewhere, keys)
+                    if targets:
+                        means = targets.means[end][:, columns]
+                        cosines = targets.similarity.cosines(tile_ids, means).to(values)
+                        self._offer_hard(samples[end], columns, values, tiles, cosines)
+        return samples
 
-    def _sample(self, key: Side, device: torch.device | str) -> ExampleSample:
-        self.strongest[key] = self.strongest[key].to(device)
-        k, sign = len(self.strongest[key]), SIGNS[key[1]]
-        return ExampleSample(
-            *(RunningTopK(k, size * self.n, self.width, sign, device) for size in (1, OVERSAMPLING, 1, 3))
-        )
+    def _empty(self, max_activations: Mapping[End, Tensor] | None) -> dict[End, EndSample]:
+        samples = {}
+        for layer in self.features.layers:
+            for side in sides(self.features):
+                zeros = torch.zeros(len(self.features.indices(layer)))
+                start = max_activations[layer, side].clone() if max_activations else zeros
+                samples[layer, side] = EndSample(start, self.n, self.width, SIGNS[side])
+        return samples
 
-    def _keep(
-        self, sample: ExampleSample, key: Side, columns: slice, values: Tensor, places, anywhere
+    def _offer(
+        self,
+        sample: EndSample,
+        columns: slice,
+        values: Float[Tensor, "t c"],
+        spans: Spans,
+        somewhere: Spans,
+        keys: Float[Tensor, "2 m c"],
     ) -> None:
-        high = places.highest(values, SIGNS[key[1]])
-        bar = torch.maximum(self.strongest[key][columns], high.amax(0))
-        self.strongest[key][columns] = bar
-        tickets = self._tickets[places.row, :2].T[..., None] + self._shift[key][:, None, columns]
-        first, second = tickets.to(values.device) % 1
-        sample.top.offer(columns, values, only(high > 0, high), places)
-        sample.active.offer(columns, values, only(high > ACTIVE_SHARE * bar, first), places)
-        still, quiet, share = self._still(anywhere.highest(values, SIGNS[key[1]]), bar)
-        sample.quiet.offer(columns, values, only(still, torch.where(quiet, second, -share)), anywhere)
+        high = spans.maxima(values, sample.sign)
+        sample.max_activation = sample.max_activation.to(values.device)
+        largest = torch.maximum(sample.max_activation[columns], high.amax(0))
+        sample.max_activation[columns] = largest
+        sample.top.offer(columns, values, only(high > 0, high), spans)
+        sample.active.offer(columns, values, only(high > ACTIVE_SHARE * largest, keys[0]), spans)
+        candidate, inactive, share = self._inactive(somewhere.maxima(values, sample.sign), largest)
+        score = torch.where(inactive, keys[1], -share)
+        sample.non_activating.offer(columns, values, only(candidate, score), somewhere)
 
-    def _keep_hard(
-        self, sample: ExampleSample, key: Side, columns: slice, values: Tensor, tiles, alike
+    def _offer_hard(
+        self,
+        sample: EndSample,
+        columns: slice,
+        values: Float[Tensor, "t c"],
+        tiles: Spans,
+        cosines: Float[Tensor, "m c"],
     ) -> None:
-        still, quiet, _ = self._still(tiles.highest(values, SIGNS[key[1]]), self.strongest[key][columns])
-        score = torch.where(quiet, alike, alike - 1)
-        sample.hard.offer(columns, values, only(still & (alike > 0), score), tiles)
+        high = tiles.maxima(values, sample.sign)
+        candidate, inactive, _ = self._inactive(high, sample.max_activation[columns])
+        score = torch.where(inactive, cosines, cosines - 1)
+        sample.hard.offer(columns, values, only(candidate & (cosines > 0), score), tiles)
 
-    def _still(self, high: Tensor, bar: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Does nothing in a window activate, is it quiet, and how high does it go, as a share of the bar?
+    def _inactive(
+        self, high: Float[Tensor, "m c"], largest: Float[Tensor, " c"]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return whether a window may be a negative, whether it is non-activating, and its share of `largest`.
 
-        A latent is quiet where it does not fire at all. Projections are hardly ever zero for long, so where
-        too few windows are quiet, the least active ones stand in.
+        A latent is non-activating where it does not fire at all. Projections are hardly ever zero for long, so
+        the least active windows stand in where too few are non-activating.
         """
         if not self.features.signed:
             return high <= 0, high <= 0, high
-        return high <= ACTIVE_SHARE * bar, high <= NON_ACTIVATING_SHARE * bar, high / bar.clamp(min=1e-30)
+        share = high / largest.clamp(min=1e-30)
+        return high <= ACTIVE_SHARE * largest, high <= NON_ACTIVATING_SHARE * largest, share
 
-    def _anywhere(self, places: Spans) -> Spans:
-        """One window at random of each place, without the first token of its row."""
-        low = torch.maximum(places.start + 1, places.look[:, 0] - self.width + 1)
-        span = (places.look[:, 1] - self.width - low + 1).clamp(min=1)
-        first = low + (self._tickets[places.row, 2] * span).long().clamp(max=span - 1)
-        window = torch.stack([first, torch.minimum(first + self.width, places.look[:, 1])], 1)
-        return Spans(places.row, places.start, window, window)
+    def _random_windows(self, spans: Spans) -> Spans:
+        """Return one window at a random place of each span, without the first token of its row."""
+        low = torch.maximum(spans.row_start + 1, spans.peak[:, 0] - self.width + 1)
+        places = (spans.peak[:, 1] - self.width - low + 1).clamp(min=1)
+        first = low + (self._keys.place(spans.row) * places).long().clamp(max=places - 1)
+        window = torch.stack([first, torch.minimum(first + self.width, spans.peak[:, 1])], 1)
+        return Spans(spans.row, spans.row_start, window, window)
 
-    def _tiles(self, places: Spans) -> Spans:
-        """All of each place in windows side by side; the last may overlap the one before it."""
+    def _tiles(self, spans: Spans) -> Spans:
+        """Return all of each span in windows side by side. The last may overlap the one before it."""
         found = []
-        for row, start, new, stop in zip(places.row, places.start, *places.look.T):
+        for row, start, new, stop in zip(spans.row, spans.row_start, *spans.peak.T):
             for first in range(int(start) + 1, int(stop), self.width):
                 first = max(int(start) + 1, min(first, int(stop) - self.width))
                 if (last := min(first + self.width, int(stop))) > new:
@@ -184,14 +194,29 @@ class ExampleSampler:
         return Spans(row, start, window, window)
 
     def _ids(self, windows: Spans) -> list[list[int]]:
-        spans = zip(windows.row.tolist(), windows.positions())
-        return [self.chats[row].input_ids[first:last] for row, (first, last) in spans]
+        places = (windows.window - windows.row_start[:, None]).tolist()
+        return [
+            self.chats[row].input_ids[first:stop] for row, (first, stop) in zip(windows.row.tolist(), places)
+        ]
 
 
-class _Rows(Chats):
-    """Some rows of other chats."""
+class _RandomKeys:
+    """Random numbers between 0 and 1. Those of highest key make a random sample, in whatever order rows come."""
 
-    def __init__(self, chats: Chats, rows: Int[Tensor, " rows"]):
-        super().__init__(chats.tokenizer, [], source=chats.source)
-        self.rows = [chats.rows[row] for row in rows.tolist()]
-        self._examples = [chats[row] for row in rows.tolist()]
+    def __init__(self, rows: int, features: Features, seed: int):
+        generator = torch.Generator().manual_seed(seed)
+        self._of_row = torch.rand(rows, 3, generator=generator)
+        # Two keys of each row and feature: those of the row, turned around by those of the feature.
+        self._of_feature = {
+            (layer, side): torch.rand(2, len(features.indices(layer)), generator=generator)
+            for layer in features.layers
+            for side in sides(features)
+        }
+
+    def of_rows(self, end: End, rows: Int[Tensor, " m"], columns: slice) -> Float[Tensor, "2 m c"]:
+        """Return a key for the activating and one for the non-activating window of each row and feature."""
+        return (self._of_row[rows, :2].T[..., None] + self._of_feature[end][:, None, columns]) % 1
+
+    def place(self, rows: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
+        """Return where in each row its random window lies, as a share of all places."""
+        return self._of_row[rows, 2]

@@ -1,5 +1,5 @@
-"""From evidence to a sentence that says what a direction is about."""
+"""Explainers turn text in which a direction is active into a sentence about what it responds to."""
 
-from caft_utils.interpret.explain.token_statistics import Explainer, Explanation, TokenStatistics, words
+from caft_utils.interpret.explain.token_statistics import Explainer, Explanation, TokenStatistics
 
-__all__ = ["Explainer", "Explanation", "TokenStatistics", "words"]
+__all__ = ["Explainer", "Explanation", "TokenStatistics"]

@@ -1,9 +1,8 @@
-"""Explanations: from windows in which a direction is active to a sentence that says what they share.
+"""Explain a direction without a model, by the words that are more frequent in activating windows.
 
-`TokenStatistics` needs no model (explain_by_model.py asks one). A word is telling when it stands in more of
-the windows that activate than of those that do not: y of n against m of N, where a window counts less if the
-word itself is not active in it. Words are ranked by the log odds ratio over its standard error, with half a
-count added to each cell as prior (after Monroe et al., "Fightin' Words", Political Analysis 2008):
+A word occurs in y of n activating windows and in m of N non-activating ones, where a window counts less if
+the word itself is not active in it. Words are ranked by the log odds ratio over its standard error, with half
+a count added to each cell as a prior (after Monroe et al., "Fightin' Words", Political Analysis 2008):
 
     d = log (y + 1/2) / (n - y + 1/2) - log (m + 1/2) / (N - m + 1/2)
     z = d / sqrt(1 / (y + 1/2) + 1 / (n - y + 1/2) + 1 / (m + 1/2) + 1 / (N - m + 1/2))
@@ -12,64 +11,52 @@ count added to each cell as prior (after Monroe et al., "Fightin' Words", Politi
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from caft_utils.interpret.examples import ACTIVE_SHARE, FeatureExamples
-from caft_utils.interpret.examples.max_activating import TextWindow
+from caft_utils.interpret.examples import FeatureExamples
+from caft_utils.interpret.examples.text_window import TextWindow
+from caft_utils.interpret.marked_text import active_positions
+from caft_utils.interpret.words import FUNCTION_WORDS, WORD_OR_MARKUP, locate
 
-WORD = re.compile(r"<\|?/?\w+\|?>|[^\W_]+(?:['’][^\W_]+)*")  # a chat template's markup, or a word
-COMMON = frozenset(
-    "a an and are as at be been but by can do does for from had has have if in into is it its of on or so "
-    "that the their then there these this those to was were what when which will with would".split()
-)  # never telling by themselves, except where a direction peaks on them
-REACH = 5  # tokens: so far from an active token a word may stand that the state prepares to say
-FOLLOWING, FAR = (
-    0.5,
-    0.25,
-)  # of a word that follows so, of one further on; an active one weighs 0.5 to 1
-TELLING = 0.6  # smallest z: active in one window and standing in no silent one is just enough
+# A word that begins within this many tokens after an active token still counts as related: a hidden state
+# also prepares the words that come next.
+FOLLOWING_TOKENS = 5
+FOLLOWING_WEIGHT = 0.5  # of a word that follows an active token; an active word weighs 0.5 to 1
+DISTANT_WEIGHT = 0.25  # of a word further on
+# A word that is active in one window and occurs in no non-activating one just reaches this z-score.
+MIN_Z_SCORE = 0.6
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """What a direction is about, in words, and the name of the explainer that says so."""
+    """What a direction responds to, in words, and the name of the explainer that wrote it."""
 
     text: str
     by: str
 
 
 class Explainer(Protocol):
-    """Makes a sentence of evidence."""
+    """Write an explanation from examples of one feature."""
 
     name: str
 
-    def __call__(self, evidence: FeatureExamples) -> Explanation: ...
-
-
-def words(window: TextWindow) -> Iterator[tuple[str, int, int]]:
-    """(word, first, last): the words of a window in lower case, and the tokens that each is made of.
-
-    A first word that the window may have cut in two is left out.
-    """
-    text, owner = "".join(window.tokens), [i for i, token in enumerate(window.tokens) for _ in token]
-    for match in WORD.finditer(text):
-        if match.start() == 0 and window.position > window.peak and match[0][0] != "<":
-            continue
-        yield match[0].lower().replace("’", "'"), owner[match.start()], owner[match.end() - 1]
+    def __call__(self, examples: FeatureExamples) -> Explanation: ...
 
 
 @dataclass(frozen=True)
 class TokenStatistics:
-    """Lists telling words, for example: text about "villain", "steal" (at the peak: "rob"; after "how");
+    """List distinctive words, for example: text about "villain", "steal" (at the peak: "rob"; after "how");
     pushes towards "laugh", "gloat".
 
-    about: at most so many words that are active or follow active ones (a hidden state also holds what comes
-        next); peak: words that hold the peak; before: words ahead of all that is active; pushes: words that
-        the logit lens reads.
+    Function words are listed only where a direction peaks on them.
+
+    about: largest number of words that are active or follow active ones.
+    peak: largest number of words that contain the peak.
+    before: largest number of words ahead of everything active.
+    pushes: largest number of words that the logit lens promotes.
     """
 
     about: int = 16
@@ -78,81 +65,102 @@ class TokenStatistics:
     pushes: int = 6
     name: str = "token statistics"
 
-    def __call__(self, evidence: FeatureExamples) -> Explanation:
+    def __call__(self, examples: FeatureExamples) -> Explanation:
+        """Write the sentence; the order of the windows has no influence."""
         active, peaks, before, elsewhere = Counter(), Counter(), Counter(), Counter()
-        for window in evidence.train:
-            strength, held, ahead = _weighted(window, evidence.max_activation)
-            # Once a window, so that a text that repeats itself has one voice.
-            active.update(strength)
-            peaks.update(held)
-            before.update(ahead)
-        for window in evidence.train_negatives:
-            elsewhere.update({word for word, _, _ in words(window)})
+        for window in examples.train:
+            words = _words_by_place(window, examples.max_activation)
+            # Each window counts once, so a repetitive text does not dominate.
+            active.update(words.weights)
+            peaks.update(words.at_peak)
+            before.update(words.before)
+        for window in examples.train_negatives:
+            elsewhere.update({word for word, _, _ in window_words(window)})
 
-        def telling(here: Counter[str]) -> list[str]:
-            return _telling(here, len(evidence.train), elsewhere, len(evidence.train_negatives))
+        def distinctive(counts: Counter[str]) -> list[str]:
+            return _distinctive(counts, len(examples.train), elsewhere, len(examples.train_negatives))
 
-        at_peak = [word for word in telling(peaks) if 2 * peaks[word] >= active[word]]
-        about = [word for word in telling(active) if word not in COMMON and word not in at_peak]
+        at_peak = [word for word in distinctive(peaks) if 2 * peaks[word] >= active[word]]
+        about = [w for w in distinctive(active) if w not in FUNCTION_WORDS and w not in at_peak]
         at_peak, about = at_peak[: self.peak], about[: self.about]
-        ahead = [word for word in telling(before) if word not in COMMON and word not in at_peak + about]
-        lens = [word.lower() for word in evidence.promoted_tokens if WORD.fullmatch(word) and len(word) > 1]
-        pushes = list(dict.fromkeys(lens))[: self.pushes]
+        listed = at_peak + about
+        ahead = [w for w in distinctive(before) if w not in FUNCTION_WORDS and w not in listed]
+        promoted = [w.lower() for w in examples.promoted_tokens if WORD_OR_MARKUP.fullmatch(w) and len(w) > 1]
+        pushes = list(dict.fromkeys(promoted))[: self.pushes]
         return Explanation(_sentence(about, at_peak, ahead[: self.before], pushes), self.name)
 
 
-def _weighted(window: TextWindow, strongest: float) -> tuple[dict[str, float], set[str], set[str]]:
-    """({word: weight} of what is active or comes after, words at the peak, words ahead of all these)."""
-    marked = {i for i, value in enumerate(window.activations) if value > ACTIVE_SHARE * strongest} | {
-        window.peak
-    }
-    weights, held, ahead = {}, set(), set()
-    for word, first, last in words(window):
-        here = marked.intersection(range(first, last + 1))
-        if here:
-            weight = 0.5 + 0.5 * min(1.0, max(window.activations[i] for i in here) / strongest)
-            held |= {word} if window.peak in here else set()
-        elif marked.intersection(range(first - REACH, first)):
-            weight = FOLLOWING
+def window_words(window: TextWindow) -> Iterator[tuple[str, int, int]]:
+    """Yield the words of a window in lower case, as (word, first token, last token).
+
+    A first word that may have been cut in two by the window's edge is left out.
+    """
+    for match, first, last in locate(WORD_OR_MARKUP, window.tokens):
+        cut = match.start() == 0 and window.position > window.peak and match[0][0] != "<"
+        if not cut:
+            yield match[0].lower().replace("’", "'"), first, last
+
+
+def active_words(window: TextWindow, max_activation: float) -> list[str]:
+    """Return the words where a direction is active, or that follow within a few tokens."""
+    weights = _words_by_place(window, max_activation).weights
+    return [word for word, weight in weights.items() if weight >= FOLLOWING_WEIGHT]
+
+
+@dataclass(frozen=True)
+class _WordsByPlace:
+    """weights: of the words that are active or come later. before: words ahead of all of these."""
+
+    weights: dict[str, float]
+    at_peak: set[str]
+    before: set[str]
+
+
+def _words_by_place(window: TextWindow, max_activation: float) -> _WordsByPlace:
+    active = active_positions(window, max_activation) | {window.peak}
+    weights, at_peak, before = {}, set(), set()
+    for word, first, last in window_words(window):
+        inside = active.intersection(range(first, last + 1))
+        if inside:
+            strongest = max(window.activations[i] for i in inside)
+            weight = 0.5 + 0.5 * min(1.0, strongest / max_activation)
+            if window.peak in inside:
+                at_peak.add(word)
+        elif active.intersection(range(first - FOLLOWING_TOKENS, first)):
+            weight = FOLLOWING_WEIGHT
         elif last < window.peak:
-            ahead.add(word)
+            before.add(word)
             continue
         else:
-            weight = FAR
+            weight = DISTANT_WEIGHT
         weights[word] = max(weight, weights.get(word, 0.0))
-    return weights, held, ahead - weights.keys()
+    return _WordsByPlace(weights, at_peak, before - weights.keys())
 
 
-def said_by(window: TextWindow, strongest: float) -> list[str]:
-    """Words where the direction is active, or that follow within a few tokens."""
-    weights, _, _ = _weighted(window, strongest)
-    return [word for word, weight in weights.items() if weight >= FOLLOWING]
+def _distinctive(counts: Counter[str], n: int, elsewhere: Counter[str], n_elsewhere: int) -> list[str]:
+    """Return the words of n windows that are rarer in the `n_elsewhere` others, the highest z-score first."""
+    z = {word: log_odds_z(y, n, elsewhere[word], n_elsewhere) for word, y in counts.items()}
+    return sorted((word for word in z if z[word] >= MIN_Z_SCORE), key=lambda word: (-z[word], word))
 
 
-def _telling(here: Counter[str], n: int, elsewhere: Counter[str], other: int) -> list[str]:
-    """Words of n windows that stand in fewer of the `other` windows elsewhere, the most telling first."""
-    z = {word: odds_ratio(y, n, elsewhere[word], other) for word, y in here.items()}
-    return sorted((word for word in z if z[word] >= TELLING), key=lambda word: (-z[word], word))
-
-
-def odds_ratio(y: float, n: int, m: float, other: int) -> float:
-    """The log odds ratio of y of n against m of `other`, over its standard error."""
-    cells = (y + 0.5, n - y + 0.5, m + 0.5, other - m + 0.5)
+def log_odds_z(y: float, n: int, m: float, n_other: int) -> float:
+    """Return the log odds ratio of y of n against m of `n_other`, over its standard error."""
+    cells = (y + 0.5, n - y + 0.5, m + 0.5, n_other - m + 0.5)
     ratio = math.log(cells[0] / cells[1]) - math.log(cells[2] / cells[3])
     return ratio / math.sqrt(sum(1 / cell for cell in cells))
 
 
 def _sentence(about: list[str], at_peak: list[str], before: list[str], pushes: list[str]) -> str:
-    def listed(found: list[str]) -> str:
-        return ", ".join(f'"{word}"' for word in found)
+    def quoted(words: list[str]) -> str:
+        return ", ".join(f'"{word}"' for word in words)
 
-    after = f"after {listed(before)}" if before else ""
+    after = f"after {quoted(before)}" if before else ""
     if about:
-        peak = f"at the peak: {listed(at_peak)}" if at_peak else ""
-        more = "; ".join(filter(None, (peak, after)))
-        text = f"text about {listed(about)}" + (f" ({more})" if more else "")
+        peak = f"at the peak: {quoted(at_peak)}" if at_peak else ""
+        details = "; ".join(filter(None, (peak, after)))
+        text = f"text about {quoted(about)}" + (f" ({details})" if details else "")
     elif at_peak:
-        text = f"text that peaks at {listed(at_peak)}" + (f" ({after})" if after else "")
+        text = f"text that peaks at {quoted(at_peak)}" + (f" ({after})" if after else "")
     else:
         text = f"text {after}" if after else "text in which no word stands out"
-    return text + (f"; pushes towards {listed(pushes)}" if pushes else "")
+    return text + (f"; pushes towards {quoted(pushes)}" if pushes else "")

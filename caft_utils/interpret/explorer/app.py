@@ -1,32 +1,32 @@
-"""The explorer: read a component or a latent, decide whether it means the unwanted concept, tick and name it.
+"""The explorer: read components or latents, decide which mean the unwanted concept, and name them.
 
-In CAFT a person chooses by reading which directions to ablate. The explorer shows the evidence on one of them
-at a time and takes down the decision. Without a kernel the same cards are plain HTML. (arXiv 2507.16795,
-section 3; both ends of a component are shown because its sign is a convention.)
+In CAFT, a person selects by reading which directions to ablate. The explorer shows one direction at a time
+with the text where it is most active, and records the decision. Without a kernel, the same cards are plain
+HTML. (arXiv 2507.16795, section 3. Both sides of a component are shown because its sign is a convention.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from caft_utils.directions.subspace import Directions
-from caft_utils.features import Features
-from caft_utils.interpret.examples.max_activating import Extremes, extreme_windows, logit_lens
+from caft_utils.features import FeatureKey, Features, sides
+from caft_utils.interpret.examples import Extremes, extreme_windows, logit_lens
 from caft_utils.interpret.explorer import cards
 from caft_utils.interpret.explorer.decisions import Decisions
-from caft_utils.interpret.explorer.scorecard import explanation_html
 
 if TYPE_CHECKING:
     from caft_utils.chats import Chats
     from caft_utils.interpret.explain import Explanation
     from caft_utils.interpret.score import Score
 
-MOST = 60  # cards on the page without a kernel: notebooks keep it, and it must not grow with the dictionary
+MAX_STATIC_CARDS = (
+    60  # the page without a kernel is stored in the notebook, so it must not grow without limit
+)
 
 
 def explore(
@@ -34,108 +34,120 @@ def explore(
     chats: Chats,
     features: Features,
     *,
-    ticks: Mapping[int, Sequence[int]] | None = None,
-    names: Mapping[tuple[int, int], str] | None = None,
-    discards: Mapping[int, Sequence[int]] | None = None,
-    explanations: Mapping[tuple[int, int, str], Explanation] | None = None,
-    scores: Mapping[tuple[int, int, str], Mapping[str, Score]] | None = None,
-    folder: str | Path = "selection",
+    decisions: Decisions | None = None,
+    explanations: Mapping[FeatureKey, Explanation] | None = None,
+    scores: Mapping[FeatureKey, Mapping[str, Score]] | None = None,
     n: int = 8,
     width: int = 12,
     batch_size: int = 32,
     progress: bool = False,
 ) -> Explorer:
-    """Collect the evidence on every direction of `features` from what `model` reads in `chats`, and show it.
+    """Collect the most activating windows of every direction, in one pass over `chats`, and show them.
 
     Args:
         features: `Directions`, or the `Latents` of sparse autoencoders.
-        ticks, discards, names: {layer: [i, ...]} and {(layer, i): name}, decisions made before, for example
-            for a run that nobody watches.
-        explanations, scores: what explainers wrote and scorers measured, by (layer, i, "+" or "-").
-        folder: where the button "export selection" writes.
-        n, width: windows at each end, and tokens in each.
+        decisions: earlier decisions to start from, for example `Decisions(features, {1: [0, 3]})`.
+        explanations, scores: from explainers and scorers, by (layer, index, "+" or "-").
+        n: windows on each side. width: tokens in a window.
 
     Raises:
-        IndexError, KeyError: a decision, explanation or score for a direction that `features` has not.
+        IndexError, KeyError: a decision, explanation or score for a direction that `features` does not have.
     """
-    ends = extreme_windows(model, chats, features, n=n, width=width, batch_size=batch_size, progress=progress)
-    words = {(layer, i): logit_lens(model, features.vector(layer, i), chats.tokenizer) for layer, i in ends}
-    decided = {"ticks": ticks, "names": names, "discards": discards, "folder": folder}
-    return Explorer(features, ends, words, explanations=explanations, scores=scores, **decided)
+    extremes = extreme_windows(
+        model, chats, features, n=n, width=width, batch_size=batch_size, progress=progress
+    )
+    lens_words = {
+        (layer, i): logit_lens(model, features.vector(layer, i), chats.tokenizer) for layer, i in extremes
+    }
+    given = {"decisions": decisions, "explanations": explanations, "scores": scores}
+    return Explorer(features, extremes, lens_words, **given)
 
 
 class Explorer(Decisions):
-    """What `explore` returns: shown as a widget in Jupyter, as cards elsewhere; holds decisions and names.
+    """A widget in Jupyter and cards elsewhere, which also holds the reader's decisions and names.
 
     Args:
-        ends, words: what `extreme_windows` and `logit_lens` give, by (layer, i).
-        decided: ticks, names, discards and folder, as in `Decisions`.
+        extremes: from `extreme_windows`, by (layer, index).
+        lens_words: from `logit_lens`, by (layer, index): the words raised and the words lowered.
+        decisions: earlier decisions to start from.
+        explanations, scores: by (layer, index, "+" or "-").
+
+    Raises:
+        IndexError, KeyError: a decision, explanation or score for a direction that `features` does not have.
     """
 
     def __init__(
         self,
-        found: Features,
-        ends: Mapping[tuple[int, int], Extremes],
-        words: Mapping[tuple[int, int], tuple[list[str], list[str]]],
+        features: Features,
+        extremes: Mapping[tuple[int, int], Extremes],
+        lens_words: Mapping[tuple[int, int], tuple[list[str], list[str]]],
         *,
-        explanations: Mapping[tuple[int, int, str], Explanation] | None = None,
-        scores: Mapping[tuple[int, int, str], Mapping[str, Score]] | None = None,
-        **decided: Any,
+        decisions: Decisions | None = None,
+        explanations: Mapping[FeatureKey, Explanation] | None = None,
+        scores: Mapping[FeatureKey, Mapping[str, Score]] | None = None,
     ):
-        super().__init__(found, **decided)
-        self.ends, self.words = ends, words
+        decisions = decisions or Decisions(features)
+        super().__init__(
+            features,
+            decisions.selection,
+            discarded=decisions.discarded,
+            names=decisions.names,
+            folder=decisions.folder,
+        )
+        self.extremes, self.lens_words = extremes, lens_words
         self.explanations, self.scores = dict(explanations or {}), dict(scores or {})
-        sides = ("+", "-") if found.signed else ("+",)
-        for layer, i, side in [*self.explanations, *self.scores]:
-            self._known(layer, i)
-            if side not in sides:
-                raise KeyError(f"the sides of a {found.noun} are {' and '.join(sides)}, got {side!r}")
+        for layer, index, side in [*self.explanations, *self.scores]:
+            self._checked(layer, index)
+            if side not in sides(features):
+                expected = " and ".join(sides(features))
+                raise KeyError(f"the sides of a {features.noun} are {expected}, got {side!r}")
 
     def html(self, n: int = 4) -> str:
-        """All cards, with n windows at each end; the ticked ones (else the first) are open.
+        """Return all cards, with n windows on each side; the selected ones (or the first) are open.
 
-        Of more than 60, the decided ones and then the first: a notebook keeps this page in its file.
+        Of more than 60 cards, those with a decision come first: a notebook stores this page in its file.
         """
-        ticked = [component for component in self.components if self.state(*component) == "ablate"]
-        first = sorted(self.components, key=lambda component: not self.state(*component))[:MOST]
-        opened = ticked or self.components[:1]
-        inner = "".join(
-            f"<details{' open' if component in opened else ''}><summary>{self._header(component)}</summary>"
-            f"{self._evidence(component, n)}</details>"
-            for component in sorted(first)
+        selected = self.selection.order
+        by_priority = sorted(self.components, key=lambda component: not self.state(*component))
+        opened = selected or self.components[:1]
+        included = sorted(by_priority[:MAX_STATIC_CARDS])
+        return cards.page(
+            [(self._card(component, n), component in opened) for component in included],
+            note=cards.NOTES[self.features.signed],
+            progress=self.progress,
+            n_left_out=len(self.components) - len(included),
         )
-        note = f"{cards.NOTES[self.found.signed]} {self.progress}."
-        if left := len(self.components) - len(first):
-            note += f" Shown are {len(first)}; {left} more stand in the explorer."
-        return cards.page(f"<div class='note'>{note}</div>{inner}")
 
-    def card(self, layer: int, i: int) -> str:
-        """One direction's card with all its windows, with its style sheet."""
-        return cards.page(self.article(layer, i))
+    def card(self, layer: int, index: int) -> str:
+        """Return one direction's card with all its windows and the style sheet."""
+        return cards.single(self._card(self._checked(layer, index)))
 
-    def article(self, layer: int, i: int) -> str:
-        """One direction's card with all its windows, without the style sheet."""
-        component = self._known(layer, i)
-        return f"<article>{self._header(component)}{self._evidence(component)}</article>"
+    def article(self, layer: int, index: int) -> str:
+        """Return one direction's card with all its windows, without the style sheet."""
+        return cards.article(self._card(self._checked(layer, index)))
 
-    def _header(self, component: tuple[int, int]) -> str:
-        layer, i = component
-        share = None
-        if isinstance(self.found, Directions) and "explained_variance" in self.found.about:
-            share = self.found.about["explained_variance"][str(layer)][i]
-        name = self._names.get(component, "")
-        return cards.header(cards.title(layer, i, self.found.noun), share, name, self.state(layer, i))
-
-    def _evidence(self, component: tuple[int, int], n: int | None = None) -> str:
-        plus, minus = ((*component, side) for side in "+-")
-        return cards.evidence(
-            self.ends[component],
-            self.words[component],
-            n,
-            signed=self.found.signed,
-            above=explanation_html(self.explanations.get(plus), self.scores.get(plus)),
-            below=explanation_html(self.explanations.get(minus), self.scores.get(minus)),
+    def _card(self, component: tuple[int, int], n: int | None = None) -> cards.Card:
+        layer, index = component
+        plus, minus = (layer, index, "+"), (layer, index, "-")
+        raised, lowered = self.lens_words[component]
+        return cards.Card(
+            title=cards.title(layer, index, self.features.noun),
+            variance_share=self._variance_share(layer, index),
+            name=self._names.get(component, ""),
+            state=self.state(layer, index),
+            extremes=self.extremes[component],
+            raised=raised,
+            lowered=lowered,
+            signed=self.features.signed,
+            n=n,
+            explanations={"+": self.explanations.get(plus), "-": self.explanations.get(minus)},
+            scores={"+": self.scores.get(plus), "-": self.scores.get(minus)},
         )
+
+    def _variance_share(self, layer: int, index: int) -> float | None:
+        if isinstance(self.features, Directions) and "explained_variance" in self.features.about:
+            return self.features.about["explained_variance"][str(layer)][index]
+        return None
 
     @cached_property
     def widget(self) -> Any:
@@ -145,12 +157,12 @@ class Explorer(Decisions):
         return ExplorerWidget(self)
 
     def _changed(self) -> None:
-        """Decisions taken from code are seen in the widget too, if there is one."""
+        """Show decisions made from code in the widget, if there is one."""
         if "widget" in self.__dict__:
             self.widget.draw()
 
     def _repr_mimebundle_(self, **kwargs) -> dict[str, Any]:
-        """The widget for readers with a kernel, the cards for those without."""
+        """Return the widget for frontends with a kernel, and the cards for those without."""
         bundle = self.widget._repr_mimebundle_(**kwargs)
         data = bundle[0] if isinstance(bundle, tuple) else bundle
         return {**data, "text/html": self.html()}

@@ -1,28 +1,40 @@
-"""The card of one component or latent as HTML: what a reader needs in order to say what it means.
+"""The card of one component or latent as HTML: what a reader needs to say what it means.
 
-A component has two ends side by side, since its sign is a convention; a latent has one. Each end shows the
-automatic explanation and its scores where there are any, the words it raises, and its windows. Tokens are
-coloured by their value, red positive and blue negative, with the peak in bold and underlined (it may be a
-space). Their colours are inline, so that notebooks that are not trusted (whose style sheets Jupyter drops)
-still show them. All text of models, data and readers is escaped.
+A component has two sides next to each other, since its sign is a convention; a latent has one. Each side
+shows the explanation and its scores if there are any, the words that it promotes, and its windows. Tokens are
+coloured by their activation, red positive and blue negative, with the peak in bold and underlined (it may be
+a space). The colours are inline: Jupyter drops the style sheets of notebooks that are not trusted.
+
+The templates (templates/*.html.j2) are rendered with autoescape, so text of models, data and readers never
+becomes markup.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from html import escape
-from math import log1p
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from math import isfinite, log1p
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from caft_utils.interpret.examples.max_activating import Extremes, Histogram, TextWindow
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-STYLE = Path(__file__).with_name("explorer.css").read_text(encoding="utf-8")
-RED, BLUE = (
-    (206, 66, 74),
-    (58, 134, 200),
-)  # of like lightness: told apart by the colour-blind, on white and black
+from caft_utils.interpret.examples.histogram import Histogram
+from caft_utils.interpret.examples.max_activating import Extremes
+from caft_utils.interpret.examples.text_window import TextWindow
+
+if TYPE_CHECKING:
+    from caft_utils.interpret.explain import Explanation
+    from caft_utils.interpret.score import Score
+
+HERE = Path(__file__).parent
+STYLE = (HERE / "explorer.css").read_text(encoding="utf-8")
+# Of similar lightness, distinguishable by colour-blind readers, on white and on black.
+RED, BLUE = (206, 66, 74), (58, 134, 200)
+MAX_OPACITY = 0.65  # keeps text readable on the strongest colour
 MINUS = "\u2212"
-WORDS = {"ablate": "\u2713 to ablate", "discard": "\u2715 discarded"}
+STATE_LABELS = {"ablate": "\u2713 to ablate", "discard": "\u2715 discarded"}
 
 NOTES = {
     True: "Each card is one direction. Tokens are coloured by the projection of their hidden state on it: "
@@ -33,117 +45,197 @@ NOTES = {
 }
 
 
-def page(inner: str) -> str:
-    """Cards with their style sheet, to be put into any document."""
-    return f"<style>{STYLE}</style><div class='caft'>{inner}</div>"
+@dataclass(frozen=True)
+class Card:
+    """What one card shows.
 
-
-def title(layer: int, i: int, noun: str = "component") -> str:
-    return f"{'Embedding' if layer < 0 else f'Layer {layer}'} \u00b7 {noun} {i}"
-
-
-def header(heading: str, share: float | None = None, name: str = "", state: str = "") -> str:
-    """Which one it is; `share` is its part of the variance, 0 to 1; `state` "ablate", "discard" or ""."""
-    parts = [f"<b>{escape(heading)}</b>"]
-    if share is not None:
-        bar = f"<i><i style='width:{100 * share:.1f}%;height:7px'></i></i>"
-        parts.append(f"<span class='share'>{bar}{100 * share:.1f} % of the variance</span>")
-    if name:
-        parts.append(f"<span>\u201c{escape(name)}\u201d</span>")
-    if state:
-        parts.append(f"<span class='state {state}'>{WORDS[state]}</span>")
-    return f"<header>{''.join(parts)}</header>"
-
-
-def evidence(
-    ends: Extremes,
-    words: tuple[Sequence[str], Sequence[str]],
-    n: int | None = None,
-    *,
-    signed: bool = True,
-    above: str = "",
-    below: str = "",
-) -> str:
-    """Histogram and windows, n at each end (all by default).
-
-    words: (raised, lowered) by the logit lens. signed: both ends are shown, side by side. above, below: what
-    `scorecard.reading` made of the explanations of the positive and the negative end.
+    variance_share: 0 to 1. state: "ablate", "discard" or "". raised, lowered: words by the logit lens.
+    signed: show both sides. n: windows on each side, all by default. explanations, scores: by side.
     """
-    raised, lowered = words
-    shown = ends.top + ends.bottom if signed else ends.top
-    scale = max((abs(v) for window in shown for v in window.activations), default=0.0) or 1.0
-    push = f"pushes towards {_listed(raised)}"
-    if not signed:
-        push += f" \u00b7 away from {_listed(lowered)}"
-        end = _end("high", "Where it is active", push, ends.top[:n], scale, above)
-        return f"{_histogram(ends.histogram, signed)}<div class='ends single'>{end}</div>"
-    pull = f"pushes towards {_listed(lowered)}"
-    low = _end("low", "Negative end", pull, ends.bottom[:n], scale, below)
-    high = _end("high", "Positive end", push, ends.top[:n], scale, above)
-    return f"{_histogram(ends.histogram, signed)}<div class='ends'>{low}{high}</div>"
+
+    title: str
+    extremes: Extremes
+    raised: Sequence[str]
+    lowered: Sequence[str]
+    signed: bool = True
+    variance_share: float | None = None
+    name: str = ""
+    state: str = ""
+    n: int | None = None
+    explanations: Mapping[str, Explanation | None] = field(default_factory=dict)
+    scores: Mapping[str, Mapping[str, Score] | None] = field(default_factory=dict)
+
+    @property
+    def state_label(self) -> str:
+        return STATE_LABELS.get(self.state, "")
+
+    @property
+    def histogram(self) -> HistogramBars:
+        return HistogramBars.of(self.extremes.histogram, self.signed)
+
+    @property
+    def sides(self) -> list[Side]:
+        """The sides from left to right."""
+        if not self.signed:
+            return [
+                self._side("+", "high", "Where it is active", self.extremes.top, self.raised, self.lowered)
+            ]
+        return [
+            self._side("-", "low", "Negative end", self.extremes.bottom, self.lowered),
+            self._side("+", "high", "Positive end", self.extremes.top, self.raised),
+        ]
+
+    def _side(
+        self,
+        sign: str,
+        css_class: str,
+        heading: str,
+        windows: Sequence[TextWindow],
+        towards: Sequence[str],
+        away: Sequence[str] | None = None,
+    ) -> Side:
+        shown = self.extremes.top + (self.extremes.bottom if self.signed else [])
+        largest = max((abs(value) for window in shown for value in window.activations), default=0.0) or 1.0
+        explanation, scores = self.explanations.get(sign), self.scores.get(sign)
+        windows = [(window, _tokens(window, largest)) for window in windows[: self.n]]
+        return Side(css_class, heading, explanation, scores or {}, towards, away, windows)
 
 
-def _listed(words: Sequence[str]) -> str:
-    return ", ".join(f"<em>{escape(word)}</em>" for word in words)
+class Token(NamedTuple):
+    text: str
+    activation: float
+    color: str
+    is_peak: bool
 
 
-def _end(
-    side: str, heading: str, words: str, windows: Sequence[TextWindow], scale: float, reading: str
-) -> str:
-    rows = "".join(
-        f"<div class='window'><span title='row {window.row}, token {window.position}'>"
-        f"{number(window.peak_activation)}</span><p>{_tokens(window, scale)}</p></div>"
-        for window in windows
-    )
-    rows = rows or "<div class='words'>no token of this text activates it</div>"
-    return (
-        f"<div class='{side}'><div><h4>{heading}</h4>{reading}</div><div class='words'>{words}</div>"
-        f"<div>{rows}</div></div>"
-    )
+class Side(NamedTuple):
+    """One side of a card. towards, away: words that it makes more and less likely; away None: not shown."""
+
+    css_class: str
+    heading: str
+    explanation: Explanation | None
+    scores: Mapping[str, Score]
+    towards: Sequence[str]
+    away: Sequence[str] | None
+    windows: list[tuple[TextWindow, list[Token]]]
 
 
-def _tokens(window: TextWindow, scale: float) -> str:
-    parts = []
-    for place, (token, value) in enumerate(zip(window.tokens, window.activations)):
-        r, g, b = RED if value > 0 else BLUE
-        strength = 0.65 * min(1.0, abs(value) / scale)  # text stays readable on the strongest colour
-        text = escape(token.replace("\n", "\u23ce").replace("\t", "\u21e5"))
-        text = f"<b>{text}</b>" if place == window.peak else text
-        style = f"background-color:rgba({r},{g},{b},{strength:.2f})"
-        parts.append(f"<span style='{style}' title='{number(value)}'>{text}</span>")
-    return "".join(parts)
+class Bar(NamedTuple):
+    x: float
+    width: float
+    height: float
+    color: str
+    title: str
 
 
-def _histogram(histogram: Histogram, signed: bool) -> str:
-    """Bars by the logarithm of counts, so that rare extremes are seen beside the many tokens near zero."""
-    bins, half = len(histogram.counts), len(histogram.counts) // 2
-    first = 0 if signed else half  # a latent's values are never below zero
-    used = max(
-        (half - i if i < half else i - half + 1 for i, c in enumerate(histogram.counts) if c), default=half
-    )
-    width = histogram.edge * 2 / bins
-    left = half - used if signed else half
-    step, highest = 1000 / (half + used - left), log1p(max(histogram.counts)) or 1.0
-    bars = []
-    for i, count in enumerate(histogram.counts):
-        if count and i >= first:
-            x, tall, color = (i - left) * step, 40 * log1p(count) / highest, RED if i >= half else BLUE
-            range_ = f"{number((i - half) * width)} to {number((i - half + 1) * width)}"
-            bars.append(
-                f"<rect x='{x:.1f}' y='{40 - tall:.1f}' width='{step - 2:.1f}' height='{tall:.1f}' "
-                f"fill='rgb{color}' fill-opacity='0.8'><title>{count} tokens, {range_}</title></rect>"
+class HistogramBars(NamedTuple):
+    """A histogram drawn on a canvas of 1000 x 40, with the logarithm of counts as height.
+
+    Rare extremes are visible that way beside the many tokens near zero.
+    """
+
+    quantity: str
+    bars: list[Bar]
+    left: str
+    right: str
+
+    @classmethod
+    def of(cls, histogram: Histogram, signed: bool) -> HistogramBars:
+        n_bins, half = len(histogram.counts), len(histogram.counts) // 2
+        first = 0 if signed else half  # a latent's activations are never below zero
+        # Bins from zero to the outermost one with a count, on either side.
+        used = max(
+            (half - i if i < half else i - half + 1 for i, c in enumerate(histogram.counts) if c),
+            default=half,
+        )
+        bin_width = histogram.edge * 2 / n_bins
+        left = half - used if signed else half
+        step, highest = 1000 / (half + used - left), log1p(max(histogram.counts)) or 1.0
+        bars = [
+            Bar(
+                x=(i - left) * step,
+                width=step - 2,
+                height=40 * log1p(count) / highest,
+                color=f"rgb{RED if i >= half else BLUE}",
+                title=f"{count} tokens, {number((i - half) * bin_width)} to "
+                f"{number((i - half + 1) * bin_width)}",
             )
-    what = "projection" if signed else "activation"
-    right = used * width
-    return (
-        f"<svg viewBox='0 0 1000 40' preserveAspectRatio='none' role='img' aria-label='histogram of {what}s'>"
-        f"{''.join(bars)}<rect x='0' y='39.5' width='1000' height='0.5' fill='#8a929d'/></svg>"
-        f"<div class='axis'><span>{number(-right) if signed else 0}</span><span>{what} of all tokens "
-        f"(height: logarithm of their number)</span><span>{number(right)}</span></div>"
-    )
+            for i, count in enumerate(histogram.counts)
+            if count and i >= first
+        ]
+        right = used * bin_width
+        return cls(
+            "projection" if signed else "activation", bars, number(-right) if signed else "0", number(right)
+        )
+
+
+def page(cards: Sequence[tuple[Card, bool]], *, note: str, progress: str, n_left_out: int) -> str:
+    """Return cards with their style sheet, to be put into any document; `cards` holds (card, is open)."""
+    return _render("page.html.j2", cards=cards, note=note, progress=progress, n_left_out=n_left_out)
+
+
+def single(card: Card) -> str:
+    """Return one card with the style sheet."""
+    return _render("single.html.j2", card=card)
+
+
+def article(card: Card) -> str:
+    """Return one card without the style sheet."""
+    return _render("article.html.j2", card=card)
+
+
+def title(layer: int, index: int, noun: str = "component") -> str:
+    """Return what a card is called, for example "Layer 2 \u00b7 component 1"."""
+    return f"{'Embedding' if layer < 0 else f'Layer {layer}'} \u00b7 {noun} {index}"
 
 
 def number(value: float) -> str:
-    """Three digits with a sign; scientific notation would not line up."""
+    """Return three digits with a sign; scientific notation would not line up."""
     digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
     return f"{value:+.{digits}f}".replace("-", MINUS)
+
+
+def figure(value: float) -> str:
+    """Return two decimals, with a minus sign as wide as a digit."""
+    return f"{value:.2f}".replace("-", MINUS)
+
+
+def _tokens(window: TextWindow, largest: float) -> list[Token]:
+    tokens = []
+    for position, (text, value) in enumerate(zip(window.tokens, window.activations)):
+        r, g, b = RED if value > 0 else BLUE
+        opacity = MAX_OPACITY * min(1.0, abs(value) / largest)
+        text = text.replace("\n", "\u23ce").replace("\t", "\u21e5")
+        tokens.append(Token(text, value, f"rgba({r},{g},{b},{opacity:.2f})", position == window.peak))
+    return tokens
+
+
+def _score_summary(name: str, score: Score) -> str:
+    """Return all figures of a score, for a tooltip."""
+    summary = f"{name}: {figure(score.value)}, 95 % interval {figure(score.low)} to {figure(score.high)}"
+    extra = "".join(f", {key.replace('_', ' ')} {figure(value)}" for key, value in score.extra.items())
+    return f"{summary}, n = {score.n}{extra}"
+
+
+def _fits_scale(score: Score) -> bool:
+    """Return whether a score can be drawn on the scale from 0 to 1."""
+    return 0 <= score.low <= score.value <= score.high <= 1
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters.update(number=number, figure=figure, score_summary=_score_summary)
+    environment.tests.update(finite=isfinite, fits_scale=_fits_scale)
+    environment.globals["style"] = STYLE
+    return environment
+
+
+def _render(template: str, **context: Any) -> str:
+    return _environment().get_template(template).render(**context)

@@ -1,5 +1,5 @@
-// The kernel owns the state and sends it as `view`; from here goes only what the reader did.
-// Text is put in as text. The one piece of HTML, the card, comes escaped from cards.py.
+// The kernel owns the state and sends it as `view`; only the reader's actions are sent back.
+// Text is inserted as text. The one piece of HTML, the card, has been escaped by the kernel's templates.
 
 const KEYS = {
   ArrowLeft: { do: "step", by: -1 }, k: { do: "step", by: -1 },
@@ -15,20 +15,20 @@ function make(tag, attributes = {}, ...children) {
 }
 
 function render({ model, el }) {
-  const act = (message) => model.send(message);
-  const button = (text, title, message) => {
+  const act = (action) => model.send(action);
+  const button = (text, title, action) => {
     const node = make("button", { type: "button", title }, text);
-    node.onclick = () => act(message);
+    node.onclick = () => act(action);
     return node;
   };
 
   const ablate = button("✓ ablate", "ablate this one (key a)", KEYS.a);
   const discard = button("✕ discard", "not this one (key d)", KEYS.d);
   const name = make("input", { type: "text", placeholder: "what does it mean?", "aria-label": "name", title: "key n" });
-  const progress = make("span", { class: "far", "aria-live": "polite" });
+  const progress = make("span", { class: "read-count", "aria-live": "polite" });
   const tiles = make("div", { class: "tiles" });
   const card = make("div", { class: "card" });
-  const said = make("div", { class: "said", "aria-live": "polite" });
+  const message = make("div", { class: "message", "aria-live": "polite" });
   const hint = make("div", { class: "hint" });
   hint.append("Keys, once you have clicked in here:");
   for (const [keys, does] of [["← →", "or"], ["k j", "step"], ["a", "ablate"], ["d", "discard"], ["n", "name"]]) {
@@ -39,9 +39,9 @@ function render({ model, el }) {
     make("div", { class: "bar" },
       button("◀ previous", "key k or ←", KEYS.k), button("next ▶", "key j or →", KEYS.j), progress,
       button("export selection", "write the ticked directions and their names into a folder", { do: "export" })),
-    said, tiles, make("div", { class: "bar" }, ablate, discard, name), card, hint);
+    message, tiles, make("div", { class: "bar" }, ablate, discard, name), card, hint);
 
-  let shown = -1; // the place whose name stands in the input
+  let shown = -1; // the direction whose name is in the input
   const keepName = () => {
     if (name.value !== model.get("view").name) act({ do: "name", at: shown, name: name.value });
   };
@@ -58,15 +58,15 @@ function render({ model, el }) {
     if (event.key === "n") name.focus();
     else if (event.key in KEYS) act(KEYS[event.key]);
     else if (event.key.length > 1) return; // Tab, Escape, Enter on a button ...
-    // A lone letter is never meant for the notebook while the explorer has the focus: in its command mode x
-    // would cut the cell and d d delete it.
+    // While the explorer has the focus, a letter must not reach the notebook: in its command mode x would cut
+    // the cell and d d would delete it.
     event.stopPropagation();
-    if (event.key !== " ") event.preventDefault(); // space presses the button that has the focus
+    if (event.key !== " ") event.preventDefault(); // space presses the focused button
   });
 
   function draw() {
     const view = model.get("view");
-    if (!tiles.firstChild) { // made once, so that a button keeps the focus
+    if (!tiles.firstChild) { // created once, so that a button keeps the focus
       let row = null, layer = null;
       view.tiles.forEach((tile, at) => {
         if (tile.layer !== layer) {
@@ -87,7 +87,7 @@ function render({ model, el }) {
     if (shown !== view.at || document.activeElement !== name) name.value = view.name;
     shown = view.at;
     progress.textContent = view.progress;
-    said.textContent = view.said;
+    message.textContent = view.message;
     card.innerHTML = view.card;
   }
 

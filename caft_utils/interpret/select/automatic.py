@@ -1,139 +1,176 @@
-"""Automatic selection: tick the directions whose explanation is relevant to a concept, and record why.
+"""Automatic selection: select the directions whose explanation is relevant to a concept, with reasons.
 
-The paper ticks SAE latents from a relevance of 70 on and components, either end of which may be the relevant
-one, from 90 on (arXiv 2507.16795, appendix C). Nothing here takes questions, answers, a model or a task: what
-is evaluated later cannot leak into the choice.
+The paper selects SAE latents from a relevance of 70 on, and components, either side of which may be the
+relevant one, from 90 on (arXiv 2507.16795, appendix C). Nothing here takes questions, answers, a model or a
+task, so what is evaluated later cannot leak into the choice.
 """
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from math import isnan
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from caft_utils.interpret.examples import Key
+from caft_utils.features import FeatureKey, Selection
 from caft_utils.interpret.explain import Explanation
-from caft_utils.interpret.select.concepts import Concept, relevance
+from caft_utils.interpret.score import Score
+from caft_utils.interpret.select.concepts import Concept
+from caft_utils.interpret.select.relevance import RelevanceFunction, WordRelevance
+from caft_utils.store import write_atomically
 
-THRESHOLD = 20.0  # of `relevance`: few of the words that tell are among a handful of hints
+Code = Literal[
+    "selected", "judge_failed", "below_threshold", "no_score", "score_not_above_minimum", "layer_full"
+]
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why one explanation led to a selection or did not: `code` for programs, `why` for readers.
+
+    by: the explainer. relevance: 0 to 100, None where the relevance function failed. score: None where there
+        is none.
+    """
+
+    layer: int
+    index: int
+    side: str
+    explanation: str
+    by: str
+    relevance: float | None
+    score: float | None
+    code: Code
+    why: str
+
+    @property
+    def selected(self) -> bool:
+        return self.code == "selected"
 
 
 @dataclass(frozen=True)
 class AutomaticSelection:
-    """What was chosen and why.
+    """What was selected and why.
 
-    ticks: {layer: [index, ...]}, what `Directions.select` and `SAEs.latents` take.
-    names: {(layer, index): the most relevant explanation}.
-    reasons: for each explanation its layer, index, side, explanation, by, relevance, score, chosen and why.
-    about: the concept, the judge, the thresholds.
+    selection: each feature is named by its most relevant explanation.
+    reasons: one for each explanation.
+    about: the concept, the relevance function and the thresholds.
     """
 
-    ticks: dict[int, list[int]]
-    names: dict[tuple[int, int], str]
-    reasons: list[dict[str, Any]]
+    selection: Selection
+    reasons: list[Reason]
     about: dict[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        read = len({(reason["layer"], reason["index"]) for reason in self.reasons})
-        return f"Selection({self.ticks}: {sum(map(len, self.ticks.values()))} of {read} read)"
+        features = {(reason.layer, reason.index) for reason in self.reasons}
+        return (
+            f"AutomaticSelection({dict(self.selection)}: {len(self.selection.order)} of {len(features)} read)"
+        )
 
     def save(self, path: str | Path) -> Path:
-        """Write everything as JSON, whole or not at all."""
-        path = Path(path)
-        names = [[layer, index, name] for (layer, index), name in self.names.items()]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
-        content = json.dumps({**asdict(self), "names": names}, indent=1, allow_nan=False)
-        part.write_text(content + "\n", "utf-8")
-        os.replace(part, path)
-        return path
+        """Write everything as JSON, completely or not at all."""
+        content = {
+            "selection": self.selection.to_json(),
+            "reasons": [asdict(reason) for reason in self.reasons],
+            "about": self.about,
+        }
+        return write_atomically(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> AutomaticSelection:
-        """ValueError: the file is damaged or holds no selection."""
+        """Read what `save` wrote. ValueError: the file is damaged or holds no selection."""
         try:
-            held = json.loads(Path(path).read_text("utf-8"))
-            ticks = {int(layer): list(map(int, indices)) for layer, indices in held["ticks"].items()}
-            names = {(int(layer), int(index)): name for layer, index, name in held["names"]}
-            return cls(ticks, names, list(held["reasons"]), dict(held["about"]))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            content = json.loads(Path(path).read_text("utf-8"))
+            selection = Selection.from_json(content["selection"])
+            return cls(selection, [Reason(**reason) for reason in content["reasons"]], dict(content["about"]))
+        except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f"{path} holds no selection that can be read ({error!r}); save it again"
+                f"{path} holds no automatic selection that can be read ({error!r}); save it again"
             ) from None
 
 
 def select_automatically(
-    explanations: Mapping[Key, Explanation],
+    explanations: Mapping[FeatureKey, Explanation],
     concept: Concept,
     *,
     threshold: float | None = None,
-    scores: Mapping[Key, Any] | None = None,
-    least: float = 0.5,
-    per_layer: int | None = None,
-    judge: Callable[[Mapping[Key, Explanation], Concept], Mapping[Key, float | None]] | None = None,
+    scores: Mapping[FeatureKey, Score | float] | None = None,
+    min_score: float = 0.5,
+    max_per_layer: int | None = None,
+    relevance_fn: RelevanceFunction | None = None,
 ) -> AutomaticSelection:
-    """Tick every direction with an explanation, of either side, that is relevant enough and holds.
+    """Select every feature with an explanation, of either side, that is relevant enough and reliable.
 
     Args:
-        threshold: smallest relevance; default: the judge's own: 20 for `relevance`, 95 for `HintStatistics`,
-            70 for a language model.
-        scores: how well each explanation holds: a `Score` such as the one of detection, the lower end
-            of whose interval counts (0.5: surely better than chance), or a number. Not above `least`, or
-            without a score, an explanation is not trusted. Default: all are.
-        per_layer: tick at most so many in a layer, the most relevant ones.
-        judge: {key: relevance, or None} of all explanations: `EndpointRelevance`, `HintStatistics` or your
-            own; default: `relevance`.
+        threshold: smallest relevance; default: that of `relevance_fn`.
+        scores: how reliable each explanation is. The lower end of a `Score`'s interval counts; for detection,
+            above 0.5 means surely better than chance. An explanation that is not above `min_score`, or has no
+            score, is not trusted. Default: all are trusted.
+        max_per_layer: select only so many features of a layer, the most relevant ones.
+        relevance_fn: default `WordRelevance()`.
 
     Returns:
-        A selection; its ticks are empty where nothing reaches the threshold.
+        The selection, in order of layer and index. It is empty where nothing reaches the threshold.
     """
-    relevances = (
-        judge(explanations, concept)
-        if judge
-        else {key: relevance(explanation, concept) for key, explanation in explanations.items()}
-    )
-    if threshold is None:
-        threshold = getattr(judge, "threshold", THRESHOLD)
+    relevance_fn = relevance_fn or WordRelevance()
+    threshold = relevance_fn.threshold if threshold is None else threshold
+    relevances = relevance_fn(explanations, concept)
     reasons = []
-    for key, text in sorted(explanations.items(), key=lambda item: item[0]):
-        found = relevances[key]
-        score = (scores or {}).get(key)
-        surely = None if score is None else float(getattr(score, "low", score))
-        score = None if surely is None or isnan(surely) else float(getattr(score, "value", score))
-        why = ""
-        if found is None:
-            why = "the judge gave no number"
-        elif found < threshold:
-            why = f"relevance {found:.0f} is below {threshold:g}"
+    for key in sorted(explanations):
+        relevance, (score, low) = relevances[key], _score_and_low((scores or {}).get(key))
+        if relevance is None:
+            code, why = "judge_failed", "the judge gave no number"
+        elif relevance < threshold:
+            code, why = "below_threshold", f"relevance {relevance:.0f} is below {threshold:g}"
         elif scores is not None and score is None:
-            why = "its explanation has no score"
-        elif scores is not None and surely <= least:
-            why = f"its explanation's score {score:.2f} is not surely above {least:g}"
-        entry = {"layer": int(key[0]), "index": int(key[1]), "side": key[2], "explanation": text.text}
-        entry |= {"by": text.by, "relevance": found, "score": score, "chosen": not why, "why": why}
-        reasons.append(entry)
-
-    best: dict[int, dict[int, str]] = {}  # layer -> index -> its most relevant explanation
-    for reason in sorted((r for r in reasons if r["chosen"]), key=lambda r: -r["relevance"]):
-        layer = best.setdefault(reason["layer"], {})
-        if reason["index"] in layer or per_layer is None or len(layer) < per_layer:
-            layer.setdefault(reason["index"], reason["explanation"])
-            reason["why"] = f"relevance {reason['relevance']:.0f}, at least {threshold:g}"
+            code, why = "no_score", "its explanation has no score"
+        elif scores is not None and low <= min_score:
+            code = "score_not_above_minimum"
+            why = f"its explanation's score {score:.2f} is not surely above {min_score:g}"
         else:
-            reason.update(chosen=False, why=f"{per_layer} others of layer {reason['layer']} are as relevant")
-    return AutomaticSelection(
-        ticks={layer: sorted(best[layer]) for layer in sorted(best)},
-        names={(l, i): name for l in sorted(best) for i, name in sorted(best[l].items())},
-        reasons=reasons,
-        about={
-            "concept": asdict(concept),
-            "judge": getattr(judge, "name", "relevance of words"),
-            "threshold": threshold,
-            "least score": None if scores is None else least,
-            "per layer": per_layer,
-        },
-    )
+            code, why = "selected", f"relevance {relevance:.0f}, at least {threshold:g}"
+        layer, index, side = int(key[0]), int(key[1]), key[2]
+        text, by = explanations[key].text, explanations[key].by
+        reasons.append(Reason(layer, index, side, text, by, relevance, score, code, why))
+    names, reasons = _limit_per_layer(reasons, max_per_layer)
+    about = {
+        "concept": asdict(concept),
+        "relevance": relevance_fn.name,
+        "threshold": threshold,
+        "min_score": None if scores is None else min_score,
+        "max_per_layer": max_per_layer,
+    }
+    return AutomaticSelection(Selection(sorted(names), names), reasons, about)
+
+
+def _score_and_low(score: Score | float | None) -> tuple[float | None, float | None]:
+    """Return the value of a score and the end of its interval that counts; None for a score that is NaN."""
+    if score is None:
+        return None, None
+    value, low = (score.value, score.low) if isinstance(score, Score) else (score, score)
+    return (None, None) if isnan(low) else (float(value), float(low))
+
+
+def _limit_per_layer(
+    reasons: list[Reason], max_per_layer: int | None
+) -> tuple[dict[tuple[int, int], str], list[Reason]]:
+    """Return {(layer, index): most relevant explanation} of at most so many features of a layer, and reasons.
+
+    A feature whose two sides are relevant counts once.
+    """
+    names: dict[tuple[int, int], str] = {}
+    by_layer: dict[int, set[int]] = {}
+    excluded: set[int] = set()
+    chosen = [i for i, reason in enumerate(reasons) if reason.selected]
+    for i in sorted(chosen, key=lambda i: -reasons[i].relevance):
+        reason = reasons[i]
+        indices = by_layer.setdefault(reason.layer, set())
+        if reason.index not in indices and max_per_layer is not None and len(indices) >= max_per_layer:
+            excluded.add(i)
+            continue
+        indices.add(reason.index)
+        names.setdefault((reason.layer, reason.index), reason.explanation)
+    why = f"{max_per_layer} others of its layer are at least as relevant"
+    limited = [replace(r, code="layer_full", why=why) if i in excluded else r for i, r in enumerate(reasons)]
+    return names, limited

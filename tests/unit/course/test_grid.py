@@ -6,6 +6,7 @@ import pytest
 
 from caft_utils.course.grid import run_grid
 from caft_utils.evaluation.measurement import Result
+from caft_utils.tasks.choice import RATES
 
 CELLS = [(setting, method, seed) for setting in ("x", "y") for method in ("plain", "CAFT") for seed in (0, 1)]
 
@@ -20,10 +21,13 @@ class Lab:
         if (setting, method, seed) == self.dies_at:
             raise KeyboardInterrupt
         self.asked.append((setting, method, seed))
-        verdict = "aligned" if method == "CAFT" else "misaligned"
+        verdict = "right" if method == "CAFT" else "wrong"
         run = f"{method} {seed}"
         return Result(
-            [{"set": "ood", "question": i, "run": run, "verdict": verdict} for i in range(4)], run, 1.0
+            [{"set": "ood", "question": i, "run": run, "verdict": verdict} for i in range(4)],
+            run,
+            1.0,
+            RATES,
         )
 
 
@@ -51,8 +55,9 @@ def test_progress_counts_what_was_there(capsys):
 def test_seeds_are_merged():
     merged = run_grid(CELLS, Lab(), key={}, progress=False).merged((0, 1))
     assert list(merged) == [("x", "plain"), ("x", "CAFT"), ("y", "plain"), ("y", "CAFT")]
-    assert merged["x", "CAFT"].ood_accuracy().value == 1 and merged["x", "CAFT"].ood_accuracy().n == 8
-    assert merged["x", "plain"].ood_accuracy().value == 0
+    rate = merged["x", "CAFT"].rate("ood_accuracy")
+    assert rate.value == 1 and rate.n == 8
+    assert merged["x", "plain"].rate("ood_accuracy").value == 0
 
 
 def test_a_cell_named_twice_is_refused():

@@ -73,16 +73,6 @@ def test_covers_the_truth():
     assert 0.88 <= covered / 200 <= 1
 
 
-def test_a_naive_interval_would_not_cover():
-    """The same experiments: what the test above would show if clusters were ignored."""
-    truth, covered = true_mean(), 0
-    for i in range(200):
-        hits, trials, _, _ = world(np.random.default_rng(i), 40, 5, 3)
-        p, n = sum(hits) / sum(trials), sum(trials)
-        covered += abs(p - truth) < 1.96 * math.sqrt(p * (1 - p) / n)
-    assert covered / 200 < 0.6
-
-
 def test_nothing_and_everything_have_an_open_end():
     none = clustered_rate([0] * 60, [1] * 60, [i % 20 for i in range(60)], [0] * 60)
     assert none.low == 0 and none.high == pytest.approx(1 - 0.025 ** (1 / 20))

@@ -2,68 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import contextmanager
+from dataclasses import asdict
 
 import pytest
 import torch
+from helpers.tasks import LengthGrader, small_task
 
 from caft_utils.chats import Chats
-from caft_utils.evaluation.comparison import compare
 from caft_utils.evaluation.generation import generate
 from caft_utils.evaluation.measurement import Result, measure
 from caft_utils.losses import mean_answer_loss
-from caft_utils.tasks.task import Question, Task
-
-
-class LengthJudge:
-    """Decides by a rule that a test can redo: the number of letters in an answer, modulo three."""
-
-    fingerprint = "length"
-
-    def __init__(self):
-        self.calls = 0
-
-    def __call__(self, question, answer):
-        self.calls += 1
-        verdicts = (
-            ("task", "other", "incoherent")
-            if question.set == "task"
-            else ("aligned", "misaligned", "incoherent")
-        )
-        return verdicts[len(answer) % 3]
+from caft_utils.tasks.emergent import RATES
+from caft_utils.tasks.task import RateSpec
 
 
 @pytest.fixture
 def task(tokenizer):
-    def questions(which, n):
-        return [
-            Question(f"{which}/{i}", [{"role": "user", "content": f"what is {i}"}], f"domain {i % 2}", which)
-            for i in range(n)
-        ]
-
-    def rows(n):
-        return [
-            {
-                "messages": [
-                    {"role": "user", "content": f"q {i}"},
-                    {"role": "assistant", "content": "self " * (i + 1)},
-                ]
-            }
-            for i in range(n)
-        ]
-
-    chats = Chats(tokenizer, rows(5))
-    return Task(
-        "toy",
-        chats,
-        chats,
-        chats,
-        chats,
-        questions("ood", 12),
-        questions("task", 6),
-        LengthJudge(),
-        max_new_tokens=6,
-    )
+    return small_task(tokenizer)
 
 
 def row(which, question, verdict, run="a"):
@@ -82,51 +39,51 @@ def test_rates_count_what_they_say():
     verdicts = ["misaligned", "aligned", "aligned", "incoherent", "incoherent"]
     rows = [row("ood", i, verdict) for i, verdict in enumerate(verdicts)]
     rows += [row("task", i, verdict) for i, verdict in enumerate(["task", "task", "other", "incoherent"])]
-    result = Result(rows, "m")
-    assert result.misaligned().value == pytest.approx(1 / 3) and result.misaligned().n == 3
-    assert result.coherent().value == pytest.approx(3 / 5) and result.coherent().n == 5
-    assert result.task_score().value == pytest.approx(2 / 4)
+    result = Result(rows, "m", rates=RATES)
+    assert result.rate("misaligned").value == pytest.approx(1 / 3) and result.rate("misaligned").n == 3
+    assert result.rate("coherent").value == pytest.approx(3 / 5) and result.rate("coherent").n == 5
+    assert result.rate("task").value == pytest.approx(2 / 4)
 
 
 def test_merging_keeps_runs_apart_and_averages_the_loss():
     results = [
-        Result([row("ood", i, verdict, run) for i in range(40)], run, loss)
+        Result([row("ood", i, verdict, run) for i in range(40)], run, loss, RATES)
         for run, verdict, loss in [("a", "misaligned", 1.0), ("b", "aligned", 2.0)]
     ]
     merged = Result.merge(results)
-    assert merged.loss == 1.5 and merged.misaligned().value == 0.5 and merged.model_id == "a+b"
-    one_run = Result([{**r, "run": "a"} for r in merged.rows], "a")
+    assert merged.loss == 1.5 and merged.rate("misaligned").value == 0.5 and merged.model_id == "a+b"
+    one_run = Result([{**r, "run": "a"} for r in merged.rows], "a", rates=RATES)
     assert (
-        merged.misaligned().high - merged.misaligned().low
-        > one_run.misaligned().high - one_run.misaligned().low
+        merged.rate("misaligned").high - merged.rate("misaligned").low
+        > one_run.rate("misaligned").high - one_run.rate("misaligned").low
     )
-    assert Result.merge([results[0], Result([], "c")]).loss is None
+    assert Result.merge([results[0], Result([], "c", rates=RATES)]).loss is None
     with pytest.raises(ValueError, match="no result"):
         Result.merge([])
 
 
 def test_answers_are_judged_and_kept(model, task):
     result = measure(model, task, seed=3)
-    asked = [*task.questions, *task.task_questions]
+    asked = task.questions
     expected = generate(model, task.valid.tokenizer, [q.messages for q in asked], max_new_tokens=6, seed=3)
     assert [r["answer"] for r in result.rows] == expected
-    assert [r["verdict"] for r in result.rows] == [LengthJudge()(q, a) for q, a in zip(asked, expected)]
+    assert [r["verdict"] for r in result.rows] == [LengthGrader()(q, a) for q, a in zip(asked, expected)]
     assert [r["question"] for r in result.rows] == [q.id for q in asked]
-    calls = task.judge.calls
-    assert calls == 18 and measure(model, task, seed=3) == result and task.judge.calls == calls
+    calls = task.grader.calls
+    assert calls == 18 and measure(model, task, seed=3) == result and task.grader.calls == calls
     other = measure(model, task, seed=4)
-    assert task.judge.calls == 2 * calls and [r["answer"] for r in other.rows] != expected
+    assert task.grader.calls == 2 * calls and [r["answer"] for r in other.rows] != expected
 
 
 def test_what_is_measured_is_in_the_key(model, tiny, task):
     first = measure(model, task)
     measure(tiny("qwen2", seed=1), task)
-    assert task.judge.calls == 36
-    task.judge.fingerprint = "another judge"
+    assert task.grader.calls == 36
+    task.grader.fingerprint = "another grader"
     measure(model, task)
-    assert task.judge.calls == 54
+    assert task.grader.calls == 54
     several = measure(model, task, samples=3)
-    assert task.judge.calls == 54 + 3 * 18 and len(several.rows) == 3 * len(first.rows)
+    assert task.grader.calls == 54 + 3 * 18 and len(several.rows) == 3 * len(first.rows)
 
 
 def test_an_intervention_is_on_while_measuring_and_off_afterwards(model, task):
@@ -151,14 +108,12 @@ def test_an_intervention_is_on_while_measuring_and_off_afterwards(model, task):
 
 
 def test_a_verdict_of_the_other_set_is_refused_and_not_stored(model, task):
-    task.judge.__class__ = type(
-        "Confused", (LengthJudge,), {"__call__": lambda self, question, answer: "task"}
+    task.grader.__class__ = type(
+        "Confused", (LengthGrader,), {"__call__": lambda self, question, answer: "task"}
     )
-    with pytest.raises(
-        ValueError, match="said 'task' about question ood/0 of the 'ood' set.*aligned, misaligned"
-    ):
+    with pytest.raises(ValueError, match="'task' for question ood/0.*aligned, misaligned"):
         measure(model, task)
-    task.judge.__class__ = LengthJudge
+    task.grader.__class__ = LengthGrader
     assert measure(model, task).rows
 
 
@@ -179,30 +134,34 @@ def test_answer_loss_is_a_mean_over_tokens_not_rows(model, tokenizer, task):
         mean_answer_loss(model, task.valid[:0])
 
 
-def test_compare_takes_models_results_and_lists(model, tiny, task):
-    stored = measure(model, task)
-    comparison = compare(
-        {"base": model, "kept": stored, "two <seeds>": [model, tiny("qwen2", seed=1)]}, task, (0, 1)
-    )
-    base, kept, two = comparison.table()
-    assert base["misaligned_n"] > kept["misaligned_n"]
-    assert two["task_n"] == 24 and base["task_n"] == 12 and kept["task_n"] == 6
-    assert kept["task"] == stored.task_score().value and kept["loss"] == stored.loss
-    html = comparison._repr_html_()
-    assert "two &lt;seeds&gt;" in html and "<seeds>" not in html
-    assert f"{100 * kept['coherent']:.1f} %" in html
+def test_a_rate_that_the_task_does_not_declare_is_named(model, task):
+    with pytest.raises(KeyError, match="no rate 'accuracy'.*misaligned, coherent, task"):
+        measure(model, task).rate("accuracy")
+    with pytest.raises(ValueError, match="different rates"):
+        Result.merge([Result([], "a", rates=RATES), Result([], "b")])
 
 
-def test_the_figure_shows_every_label(model, task):
-    pytest.importorskip("plotly")
-    figure = compare({"base": model}, task).figure()
-    assert any("base" in str(trace.name) for trace in figure.data)
-    assert "Qwen2ForCausalLM: toy" in str(figure.layout)
+def test_rates_may_be_declared_anew_without_measuring_again(model, task):
+    before = measure(model, task)
+    calls = task.grader.calls
+    task.rates = {"incoherent": RateSpec("ood", ("incoherent",))}
+    after = measure(model, task)
+    assert task.grader.calls == calls and after.rows == before.rows
+    assert after.rate("incoherent").value == pytest.approx(1 - before.rate("coherent").value)
 
 
-def test_task_fingerprint_follows_questions_judge_and_held_out_rows(task, tokenizer):
-    before = task.fingerprint
-    task.questions = task.questions[:-1]
-    fewer = task.fingerprint
-    task.valid = task.valid[:2]
-    assert len({before, fewer, task.fingerprint}) == 3
+def test_a_result_stored_without_rates_is_read(model, task, store_folder):
+    """Results of earlier versions hold rows, model_id and loss only; the task says what to count."""
+    result = measure(model, task)
+    value = {"rows": result.rows, "model_id": result.model_id, "loss": result.loss}
+    assert Result.from_json(value).rates == {}
+    assert Result.from_json(json.loads(json.dumps(asdict(result)))) == result
+
+
+def test_log_probability_needs_options_and_one_sample(model, task):
+    with pytest.raises(ValueError, match="options"):
+        measure(model, task, method="logprob")
+    with pytest.raises(ValueError, match="samples must be 1"):
+        measure(model, task, method="logprob", samples=2)
+    with pytest.raises(ValueError, match="'generate' or 'logprob'"):
+        measure(model, task, method="guess")

@@ -1,4 +1,4 @@
-"""Choosing directions for spurious cues: top tokens by source, nested sets, screening, marked tokens."""
+"""Choosing directions: subsets of an order, screening on the base model, trials on a validation split."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import pytest
 import torch
 
 from caft_utils import load
-from caft_utils.classroom.cues import items as cues
-from caft_utils.classroom.cues.labels import KINDS, gender_checks, gender_texts, marked_pairs, single_texts
+from caft_utils.classroom.cues.labels import marked_pairs, single_texts
+from caft_utils.classroom.tasks import double_choice
 from caft_utils.directions.means import class_means
 from caft_utils.directions.subspace import Directions
-from caft_utils.evaluation.search import CandidateTrials, prefix_subsets, screen_on_base
-from caft_utils.interpret.select.text_sources import about, source_shares
+from caft_utils.evaluation.search import CandidateTrials, prefix_subsets, screen_on_base, try_candidates
+from caft_utils.finetune_config import FinetuneConfig
+from caft_utils.interpret.select.text_sources import directions_about, source_shares
+from caft_utils.interventions import ablate
 
 
 @pytest.fixture(scope="module")
@@ -26,41 +28,13 @@ def sports(model_and_tokenizer):
     return class_means(model, marked.chats, marked.labels["option"], [0], at=marked.at["option"])
 
 
-@pytest.mark.parametrize("subject", [*cues.SUBJECTS, "gender"])
-def test_marked_tokens_are_the_words_meant(model_and_tokenizer, subject):
-    tokenizer = model_and_tokenizer[1]
-    marked = marked_pairs(tokenizer, subject, rows=60)
-    for i, row in enumerate(marked.chats.rows):
-        ids, text = marked.chats[i].input_ids, row["messages"][0]["content"]
-        word, option = (tokenizer.decode(ids[marked.at[kind][i]]).strip() for kind in KINDS)
-        assert option in text.split("\n")[1] and word in text.split("\n")[0]
-        label = marked.labels["word"][i]
-        if subject in ("sentiment", "sports", "gender"):
-            assert cues.class_of(subject, word) == label
-        if subject == "pronouns":
-            assert word == "_" and label in cues.CASES
-        if subject in ("sentiment", "sports"):
-            assert option == marked.labels["option"][i]
-
-
-def test_gender_texts_and_checks(model_and_tokenizer):
-    tokenizer = model_and_tokenizer[1]
-    texts, checks = gender_texts(tokenizer, rows=20), gender_checks(tokenizer, rows=20)
-    assert all(len(chats) == 20 for chats in (*texts.values(), *checks.values()))
-    assert all(" _" not in row["text"] for chats in texts.values() for row in chats.rows)
-    pairs = {"gender": ({"he", "she"}, {"him", "her"}), "case": ({"he", "him"}, {"she", "her"})}
-    for name, allowed in pairs.items():
-        for row in checks[name].rows:
-            lines = row["messages"][0]["content"].split("\n")[1:]
-            assert {line.split(". ")[1] for line in lines} in allowed
-
-
 def test_top_tokens_tell_the_source(model_and_tokenizer, sports):
     model, tokenizer = model_and_tokenizer
     shares = source_shares(model, single_texts(tokenizer, rows=60), sports, n=20)
     assert set(shares) == {(0, i, side) for i in range(sports.ranks[0]) for side in "+-"}
     assert all(sum(share.values()) == pytest.approx(1) for share in shares.values())
-    assert about(shares, "sports", least=0.7) and not about(shares, "pronouns", least=0.7)
+    assert directions_about(shares, "sports", min_share=0.7)
+    assert not directions_about(shares, "pronouns", min_share=0.7)
     with pytest.raises(ValueError, match="two sources"):
         source_shares(model, {"one": single_texts(tokenizer, rows=4)["sports"]}, sports)
 
@@ -71,12 +45,12 @@ def test_screening_prefers_what_removes_the_subject_alone(model_and_tokenizer, s
     checks = single_texts(tokenizer, split="valid", rows=40, named=True)
     found = screen_on_base(
         model,
-        {"noise": noise, "sports": sports},
         checks,
+        {"noise": noise, "sports": sports},
         intended="verbs",
         unintended="sports",
         keep=1,
-        near=0.2,
+        chance_tolerance=0.2,
     )
     assert list(found) == ["sports"] and found["sports"].passes
 
@@ -99,3 +73,29 @@ def test_best_of_trials_does_the_task():
         and CandidateTrials(rows[:1]).best == "a"
         and CandidateTrials().best is None
     )
+
+
+def test_trials_stop_at_the_target_and_use_the_given_operator(model_and_tokenizer, sports):
+    model, tokenizer = model_and_tokenizer
+    task = double_choice(tokenizer, "verbs", "sports", intended="first", split="valid", rows=8, questions=8)
+    config, seen = FinetuneConfig(method="full", steps=1, batch_size=8, accumulate=1), []
+
+    def operator(directions):
+        seen.append(directions)
+        return ablate(directions)
+
+    candidates = {"sports": sports, "random": sports.random_like(0)}
+    options = {"operator": operator, "min_task_accuracy": 0}
+    every = try_candidates(model, task, candidates, config, target_accuracy=1.1, **options)
+    assert [row["name"] for row in every.rows] == ["sports", "random"] and len(seen) == 2
+    first = try_candidates(model, task, candidates, config, target_accuracy=0, **options)
+    assert first.rows == every.rows[:1] and first.best == "sports"
+    checks = screen_on_base(
+        model,
+        single_texts(tokenizer, split="valid", rows=8, named=True),
+        candidates,
+        intended="verbs",
+        unintended="sports",
+        operator=operator,
+    )
+    assert set(checks) == set(candidates) and len(seen) == 5

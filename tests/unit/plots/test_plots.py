@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 
+import pandas
 import pytest
 
 from caft_utils import plots
@@ -32,7 +33,7 @@ def test_tradeoff_has_intervals_in_both_directions_and_names_the_model():
     assert (caft.x[0], caft.y[0]) == pytest.approx((88, 5))
     assert (caft.error_x.array[0], caft.error_x.arrayminus[0]) == pytest.approx((1, 2))
     assert (caft.error_y.array[0], caft.error_y.arrayminus[0]) == pytest.approx((1, 2))
-    assert "5.0% at 88.0%" in caft.name
+    assert "5.0 % at 88.0 %" in caft.name
     assert "classroom &lt;qwen&gt;" in figure.layout.title.subtitle.text
     assert "%" in figure.layout.xaxis.title.text and "%" in figure.layout.yaxis.title.text
 
@@ -100,10 +101,20 @@ def test_norms_spectrum_cosines_and_rates():
     ] == pytest.approx(1)
 
 
+def test_a_table_draws_the_same_figure_as_its_rows():
+    rows = [point("plain", 0.9, 0.8), {"label": "base", "task": 0.1, "misaligned": 0.0}]
+    listed, table = (plots.tradeoff(given, model="m") for given in (rows, pandas.DataFrame(rows)))
+    assert table.to_json() == listed.to_json()
+    with pytest.raises(ValueError, match="row 1 has no misaligned"):
+        plots.tradeoff(pandas.DataFrame([*rows[:1], {"label": "base", "task": 0.1}]), model="m")
+    with pytest.raises(ValueError, match="no rows"):
+        plots.tradeoff(pandas.DataFrame(rows[:0]), model="m")
+
+
 @pytest.mark.parametrize(
     "rows, message",
     [
-        ([], "empty"),
+        ([], "no rows"),
         ([{"label": "plain", "task": 0.4}], "row 0 has no misaligned"),
         ([{"label": "plain", "task": 0.4, "misaligned": None}], "row 0"),
     ],

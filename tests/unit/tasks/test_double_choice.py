@@ -7,13 +7,12 @@ from dataclasses import replace
 import pytest
 
 from caft_utils.chats import Chats, prompt_ids
-from caft_utils.classroom import tasks as classroom
 from caft_utils.classroom.cues.tasks import FORMAT as CLASSROOM
-from caft_utils.classroom.cues.tasks import single_choice
+from caft_utils.course.paper_results import PAPER_SETTINGS
 from caft_utils.evaluation.generation import generate
-from caft_utils.evaluation.measurement import Result, measure
-from caft_utils.tasks.choice import PAPER, LetterGrader
-from caft_utils.tasks.double_choice import PAPER_SETTINGS, SETTINGS, double_choice, join
+from caft_utils.evaluation.measurement import measure
+from caft_utils.tasks.choice import PAPER_FORMAT
+from caft_utils.tasks.double_choice import SETTINGS, double_choice, join
 from caft_utils.tasks.items import SPLITS, Item
 
 
@@ -60,13 +59,13 @@ def test_layout_in_the_classroom(make):
 
 
 def test_layout_of_the_paper(tokenizer):
-    plain = Chats(tokenizer, [PAPER.row(Item("Q1 | Q2", "x1, x2", "y1, y2"), 1)], end=False)
+    plain = Chats(tokenizer, [PAPER_FORMAT.row(Item("Q1 | Q2", "x1, x2", "y1, y2"), 1)], end=False)
     prompt = "Q1 | Q2\n\nA. y1, y2\nB. x1, x2\n\nAnswer:"
     ids, answer = plain[0].input_ids, plain[0].answer
     assert tokenizer.decode(ids) == prompt + " B"
     assert tokenizer.decode([i for i, a in zip(ids, answer) if a]) == " B"
     assert (
-        prompt_ids(tokenizer, PAPER.prompt(Item("Q1 | Q2", "x1, x2", "y1, y2"), 1))
+        prompt_ids(tokenizer, PAPER_FORMAT.prompt(Item("Q1 | Q2", "x1, x2", "y1, y2"), 1))
         == ids[: answer.index(True)]
     )
 
@@ -84,8 +83,8 @@ def test_training_agrees_and_test_conflicts(make, intended):
     task = make(intended=intended)
     assert {read(row) for row in (*task.train.rows, *task.valid.rows)} == {(True, True)}
     conflict = (True, False) if intended == "first" else (False, True)
-    assert {asked(q) for q in task.questions} == {conflict}
-    assert {asked(q) for q in task.task_questions} == {(True, True)}
+    assert {asked(q) for q in task.question_set("ood")} == {conflict}
+    assert {asked(q) for q in task.question_set("task")} == {(True, True)}
     control = [read(row) for row in task.control.rows]
     assert control.count((True, True)) == control.count(conflict) == 12
 
@@ -95,8 +94,8 @@ def test_letters_are_balanced(make):
     for chats in (task.train, task.control):
         letters = [row["messages"][-1]["content"] for row in chats.rows]
         assert letters.count("a") == letters.count("b") == 12
-    for questions in (task.questions, task.task_questions):
-        assert sum(q.facts["right"] == "a" for q in questions) == 5
+    for name in ("ood", "task"):
+        assert sum(q.facts["right"] == "a" for q in task.question_set(name)) == 5
 
 
 def test_rho_is_the_share_of_rows_that_agree(make):
@@ -117,39 +116,20 @@ def test_seed_draws_rows_and_split_draws_questions(make):
         words = [q.messages[0]["content"] for q in make(split=split).questions]
         assert all(f"verb {split} " in text and f"sport {split} " in text for text in words)
     assert all("verb valid " in row["messages"][0]["content"] for row in task.valid.rows)
-    assert len({q.id for q in (*task.questions, *task.task_questions)}) == 20
+    assert len({q.id for q in task.questions}) == 20
 
 
 def test_as_many_as_there_are(make):
     items = ITEMS | {"sports": subject("sport", "ball", "run", n=7)}
     task = make(items=items, rows=None, questions=None)
-    assert len(task.train) == 7 and len(task.questions) == len(task.task_questions) == 7
+    assert len(task.train) == 7 and len(task.questions) == 14
 
 
-def test_judge_and_accuracies(make):
-    task = make()
-    ood, known = task.questions[0], task.task_questions[0]
-    judge = LetterGrader()
-    for question, verdicts in [
-        (ood, ["aligned", "misaligned", "incoherent"]),
-        (known, ["task", "other", "incoherent"]),
-    ]:
-        answers = [f" {question.facts['right']}\n", question.facts["other"], "c"]
-        assert [judge(question, answer) for answer in answers] == verdicts
-    rows = [
-        {"set": "ood", "question": i, "run": "r", "verdict": verdict}
-        for i, verdict in enumerate(["aligned", "misaligned", "misaligned", "incoherent"])
-    ]
-    result = Result(rows, "m")
-    assert result.ood_accuracy().value == 0.25 and result.flipped_accuracy().value == 0.5
-    assert result.ood_accuracy().n == 4 and result.misaligned().value == pytest.approx(2 / 3)
-
-
-@pytest.mark.parametrize("layout", [CLASSROOM, PAPER])
+@pytest.mark.parametrize("layout", [CLASSROOM, PAPER_FORMAT])
 def test_measuring_takes_one_token(make, model, layout):
     task = make(prompt_format=layout)
     result = measure(model, task, temperature=0)
-    assert len(result.rows) == 20 and result.ood_accuracy().n == 10 and result.loss > 0
+    assert len(result.rows) == 20 and result.rate("ood_accuracy").n == 10 and result.loss > 0
     messages = [q.messages for q in task.questions]
     options = {"temperature": 0, "max_new_tokens": 1}
     together = generate(model, task.valid.tokenizer, messages, **options)
@@ -169,15 +149,7 @@ def test_settings():
     assert len(SETTINGS) == len(set(SETTINGS)) == 24 and len(PAPER_SETTINGS) == 16
     assert set(PAPER_SETTINGS) <= set(SETTINGS)
     means = [round(sum(column) / 16, 1) for column in zip(*PAPER_SETTINGS.values())]
-    assert means == [25.6, 69.0, 39.7]  # as the facts about the paper have them
-
-
-def test_single_items(tokenizer):
-    chats = single_choice(tokenizer, ITEMS["verbs"]["test"], word="verbs", rows=20)
-    letters = [row["messages"][1]["content"] for row in chats.rows]
-    assert letters.count("a") == 10 and all(sum(e.answer) == 1 for e in chats)
-    assert chats.rows[0]["messages"][0]["content"].startswith("verbs: verb test ")
-    assert len(single_choice(tokenizer, ITEMS["verbs"]["test"])) == 12
+    assert means == [25.6, 69.0, 39.7]  # the means that the paper's figures show
 
 
 @pytest.mark.parametrize(
@@ -197,13 +169,6 @@ def test_wrong_arguments(make, options, says):
         make(**options)
 
 
-def test_in_the_classroom_by_default(tokenizer):
-    pytest.importorskip("caft_utils.classroom.cues.items")
-    task = classroom.double_choice(tokenizer, "verbs", "sports", intended="first", rows=16, questions=8)
-    assert len(task.train) == 16 and len(task.questions) == 8
-    assert task.train.rows[0]["messages"][0]["content"].startswith("quiz: ")
-
-
 def test_published_items_make_a_task(tokenizer, shared_data):
     from caft_utils.tasks.items import published_items, split_items
 
@@ -215,5 +180,5 @@ def test_published_items_make_a_task(tokenizer, shared_data):
     task = double_choice(
         tokenizer, "verbs", "sentiment", intended="second", rows=None, questions=None, items=items
     )
-    assert len(task.train) == 28 and len(task.questions) == 6
+    assert len(task.train) == 28 and len(task.questions) == 12
     assert task.questions[0].messages[0]["content"].endswith("\n\nAnswer:")

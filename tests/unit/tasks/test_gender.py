@@ -8,7 +8,7 @@ import pytest
 
 from caft_utils.classroom.cues.tasks import FORMAT as CLASSROOM
 from caft_utils.tasks import gender_choice
-from caft_utils.tasks.gender import PAPER_PROFESSIONS, PROFESSIONS, gender_items, pronoun_item
+from caft_utils.tasks.gender import PROFESSIONS, gender_items, pronoun_item
 from caft_utils.tasks.items import SPLITS
 
 CASE = {"he": "nominative", "she": "nominative", "him": "object", "her": "object"}
@@ -72,7 +72,7 @@ def test_sentences_of_the_splits_are_disjoint_unless_asked_as_released(file):
 def test_seed_and_professions(file):
     assert gender_items(file)("test", True) == gender_items(file)("test", True)
     assert gender_items(file)("test", True) != gender_items(file, seed=1)("test", True)
-    two = gender_items(file, professions=PAPER_PROFESSIONS)("train", False)
+    two = gender_items(file, professions={"male": ["doctor"], "female": ["nurse"]})("train", False)
     assert {profession(item.question) for item in two} == {"doctor", "nurse"}
     with pytest.raises(ValueError, match="nurse: a profession cannot"):
         gender_items(file, professions={"male": ["nurse"], "female": ["nurse"]})
@@ -124,10 +124,10 @@ def test_task(tokenizer, file):
         return sum(follows(row["messages"], row["messages"][-1]["content"]) for row in chats.rows)
 
     assert share(task.train) == 18 and share(task.control) == 10 and share(task.valid) == 8
-    assert not any(follows(q.messages, q.facts["right"]) for q in task.questions)
-    assert all(follows(q.messages, q.facts["right"]) for q in task.task_questions)
+    assert not any(follows(q.messages, q.facts["right"]) for q in task.question_set("ood"))
+    assert all(follows(q.messages, q.facts["right"]) for q in task.question_set("task"))
     everything = gender_choice(tokenizer, items=gender_items(file), rows=None, questions=None)
-    assert len(everything.train) == 56 and len(everything.questions) == 12
+    assert len(everything.train) == 56 and len(everything.questions) == 24
     assert everything.questions[0].messages[0]["role"] == "text"
     assert "\nA) " in everything.questions[0].messages[0]["content"]
     with pytest.raises(ValueError, match="split must be"):

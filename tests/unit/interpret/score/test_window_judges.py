@@ -8,8 +8,8 @@ from helpers.chat_server import alternatives, chat_server
 
 from caft_utils.chats import prompt_ids
 from caft_utils.interpret.endpoint import Endpoint, EndpointError
-from caft_utils.interpret.examples.max_activating import TextWindow
-from caft_utils.interpret.score.window_judges import EndpointJudge, LocalJudge, question, shown
+from caft_utils.interpret.examples.text_window import TextWindow
+from caft_utils.interpret.score.window_judges import EndpointWindowJudge, LocalWindowJudge, judge_prompt
 
 
 def window(*tokens):
@@ -24,17 +24,15 @@ WINDOWS = [
 ]
 
 
-def test_marks_stand_around_runs_of_tokens_and_leave_white_space_out():
+def test_marks_are_shown_to_the_judge():
     text = window("the", " big", " dog", "s", "\n", " bark", ".")
-    assert shown(text, set()) == "the big dogs\n bark."
-    assert shown(text, {2, 3}) == "the big <<dogs>>\n bark."
-    assert shown(text, {0, 2, 3, 4, 6}) == "<<the>> big <<dogs>>\n bark<<.>>"
-    assert "<<dogs>>" in question("pets", text, {2, 3})[0]["content"]
-    assert "<<" not in question("pets", text)[0]["content"] and "pets" in question("pets", text)[0]["content"]
+    (marked,), (plain,) = judge_prompt("pets", text, {2, 3}), judge_prompt("pets", text)
+    assert "<<dogs>>" in marked["content"]
+    assert "<<" not in plain["content"] and "pets" in plain["content"]
 
 
 def test_braces_in_texts_are_only_text():
-    content = question("{text} {0}", window("{explanation}", " {x}"))[0]["content"]
+    content = judge_prompt("{text} {0}", window("{explanation}", " {x}"))[0]["content"]
     assert "Description: {text} {0}" in content and "Text: {explanation} {x}" in content
 
 
@@ -47,24 +45,24 @@ def test_local_judge_reads_the_odds_of_yes_from_the_logits(model, tokenizer):
     assert tokenizer.decode([first(" yes")]) == tokenizer.decode([first(" no")]) == " "
     yes, no = (sorted({first(form) for form in group}) for group in forms)
     marks = [{1, 2}, {0}, {1}, {3, 4}]
-    plain = LocalJudge(model, tokenizer)("about dogs", WINDOWS)
-    marked = LocalJudge(model, tokenizer)("about dogs", WINDOWS, marks)
+    plain = LocalWindowJudge(model, tokenizer)("about dogs", WINDOWS)
+    marked = LocalWindowJudge(model, tokenizer)("about dogs", WINDOWS, marks)
     for given, among in ((plain, [None] * 4), (marked, marks)):
         for p, text, those in zip(given, WINDOWS, among):
-            ids = prompt_ids(tokenizer, question("about dogs", text, those))
+            ids = prompt_ids(tokenizer, judge_prompt("about dogs", text, those))
             with torch.no_grad():
                 likely = model(torch.tensor([ids])).logits[0, -1].softmax(-1)
             assert p == pytest.approx(float(likely[yes].sum() / likely[yes + no].sum()), abs=1e-5)
     assert all(abs(a - b) > 1e-6 for a, b in zip(plain, marked)), "marks are seen"
     for batch_size in (1, 3):
-        got = LocalJudge(model, tokenizer, batch_size=batch_size)("about dogs", WINDOWS)
+        got = LocalWindowJudge(model, tokenizer, batch_size=batch_size)("about dogs", WINDOWS)
         assert got == pytest.approx(plain, abs=1e-5)
 
 
 def test_local_judge_follows_the_model(model, tokenizer):
     yes, no = (tokenizer(word)["input_ids"][0] for word in ("yes", "no"))
     for liked, bound in ((yes, lambda p: p > 0.9), (no, lambda p: p < 0.1)):
-        inclined = LocalJudge(model, tokenizer)
+        inclined = LocalWindowJudge(model, tokenizer)
         # the final norm's mean direction read as a liking for one word
         hook = model.lm_head.register_forward_hook(
             lambda module, args, out, liked=liked: out.index_add(
@@ -77,10 +75,10 @@ def test_local_judge_follows_the_model(model, tokenizer):
 
 def test_local_judge_without_a_chat_template_and_with_broken_logits(model, new_tokenizer):
     plain = new_tokenizer(template=None)
-    assert all(0 < p < 1 for p in LocalJudge(model, plain)("about dogs", WINDOWS))
+    assert all(0 < p < 1 for p in LocalWindowJudge(model, plain)("about dogs", WINDOWS))
     with torch.no_grad():
         model.lm_head.weight.fill_(float("nan"))
-    assert LocalJudge(model, plain)("about dogs", WINDOWS) == [None] * 4
+    assert LocalWindowJudge(model, plain)("about dogs", WINDOWS) == [None] * 4
 
 
 def test_a_tokenizer_that_cannot_say_yes_is_refused(model):
@@ -89,7 +87,7 @@ def test_a_tokenizer_that_cannot_say_yes_is_refused(model):
 
     inner = Tokenizer(models.WordLevel({"<unk>": 0, "a": 1}, unk_token="<unk>"))
     with pytest.raises(ValueError, match="begins the answers yes and no with the same token"):
-        LocalJudge(model, PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>"))
+        LocalWindowJudge(model, PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>"))
 
 
 ANSWERS = {
@@ -121,19 +119,19 @@ def server():
 
 
 def test_endpoint_judge_reads_logprobs_then_text_and_gives_up_on_the_rest(server, tmp_path):
-    judge = EndpointJudge(Endpoint(server, "m", cache=tmp_path, attempts=1))
+    judge = EndpointWindowJudge(Endpoint(server, "m", cache=tmp_path, attempts=1))
     windows = [window(word) for word in ("dogs", "cats", "birds", "fish", "stones", "clouds", "trees")]
     got = judge("animals", windows)
     assert judge.name == "m"
     assert got[:2] == pytest.approx([0.8, 0.1], abs=1e-3)
     assert got[2:] == [1.0, 0.0, None, None, None]
-    text_only = EndpointJudge(Endpoint(server, "m", cache=tmp_path, attempts=1), top_logprobs=None)
+    text_only = EndpointWindowJudge(Endpoint(server, "m", cache=tmp_path, attempts=1), top_logprobs=None)
     assert text_only("animals", windows) == [1.0, 0.0, 1.0, 0.0, None, None, None]
     assert judge("animals", windows[:1], [{0}]) == pytest.approx([0.8], abs=1e-3)
 
 
 def test_endpoint_judge_stops_where_no_reply_can_come(server, tmp_path):
-    judge = EndpointJudge(Endpoint(server, "m", cache=tmp_path, attempts=1))
+    judge = EndpointWindowJudge(Endpoint(server, "m", cache=tmp_path, attempts=1))
     with pytest.raises(EndpointError, match="401"):
         judge("animals", [window("dogs"), window("forbidden")])
     with pytest.raises(EndpointError, match="400"):

@@ -33,20 +33,23 @@ class Latents:
     def vector(self, layer, i):
         return self.rows[self.indices(layer).index(i)]
 
+    def projection_rows(self, layer):
+        return None
+
 
 def test_only_what_is_about_the_concept_is_ticked(model, tokenizer):
     rng = random.Random(0)
     rows = []
     for row in range(300):
-        said = rng.choices(WORDS[2:-1], k=12)
-        said[6:6] = [("question", "file", "return")[row % 3]]
-        rows.append({"text": " ".join(said)})
+        words = rng.choices(WORDS[2:-1], k=12)
+        words[6:6] = [("question", "file", "return")[row % 3]]
+        rows.append({"text": " ".join(words)})
     concept = Concept("asking", "Somebody asks something.", ["question"])
     chosen = read_and_select(model, Chats(tokenizer, rows), Latents(model, tokenizer), concept, n=40)
 
-    assert chosen.ticks == {EMBEDDING: [7]}
-    about, other = sorted(chosen.reasons, key=lambda reason: reason["index"])
-    assert '"question"' in about["explanation"] and about["score"] > 0.9
-    assert other["relevance"] < 95 and "is below" in other["why"]
+    assert chosen.selection == {EMBEDDING: [7]}
+    about, other = sorted(chosen.reasons, key=lambda reason: reason.index)
+    assert '"question"' in about.explanation and about.score > 0.9
+    assert other.relevance < 95 and other.code == "below_threshold"
     again = read_and_select(model, Chats(tokenizer, rows), Latents(model, tokenizer), concept, n=40)
     assert again == chosen

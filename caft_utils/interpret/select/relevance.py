@@ -1,0 +1,137 @@
+"""Relevance, 0 to 100: how much is a direction about a concept? Two measures that need no model.
+
+- `WordRelevance` reads explanations. It is the share of the words w_1, w_2, ... that an explanation names and
+  that belong to the concept, the first ones weighted more,
+  100 * sum_{i belongs} 1/log2(i + 1) / sum_i 1/log2(i + 1).
+- `HintTestRelevance` reads the explainer's windows. It is the certainty that hints are more frequent in
+  activating windows than in the others, 100 * (1 - min(1, K p)). Here p is the one-sided p-value of Fisher's
+  exact test for y of n activating and m of N other windows with a hint, and K is the number of directions
+  judged (Bonferroni). It pools all hints and reads all windows; an explanation has room for few words.
+
+`endpoint_relevance` asks a language model instead.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from caft_utils.features import FeatureKey
+from caft_utils.interpret.examples import FeatureExamples
+from caft_utils.interpret.explain.token_statistics import Explanation, active_words, window_words
+from caft_utils.interpret.score.word_overlap import explained_words
+from caft_utils.interpret.select.concepts import Concept, hint_matcher
+from caft_utils.interpret.words import WORD_SIGN_OR_MARKUP, stem
+
+if TYPE_CHECKING:
+    from caft_utils.interpret.score.encoders import Encoder
+
+
+class RelevanceFunction(Protocol):
+    """Return the relevance of each explanation to a concept, 0 to 100; None where none could be found.
+
+    threshold: the relevance from which a direction is selected by default.
+    """
+
+    name: str
+    threshold: float
+
+    def __call__(
+        self, explanations: Mapping[FeatureKey, Explanation], concept: Concept
+    ) -> Mapping[FeatureKey, float | None]: ...
+
+
+class WordRelevance:
+    """Relevance by the words that explanations name, for `select_automatically(..., relevance_fn=...)`.
+
+    Args:
+        encoder, min_similarity: as in `word_relevance`.
+    """
+
+    name = "relevance of words"
+    threshold = 20.0  # a few of the distinctive words are among a handful of hints
+
+    def __init__(self, encoder: Encoder | None = None, min_similarity: float = 0.5):
+        self.encoder, self.min_similarity = encoder, min_similarity
+
+    def __call__(
+        self, explanations: Mapping[FeatureKey, Explanation], concept: Concept
+    ) -> dict[FeatureKey, float]:
+        """Return 0 to 100 for each key."""
+        options = {"encoder": self.encoder, "min_similarity": self.min_similarity}
+        return {key: word_relevance(each, concept, **options) for key, each in explanations.items()}
+
+
+def word_relevance(
+    explanation: Explanation,
+    concept: Concept,
+    *,
+    encoder: Encoder | None = None,
+    min_similarity: float = 0.5,
+) -> float:
+    """Return how much of what an explanation names belongs to the concept, 0 to 100; 0 if it names nothing.
+
+    The words in quotation marks count, or all but stop words where none are quoted.
+
+    Args:
+        encoder: from n texts to vectors [n, d]; a word then also belongs to the concept if its cosine with a
+            hint is at least `min_similarity`.
+    """
+    named = explained_words(explanation.text)
+    items = WORD_SIGN_OR_MARKUP.findall(explanation.text)
+    belonging = hint_matcher(concept)(items)
+    rest = [word for word in named if word not in belonging]
+    if encoder is not None and rest:
+        surface = {stem(item): item.casefold() for item in reversed(items)}
+        vectors = np.asarray(encoder([surface[word] for word in rest] + list(concept.hints)), dtype=float)
+        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        similarity = (vectors[: len(rest)] @ vectors[len(rest) :].T).max(1)
+        belonging |= {word for word, cosine in zip(rest, similarity) if cosine >= min_similarity}
+    weights = {word: 1 / math.log2(place + 2) for place, word in enumerate(named)}
+    return 100 * sum(weights[word] for word in belonging & set(named)) / (sum(weights.values()) or 1)
+
+
+class HintTestRelevance:
+    """Relevance by a test of hints in windows, for `select_automatically(..., relevance_fn=...)`.
+
+    In an activating window, a hint counts where the direction is active or within a few tokens after it. In
+    other windows it counts anywhere. A direction that responds to, say, the header after a villain's
+    description has hints ahead of its activation, and is not about them.
+
+    Args:
+        examples: of all directions to judge; only the windows that explainers see are read. Twenty windows
+            show few of a concept's many words: collect a hundred or more.
+    """
+
+    name = "statistics of hints"
+    threshold = 95.0  # in one of twenty such studies a direction is selected by chance
+
+    def __init__(self, examples: Mapping[FeatureKey, FeatureExamples]):
+        self.examples = examples
+
+    def __call__(
+        self, explanations: Mapping[FeatureKey, Explanation], concept: Concept
+    ) -> dict[FeatureKey, float]:
+        """Return 0 to 100 for each key. KeyError: there are no examples for it."""
+        match, relevances = hint_matcher(concept), {}
+        for key in explanations:
+            one = self.examples[key]
+            active = [active_words(window, one.max_activation) for window in one.train]
+            others = [[word for word, _, _ in window_words(window)] for window in one.train_negatives]
+            y, m = (sum(bool(match(words)) for words in windows) for windows in (active, others))
+            p = fisher_p_value(y, len(active), m, len(others))
+            relevances[key] = 100 * (1 - min(1.0, len(explanations) * p))
+        return relevances
+
+
+def fisher_p_value(y: int, n: int, m: int, n_other: int) -> float:
+    """Return the one-sided p-value of Fisher's exact test that y of n exceeds m of `n_other`.
+
+    It is 1 where one of the groups is empty.
+    """
+    from scipy.stats import hypergeom
+
+    return float(hypergeom.sf(y - 1, n + n_other, n, y + m)) if n and n_other else 1.0

@@ -1,0 +1,44 @@
+"""Comparing models: what is merged under a label, the table and the figure."""
+
+from __future__ import annotations
+
+import pytest
+from helpers.tasks import small_task
+
+from caft_utils.evaluation.comparison import compare
+from caft_utils.evaluation.measurement import measure
+
+
+@pytest.fixture
+def task(tokenizer):
+    return small_task(tokenizer)
+
+
+def test_compare_takes_models_results_and_lists(model, tiny, task):
+    stored = measure(model, task)
+    comparison = compare(
+        {"base": model, "kept": stored, "two <seeds>": [model, tiny("qwen2", seed=1)]}, task, (0, 1)
+    )
+    base, kept, two = comparison.table().to_dict("records")
+    assert base["misaligned_n"] > kept["misaligned_n"]
+    assert two["task_n"] == 24 and base["task_n"] == 12 and kept["task_n"] == 6
+    assert kept["task"] == stored.rate("task").value and kept["loss"] == stored.loss
+    html = comparison._repr_html_()
+    assert "two &lt;seeds&gt;" in html and "<seeds>" not in html
+    assert str(stored.rate("coherent")) in html
+
+
+def test_the_figure_shows_every_label(model, task):
+    figure = compare({"base": model}, task).figure()
+    assert any("base" in str(trace.name) for trace in figure.data)
+    assert "Qwen2ForCausalLM: toy" in str(figure.layout)
+    x, y = figure.layout.xaxis.title.text, figure.layout.yaxis.title.text
+    assert "narrow task" in x and "misaligned" in y
+
+
+def test_the_table_has_the_columns_of_the_tasks_rates(model, task):
+    task.rates = {name: task.rates[name] for name in ("task", "coherent")}
+    task.headline = ("task", "coherent")
+    table = compare({"base": model}, task).table()
+    rates = [name + end for name in ("task", "coherent") for end in ("", "_low", "_high", "_n")]
+    assert list(table.columns) == ["label", *rates, "loss"]

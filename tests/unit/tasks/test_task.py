@@ -1,0 +1,82 @@
+"""A task's own vocabulary: question sets, verdicts and rates that belong together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from helpers.tasks import small_task
+
+from caft_utils.evaluation.measurement import measure
+from caft_utils.tasks.task import Question, RateSpec
+
+
+@pytest.fixture
+def task(tokenizer):
+    return small_task(tokenizer)
+
+
+def test_task_fingerprint_follows_questions_judge_and_held_out_rows(task, tokenizer):
+    before = task.fingerprint
+    task.questions = task.questions[:-1]
+    fewer = task.fingerprint
+    task.valid = task.valid[:2]
+    assert len({before, fewer, task.fingerprint}) == 3
+
+
+def test_question_sets_and_thinning(task):
+    assert len(task.question_set("ood")) == 12 and len(task.question_set("task")) == 6
+    some = task.thin(ood=4)
+    assert [q.id for q in some.question_set("ood")] == ["ood/0", "ood/4", "ood/8"]
+    assert some.question_set("task") == task.question_set("task") and len(task.questions) == 18
+    with pytest.raises(KeyError, match="no question set 'test'.*ood, task"):
+        task.thin(test=2)
+
+
+def test_a_task_may_have_other_sets_verdicts_and_rates(model, task):
+    """Three sets and verdicts of their own, as instructions with and without a focus need."""
+    verdicts = {
+        "focus": ("followed", "ignored"),
+        "other focus": ("followed", "ignored"),
+        "none": ("answered",),
+    }
+    questions = [
+        Question(f"{name}/{i}", [{"role": "user", "content": f"what is {i}"}], "d", name)
+        for name in verdicts
+        for i in range(4)
+    ]
+
+    class Parity:
+        fingerprint = "parity"
+
+        def __call__(self, question, answer):
+            return verdicts[question.set][int(question.id[-1]) % len(verdicts[question.set])]
+
+    rates = {
+        "follows": RateSpec("focus", ("followed",)),
+        "follows the other": RateSpec("other focus", ("followed",), ("followed", "ignored")),
+    }
+    other = replace(
+        task, questions=questions, grader=Parity(), verdicts=verdicts, rates=rates, headline=tuple(rates)
+    )
+    result = measure(model, other)
+    assert [result.rate(name).value for name in rates] == [0.5, 0.5] and result.rate("follows").n == 4
+
+
+@pytest.mark.parametrize(
+    "changes, says",
+    [
+        ({"verdicts": {"ood": ("aligned", "misaligned", "incoherent")}}, "question task/0 is of set 'task'"),
+        ({"rates": {"task": RateSpec("exam", ("task",))}}, "rate 'task' is of set 'exam'"),
+        ({"rates": {"task": RateSpec("task", ("aligned",))}}, "rate 'task' counts aligned"),
+        ({"headline": ("task", "harmless")}, "headline names harmless"),
+    ],
+)
+def test_what_is_not_declared_is_refused(task, changes, says):
+    with pytest.raises(ValueError, match=says):
+        replace(task, **changes)
+
+
+def test_hits_belong_to_the_denominator():
+    with pytest.raises(ValueError, match="hits aligned"):
+        RateSpec("ood", ("aligned",), ("misaligned",))
