@@ -40,7 +40,7 @@ COMMIT = "c0ffee" + 34 * "0"
 
 @contextmanager
 def hub(data_sets: dict[str, dict[str, bytes]]):
-    """A real HTTP server that answers as the hub does, about data sets and their files."""
+    """Run a real HTTP server that answers like the hub for some data sets."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
@@ -75,7 +75,7 @@ def hub(data_sets: dict[str, dict[str, bytes]]):
 
 
 def download(endpoint: str, *given: dict, **environment: str) -> tuple[list[str], str]:
-    """`published_file` for each source, in one process of its own, because hub settings are read once.
+    """Call `published_file` for each source in a process of its own, because hub settings are read once.
 
     Returns a line for each source, its path or its error, and what was written as warnings.
     """
