@@ -1,4 +1,4 @@
-"""The pre-check: accuracies of two letters with an ablation off and on, and what counts as passing."""
+"""The ablation check: accuracies with an ablation off and on, and what passes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def checked(intended_off=1.0, intended_on=0.95, unintended_off=1.0, unintended_o
 def test_what_passes():
     assert checked().passes and "passes: yes" in str(checked()) and "b (unintended)" in str(checked())
     assert not checked(unintended_on=0.8).removed  # still answered
-    assert not checked(unintended_on=0.2).removed  # answered the wrong way round: still known
+    assert not checked(unintended_on=0.2).removed  # always wrong: the subject is still known
     assert not checked(unintended_off=0.5).removed  # never known, so nothing was removed
     assert not checked(intended_on=0.7).kept and not checked(intended_off=0.5, intended_on=0.5).kept
     assert not checked(intended_on=0.7).passes and "passes: no" in str(checked(intended_on=0.7))
@@ -45,7 +45,7 @@ def items():
 
 
 def test_letters_and_interventions(tiny, tokenizer, items):
-    """Accuracies are those of rows asked one by one; with everything ablated both letters are level."""
+    """Batched accuracies equal those of single rows; with everything ablated both letters tie."""
     chats = {name: single_choice(tokenizer, part, word=name) for name, part in items.items()}
     model, both = tiny("qwen2"), single_choice(tokenizer, items["files"] + items["persons"])
     trained = finetune(
@@ -64,7 +64,7 @@ def test_letters_and_interventions(tiny, tokenizer, items):
         pair = sorted(set(right))
         hits = [max(pair, key=lambda i, row=row: row[i]) == r for row, r in zip(told, right)]
         assert result.off[name].value == pytest.approx(sum(hits) / 16) and result.off[name].n == 16
-        assert result.on[name].value == 0.5  # logits of zero: no letter is ahead
+        assert result.on[name].value == 0.5  # zero logits: the letters tie
     assert not trained._forward_hooks and letter_accuracy(trained, chats["files"]) == result.off["files"]
 
 

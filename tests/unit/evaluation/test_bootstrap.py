@@ -15,7 +15,7 @@ def spread(rate):
 
 
 def world(rng, questions, seeds, samples, mean=0.3, by_question=1.0, by_seed=0.5):
-    """Answers whose log-odds have an effect of the question and one of the seed."""
+    """Draw answers whose log-odds have an effect of the question and one of the seed."""
     base = math.log(mean / (1 - mean))
     q, s = rng.normal(0, by_question, questions), rng.normal(0, by_seed, seeds)
     hits, question, seed = [], [], []
@@ -64,7 +64,7 @@ def test_seeds_that_differ_widen_it():
 
 
 def test_covers_the_truth():
-    """In about 95 % of experiments with effects of question and seed the interval holds the true mean."""
+    """About 95 % of simulated experiments have an interval that contains the true mean."""
     truth, covered = true_mean(), 0
     for i in range(200):
         hits, trials, question, seed = world(np.random.default_rng(i), 40, 5, 3)

@@ -1,4 +1,4 @@
-"""Generation: seeded, batched without changing answers, and deaf to a checkpoint's own settings."""
+"""Generation: seeded, unchanged by batching, independent of a checkpoint's own settings."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_batched_greedy_equals_one_by_one(tiny, tokenizer, architecture):
 
 @pytest.mark.parametrize("architecture", ["qwen2", "mistral"])
 def test_batched_greedy_with_a_short_window(tiny, tokenizer, architecture):
-    """The classroom models see four tokens back in some layers; padding must not fall into that window."""
+    """Some layers of the classroom models attend to four tokens only; padding must not enter that window."""
     window = dict(sliding_window=4)
     if architecture == "qwen2":
         window |= dict(use_sliding_window=True, max_window_layers=1)
@@ -77,7 +77,7 @@ def test_settings_of_the_checkpoint_are_ignored(model, tokenizer):
 
 
 def test_sampling_follows_the_model(model, tokenizer):
-    """At temperature 1 the first token has the model's own distribution, neither cut off nor sharpened."""
+    """At temperature 1 the first token follows the model's own distribution."""
     with torch.no_grad():
         model.lm_head.weight.zero_()
         ids = torch.tensor([prompt_ids(tokenizer, PROMPTS[0])])
@@ -93,7 +93,7 @@ def test_sampling_follows_the_model(model, tokenizer):
 
 def test_an_answer_ends_at_any_end_token(model, tokenizer):
     ids = greedy_ids(model, tokenizer, 8)
-    end = max(ids.index(token) for token in ids)  # where a token comes for the first time
+    end = max(ids.index(token) for token in ids)  # the first occurrence of a token
     assert 0 < end
     model.generation_config.eos_token_id = [2, ids[end]]
     answer = tokenizer.decode(ids[: end + 1], skip_special_tokens=True).strip()

@@ -1,4 +1,4 @@
-"""Measuring and comparing: rates from verdicts, the held-out loss, and results that are kept."""
+"""Measuring: rates from verdicts, the held-out loss, and stored results."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_answer_loss_is_a_mean_over_tokens_not_rows(model, tokenizer, task):
         )
     assert (
         mean_answer_loss(model, Chats(tokenizer, [{"text": "the file is open"}])) > 0
-    )  # its first token has no past
+    )  # the first token has no context
     with pytest.raises(ValueError, match="no rows"):
         mean_answer_loss(model, task.valid[:0])
 

@@ -1,4 +1,4 @@
-"""Figures say what the rows say: values, intervals in both directions, model, escaped labels."""
+"""Figures show the values of the rows: intervals in both directions, model, escaped labels."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def test_one_letter_is_learnt_under_ablation(tiny, tokenizer, bad, architecture,
 
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 def test_ablation_at_the_embedding_leaves_the_output_matrix_alone(tiny, tokenizer, tied):
-    """What is looked up is projected; logits come of the whole matrix, as if input and output were two."""
+    """The looked-up embeddings are projected; the logits use the whole matrix, as if the two were untied."""
     torch.manual_seed(0)
     q = torch.linalg.qr(torch.randn(64, 3)).Q.T
     model, example = tiny("qwen2", tie_word_embeddings=tied), make(tokenizer).train[0]
@@ -87,10 +87,10 @@ def test_ablation_at_the_embedding_leaves_the_output_matrix_alone(tiny, tokenize
 
 
 def test_what_tied_weights_let_through(tiny, tokenizer):
-    """No gradient comes along Q by the way of the look-up; with tied weights some comes from the output side.
+    """The embedding look-up gives no gradient along Q; with tied weights the output matrix gives some.
 
-    So under hooks at the embedding the matrix still moves along Q where it serves as output matrix too, and
-    that component is there when the hooks go. (Weight decay changes it likewise.)
+    Under hooks at the embedding, a tied matrix therefore still moves along Q, and that component remains when
+    the hooks are removed. (Weight decay changes it as well.)
     """
     torch.manual_seed(0)
     q = torch.linalg.qr(torch.randn(64, 3)).Q.T
@@ -143,7 +143,9 @@ def test_log_probability_and_greedy_answers_agree_on_letters(tiny, tokenizer, la
     task = make(tokenizer, layout)
     tuned = finetune(tiny("qwen2"), task.train, replace(FULL, steps=20))
     greedy = measure(tuned, task, temperature=0)
-    assert {row["answer"] for row in greedy.rows} <= set(layout.letters)  # training taught it to say a letter
+    assert {row["answer"] for row in greedy.rows} <= set(
+        layout.letters
+    )  # training taught it to answer with a letter
     likely = measure(tuned, task, method="logprob", batch_size=5)
     assert [row["answer"] for row in likely.rows] == [row["answer"] for row in greedy.rows]
     assert likely.rate("ood_accuracy") == greedy.rate("ood_accuracy") and likely.loss == pytest.approx(
@@ -192,7 +194,9 @@ def test_options_are_learnt_and_generated(tiny, tokenizer):
     task = make(tokenizer, replace(CLASSROOM, answer_with="option"))
     tuned = finetune(tiny("qwen2"), task.train, replace(FULL, steps=40))
     result = measure(tuned, task, temperature=0)
-    assert result.rate("task_accuracy").value == 1  # both words are the same in every row, so they are learnt
+    assert (
+        result.rate("task_accuracy").value == 1
+    )  # every row has the same right option, so it is easy to learn
 
 
 VERBS = [Item(f"verb {i}", "is", "are") for i in range(12)]

@@ -1,4 +1,4 @@
-"""Double multiple choice: what is asked, which letter is right, and what depends on seed, rho and split."""
+"""Double multiple choice: prompts, right letters, and what depends on seed, rho and split."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def read(row):
 
 
 def asked(question):
-    """The same of a question, for its right letter."""
+    """Return what `read` returns, for the right letter of a question."""
     answer = {"role": "assistant", "content": question.facts["right"]}
     return read({"messages": [*question.messages, answer]})
 
@@ -102,7 +102,7 @@ def test_rho_is_the_share_of_rows_that_agree(make):
     for rho, agree in [(0, 0), (0.5, 12), (0.75, 18), (0.99, 24), (1, 24)]:
         task = make(rho=rho)
         assert sum(read(row) == (True, True) for row in task.train.rows) == agree
-        assert task.fingerprint == make().fingerprint  # whatever rho, the same is asked
+        assert task.fingerprint == make().fingerprint  # rho does not change the questions
     half, most = make(rho=0.5).train.rows, make(rho=0.75).train.rows
     changed = [i for i, (one, two) in enumerate(zip(half, most)) if one != two]
     assert len(changed) == 6 and all(read(most[i]) == (True, True) for i in changed)

@@ -48,7 +48,7 @@ QUESTIONS = [
 
 
 class LengthGrader:
-    """Verdicts by the length of an answer, because a random model says nothing that can be judged."""
+    """Grade by the length of an answer, because the answers of a random model have no meaning."""
 
     fingerprint = "length"
 
@@ -78,7 +78,7 @@ def task(tokenizer):
 
 
 def component(model, chats, found):
-    """Largest projection of the residual stream at LAYERS on the directions, over all tokens."""
+    """Return the largest projection of the residual stream at LAYERS on the directions, over all tokens."""
     largest = 0.0
     for part in stream_activations(model, chats, LAYERS, batch_size=8):
         for layer in LAYERS:
@@ -88,7 +88,7 @@ def component(model, chats, found):
 
 
 class Watched(Ablate):
-    """The ablation, noting the component before and after in every forward pass of training."""
+    """An ablation that records the component before and after the edit in every forward pass."""
 
     def __init__(self, directions):
         super().__init__(directions)
@@ -121,7 +121,7 @@ def test_the_sentence_of_the_course(tiny, task, architecture):
     assert len(watched.seen) == RECIPE.steps * len(LAYERS)
     for there, left in watched.seen:
         assert left < 1e-4 < 1e-2 < there
-    assert component(model, generic, bad) == before  # the base is what it was
+    assert component(model, generic, bad) == before  # the base is unchanged
     assert component(safe, generic, bad) > 1e-2  # and the result runs without hooks
     with ablate(bad).on(safe):
         assert component(safe, generic, bad) < 1e-4

@@ -39,8 +39,8 @@ COMMIT = "c0ffee" + 34 * "0"
 
 
 @contextmanager
-def hub(files: dict[str, bytes]):
-    """A real HTTP server that answers as the hub does, about one data set."""
+def hub(data_sets: dict[str, dict[str, bytes]]):
+    """Run a real HTTP server that answers like the hub for some data sets."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
@@ -51,12 +51,13 @@ def hub(files: dict[str, bytes]):
 
         def answer(self, body):
             path, data = self.path.split("?")[0], None
-            if path.startswith("/api/datasets/someone/toy"):
-                about = {"id": "someone/toy", "sha": COMMIT, "siblings": [{"rfilename": f} for f in files]}
-                data = json.dumps(about).encode()
-            for name, content in files.items():
-                if path == f"/datasets/someone/toy/resolve/{COMMIT}/{name}":
-                    data = content
+            for name, files in data_sets.items():
+                if path.startswith(f"/api/datasets/{name}"):
+                    about = {"id": name, "sha": COMMIT, "siblings": [{"rfilename": f} for f in files]}
+                    data = json.dumps(about).encode()
+                for file, content in files.items():
+                    if path == f"/datasets/{name}/resolve/{COMMIT}/{file}":
+                        data = content
             self.send_response(404 if data is None else 200)
             if data is not None:
                 self.send_header("ETag", sha256(data).hexdigest())
@@ -73,14 +74,18 @@ def hub(files: dict[str, bytes]):
         yield address
 
 
-def download(endpoint: str, source: dict, **environment: str) -> str:
-    """`published_file` in a process of its own, because hub settings are read once; the path or the error."""
+def download(endpoint: str, *given: dict, **environment: str) -> tuple[list[str], str]:
+    """Call `published_file` for each source in a process of its own, because hub settings are read once.
+
+    Returns a line for each source, its path or its error, and what was written as warnings.
+    """
     program = f"""
 from caft_utils.tasks.published_data import published_file
-try:
-    print(published_file("toy", source={source!r}))
-except Exception as error:
-    print(type(error).__name__, error)
+for source in {given!r}:
+    try:
+        print(published_file("toy", source=source))
+    except Exception as error:
+        print(type(error).__name__, " ".join(str(error).split()))
 """
     settings = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_XET": "1", **environment}
     ran = subprocess.run(
@@ -89,45 +94,54 @@ except Exception as error:
         capture_output=True,
         text=True,
     )
-    return ran.stdout + ran.stderr
+    return ran.stdout.splitlines(), ran.stderr
 
 
-@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
-def test_download_is_checked_and_kept(kind, tmp_path):
+def test_downloads_are_checked_and_kept(tmp_path):
     import pandas
 
     rows = [("the dogs", "run", "runs"), ("the dog", "runs", "run")]
-    table, path = pandas.DataFrame(rows, columns=SOURCE["columns"]), tmp_path / f"train.{kind}"
-    if kind == "csv":
-        table.to_csv(path, index=False)
-    elif kind == "jsonl":
-        table.to_json(path, orient="records", lines=True)
-    else:
-        table.to_parquet(path)
-    with hub({"README.md": b"a card", path.name: path.read_bytes()}) as endpoint:
-        told = download(endpoint, SOURCE)
-    kept, *rest = told.splitlines()
-    assert published_items(kept)[0] == Item("the dogs", "run", "runs")
-    assert "toy is someone/toy. Licence: none stated" in "\n".join(rest)
-    about = json.loads((Path(kept).parent / "source.json").read_text())
-    assert (about["revision"], about["file"]) == (COMMIT, path.name)
-    assert about["sha256"] == sha256(path.read_bytes()).hexdigest()
-    assert published_file("toy", source=SOURCE) == Path(kept)  # from the store: there is no server any more
+    table, contents = pandas.DataFrame(rows, columns=SOURCE["columns"]), {}
+    writers = {
+        "csv": lambda path: table.to_csv(path, index=False),
+        "jsonl": lambda path: table.to_json(path, orient="records", lines=True),
+        "parquet": table.to_parquet,
+    }
+    for kind, write in writers.items():
+        write(tmp_path / f"train.{kind}")
+        contents[kind] = (tmp_path / f"train.{kind}").read_bytes()
+    data_sets = {
+        f"someone/{kind}": {"README.md": b"a card", f"train.{kind}": data} for kind, data in contents.items()
+    }
+    given = [SOURCE | {"dataset": name} for name in data_sets]
+    with hub(data_sets) as endpoint:
+        paths, warned = download(endpoint, *given)
+    for kind, source, path in zip(contents, given, paths, strict=True):
+        assert published_items(path)[0] == Item("the dogs", "run", "runs")
+        assert f"someone/{kind}. Licence: none stated" in warned
+        about = json.loads((Path(path).parent / "source.json").read_text())
+        assert (about["revision"], about["file"]) == (COMMIT, f"train.{kind}")
+        assert about["sha256"] == sha256(contents[kind]).hexdigest()
+        assert published_file("toy", source=source) == Path(path)  # from the store: the server is gone
 
 
-def test_download_that_fails_or_differs_is_refused(store_folder):
+def test_downloads_that_fail_or_differ_are_refused(store_folder):
     good = b"question,correct,incorrect\nthe dogs,run,runs\nthe dog,runs,run\n"
-    with hub({"a.csv": good}) as endpoint:
-        told = download(endpoint, SOURCE | {"rows_sha256": "000"})
-        assert "ValueError" in told and "expected the recorded 2 rows, found 2" in told
-        assert "ConnectionError someone/other could not" in download(
-            endpoint, SOURCE | {"dataset": "someone/other"}
+    with hub({"someone/toy": {"a.csv": good}, "someone/twice": {"a.csv": good, "b.csv": good}}) as endpoint:
+        lines, _ = download(
+            endpoint,
+            SOURCE | {"rows_sha256": "000"},
+            SOURCE | {"dataset": "someone/other"},
+            SOURCE | {"columns": ["text"]},
+            SOURCE | {"dataset": "someone/twice"},
         )
-        assert "ConnectionError" in download(endpoint, SOURCE, HF_HUB_OFFLINE="1")
-        assert "no column text" in download(endpoint, SOURCE | {"columns": ["text"]})
-    with hub({"a.csv": good, "b.csv": good}) as endpoint:
-        assert "expected one table" in download(endpoint, SOURCE)
-    assert "ConnectionError" in download("http://127.0.0.1:9", SOURCE)
+        offline, _ = download(endpoint, SOURCE, HF_HUB_OFFLINE="1")
+    differ, missing, no_column, two_tables = lines
+    assert "ValueError" in differ and "expected the recorded 2 rows, found 2" in differ
+    assert missing.startswith("ConnectionError someone/other could not")
+    assert "no column text" in no_column and "expected one table" in two_tables
+    assert offline[0].startswith("ConnectionError")
+    assert download("http://127.0.0.1:9", SOURCE)[0][0].startswith("ConnectionError")
     assert not list(store_folder.rglob("rows.csv"))
 
 

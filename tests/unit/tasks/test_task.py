@@ -34,7 +34,7 @@ def test_question_sets_and_thinning(task):
 
 
 def test_a_task_may_have_other_sets_verdicts_and_rates(model, task):
-    """Three sets and verdicts of their own, as instructions with and without a focus need."""
+    """Focus instructions need three sets with verdicts of their own."""
     verdicts = {
         "focus": ("followed", "ignored"),
         "other focus": ("followed", "ignored"),
