@@ -13,8 +13,9 @@ from torch import Tensor
 class TfIdf:
     """Weight of each term, tf * (log((1 + N) / (1 + df)) + 1), fitted on N documents.
 
-    tf is the number of times that a document has the term, df the number of the N documents that have it. Terms
-    are numbered from 1 in sorted order. Term 0 stands for all terms that no fitted document has; its weight is 0.
+    tf is the number of times that a document has the term, df the number of the N documents that have it.
+    Terms are numbered from 1 in sorted order. Term 0 stands for all terms that no fitted document has; its
+    weight is 0.
 
     Args:
         documents: bags of terms. Terms must be sortable, for example words or token ids.

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from caft_utils.interpret.tfidf import TfIdf
@@ -42,13 +42,10 @@ class WordSimilarity:
         means = torch.zeros(len(self._tfidf), len(groups))
         for column, windows in enumerate(groups):
             if windows:
-                vectors, terms = self._tfidf.sparse([self._words(ids) for ids in windows])
+                vectors, terms = self.vectors(windows)
                 means[terms, column] = vectors.mean(0)
         return means / means.norm(dim=0).clamp(min=1e-6)
 
-    def cosines(
-        self, windows: Sequence[Sequence[int]], means: Float[Tensor, "terms k"]
-    ) -> Float[Tensor, "m k"]:
-        """Return the cosine of each of m windows with each of k mean vectors."""
-        vectors, terms = self._tfidf.sparse([self._words(ids) for ids in windows])
-        return vectors @ means[terms]
+    def vectors(self, windows: Sequence[Sequence[int]]) -> tuple[Float[Tensor, "m u"], Int[Tensor, " u"]]:
+        """Return the sparse vectors of m windows; see `TfIdf.sparse`."""
+        return self._tfidf.sparse([self._words(ids) for ids in windows])

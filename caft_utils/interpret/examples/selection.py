@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 def select_active(sample: EndSample, column: int, n: int, max_activation: float) -> list[WindowRef]:
     """Return n activating windows, strongest first.
 
-    Half are the strongest of all. The other half are spread evenly over the ranks of the random sample. Where that
-    sample is too small, further ones of the strongest fill up.
+    Half are the strongest of all. The other half are spread evenly over the ranks of the random sample. Where
+    that sample is too small, further ones of the strongest fill up.
     """
 
     def above_threshold(windows: Sequence[WindowRef]) -> list[WindowRef]:
