@@ -1,4 +1,4 @@
-"""Features that tests define by rows of a matrix or by a function, so that each test states only what differs."""
+"""Features that a test defines by rows of a matrix or by a function."""
 
 from __future__ import annotations
 

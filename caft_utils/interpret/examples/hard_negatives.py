@@ -38,7 +38,7 @@ class WordSimilarity:
         return [self._word.get(token, -1) for token in ids]
 
     def mean_vectors(self, groups: Sequence[Sequence[Sequence[int]]]) -> Float[Tensor, "terms k"]:
-        """Return the mean vector of each of k groups of windows, scaled to length 1, or 0 for an empty group."""
+        """Return the mean vector of each of k groups of windows, of length 1, or 0 for an empty group."""
         means = torch.zeros(len(self._tfidf), len(groups))
         for column, windows in enumerate(groups):
             if windows:

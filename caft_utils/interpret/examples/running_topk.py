@@ -16,7 +16,7 @@ from caft_utils.interpret.examples.text_window import WindowRef
 
 
 class RunningTopK:
-    """The n windows of highest score for each of k features. Of equal scores, the window of the lower row wins.
+    """The n windows of highest score for each of k features. Ties go to the lower row.
 
     So the result does not depend on the order in which rows come.
 

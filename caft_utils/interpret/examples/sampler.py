@@ -63,7 +63,7 @@ class EndSample:
 
 @dataclass(frozen=True)
 class HardNegativeTargets:
-    """What hard negatives should be similar to: mean word vectors [terms, k] of each end of a layer's features."""
+    """What hard negatives should be similar to: for each end, mean word vectors of its features."""
 
     similarity: WordSimilarity
     means: Mapping[End, Float[Tensor, "terms k"]]
@@ -164,7 +164,7 @@ class WindowSampler:
     def _inactive(
         self, high: Float[Tensor, "m c"], largest: Float[Tensor, " c"]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return whether a window may be a negative, whether it is non-activating, and its share of `largest`.
+        """Return which windows may be negatives, which are non-activating, and their share of `largest`.
 
         A latent is non-activating where it does not fire at all. Projections are hardly ever zero for long,
         so the least active windows stand in where too few are non-activating.
@@ -202,7 +202,7 @@ class WindowSampler:
 
 
 class _RandomKeys:
-    """Random numbers between 0 and 1. Those of highest key make a random sample, in whatever order rows come."""
+    """Random numbers from 0 to 1. The highest ones make a random sample, in whatever order rows come."""
 
     def __init__(self, rows: int, features: Features, seed: int):
         generator = torch.Generator().manual_seed(seed)

@@ -159,7 +159,7 @@ def _max_tokens(features: Features, layer: int) -> int:
 
 
 def shared_prefix_lengths(chats: Chats) -> Int[Tensor, " rows"]:
-    """Return for each row how many of its first tokens another row, which sorts before it, begins with too."""
+    """Return how many of its first tokens each row shares with a row that sorts before it."""
     rows = [example.input_ids for example in chats]
     order = sorted(range(len(rows)), key=rows.__getitem__)
     shared = torch.zeros(len(rows), dtype=torch.long)

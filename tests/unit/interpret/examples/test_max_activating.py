@@ -153,7 +153,7 @@ def test_blocks_and_parts_of_any_size_find_the_same(model, chats, monkeypatch):
             assert want[key].histogram == other.histogram
             for a, b in zip(want[key].top + want[key].bottom, other.top + other.bottom, strict=True):
                 assert (a.row, a.position, a.tokens) == (b.row, b.position, b.tokens)
-                assert a.values == pytest.approx(b.values, abs=1e-6)
+                assert a.activations == pytest.approx(b.activations, abs=1e-6)
 
 
 def test_errors_of_windows(model, tiny, chats, directions, tokenizer):
