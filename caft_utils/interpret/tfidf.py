@@ -37,7 +37,7 @@ class TfIdf:
     def sparse(
         self, documents: Sequence[Sequence[Hashable]]
     ) -> tuple[Float[Tensor, "m u"], Int[Tensor, " u"]]:
-        """Return vectors of length 1 (0 without a known term) and the u terms that their entries stand for."""
+        """Return vectors of length 1 (0 without a known term) and the u terms of their entries."""
         numbers = torch.tensor([self._number.get(term, 0) for document in documents for term in document])
         terms, column = numbers.long().unique(return_inverse=True)
         document = torch.arange(len(documents)).repeat_interleave(torch.tensor([len(d) for d in documents]))
