@@ -13,8 +13,9 @@ from torch import Tensor
 class TfIdf:
     """Weight of each term, tf * (log((1 + N) / (1 + df)) + 1), fitted on N documents.
 
-    tf is the number of times that a document has the term, df the number of the N documents that have it. Terms
-    are numbered from 1 in sorted order. Term 0 stands for all terms that no fitted document has; its weight is 0.
+    tf is the number of times that a document has the term, df the number of the N documents that have it.
+    Terms are numbered from 1 in sorted order. Term 0 stands for all terms that no fitted document has; its
+    weight is 0.
 
     Args:
         documents: bags of terms. Terms must be sortable, for example words or token ids.
@@ -36,7 +37,7 @@ class TfIdf:
     def sparse(
         self, documents: Sequence[Sequence[Hashable]]
     ) -> tuple[Float[Tensor, "m u"], Int[Tensor, " u"]]:
-        """Return vectors of length 1, or 0 without a known term, and the u terms that their entries stand for."""
+        """Return vectors of length 1 (0 without a known term) and the u terms of their entries."""
         numbers = torch.tensor([self._number.get(term, 0) for document in documents for term in document])
         terms, column = numbers.long().unique(return_inverse=True)
         document = torch.arange(len(documents)).repeat_interleave(torch.tensor([len(d) for d in documents]))

@@ -111,19 +111,19 @@ def apart(how, tokens: int, of: int | None = None) -> dict:
 
 
 def streaming(model, chats, frame):
-    return extreme_windows(model, chats, frame, n=N, width=WIDTH)._kept[LAYER]
+    return extreme_windows(model, chats, frame, n=N, width=WIDTH).layers[LAYER]
 
 
 def arrays(kept):
     """Rows and positions [COUNT, 2, N], values [COUNT, 2, N, WIDTH], counts [COUNT, BINS]."""
     places = np.zeros((2, COUNT, 2, N), dtype=np.int64)
     values = np.zeros((COUNT, 2, N, WIDTH), dtype=np.float32)
-    for side, best in enumerate(kept.best):
+    for side, best in enumerate(kept.ends):
         for i in range(COUNT):
-            for rank, (row, position, _, window) in enumerate(best.entries(i)):
+            for rank, (row, position, _, window) in enumerate(best.windows(i)):
                 places[:, i, side, rank] = row, position
                 values[i, side, rank, : len(window)] = window
-    return *places, values, kept.bins.counts.numpy()
+    return *places, values, kept.histogram.counts.numpy()
 
 
 def say(name: str, got: dict) -> dict:

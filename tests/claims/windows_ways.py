@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from caft_utils.interpret.examples.running_topk import BINS, first_new, parts
+from caft_utils.interpret.examples.histogram import BINS
+from caft_utils.interpret.examples.streaming import shared_prefix_lengths, stream_row_blocks
 from caft_utils.residual import stream_activations
 
 LAYER, COUNT, N, WIDTH = 3, 16_384, 10, 12
@@ -31,7 +32,7 @@ class Search:
     """The search of one direction's values at all tokens: what is done once everything is stored."""
 
     def __init__(self, chats, row, position):
-        new = first_new(chats).numpy()
+        new = shared_prefix_lengths(chats).numpy()
         self.start = np.flatnonzero(position == 0)
         self.stop = np.append(self.start[1:], len(row))
         self.rows = row[self.start]
@@ -78,8 +79,8 @@ class Search:
 def blocks(model, chats, frame):
     """(first token, columns, values), with the very products of the pass, so that results are comparable."""
     first = 0
-    for part in parts(model, chats, frame, batch_size=32, progress=False):
-        for columns, values in part.blocks(frame):
+    for part in stream_row_blocks(model, chats, frame, batch_size=32, progress=False):
+        for columns, values in part.values(frame):
             yield first, columns, values
         first += len(part.hidden)
 
@@ -110,8 +111,8 @@ def on_disk(model, chats, frame, group: int = 512):
     search = search_of(chats)
     with tempfile.TemporaryDirectory() as folder:
         files = [(Path(folder) / str(first)).open("w+b", buffering=0) for first in range(0, COUNT, group)]
-        for part in parts(model, chats, frame, batch_size=32, progress=False):
-            values = torch.cat([values for _, values in part.blocks(frame)], 1)
+        for part in stream_row_blocks(model, chats, frame, batch_size=32, progress=False):
+            values = torch.cat([values for _, values in part.values(frame)], 1)
             for file, some in zip(files, values.split(group, 1), strict=True):
                 file.write(some.contiguous().numpy())
         for file in files:
@@ -132,8 +133,8 @@ def padded(model, chats, frame):
     search = search_of(chats)
     rows, length = len(search.start), search.stop - search.start
     stored = []
-    for part in parts(model, chats, frame, batch_size=32, progress=False):
-        values = torch.cat([values for _, values in part.blocks(frame)], 1)
+    for part in stream_row_blocks(model, chats, frame, batch_size=32, progress=False):
+        values = torch.cat([values for _, values in part.values(frame)], 1)
         stored.append(torch.zeros(len(part.row), length.max(), COUNT))
         for r, (a, b) in enumerate(zip(part.start.tolist(), part.stop.tolist())):
             stored[-1][r, : b - a] = values[a:b]

@@ -85,6 +85,8 @@ def test_slice_keeps_rows_and_is_not_tokenised_again(tokenizer):
     part = chats[1:]
     assert isinstance(part, Chats) and len(part) == 2 and part.rows[0] == {"text": "the file"}
     assert part[0] is chats[1]
+    taken = chats.take([2, 0])
+    assert taken.rows == [chats.rows[2], chats.rows[0]] and taken[0] is chats[2] and taken[1] is chats[0]
 
 
 def test_fingerprint_follows_content_not_source(tokenizer):

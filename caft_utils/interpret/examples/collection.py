@@ -46,7 +46,8 @@ class FeatureExamples:
     max_activation: the largest activation in any row.
     promoted_tokens, suppressed_tokens: words by the logit lens, towards this side.
 
-    `train` and `train_negatives` share no row with the other lists. Within a list, each window is of another row.
+    `train` and `train_negatives` share no row with the other lists. Within a list, each window is of another
+    row.
     """
 
     layer: int
@@ -86,8 +87,8 @@ def collect_examples(
 ) -> dict[FeatureKey, FeatureExamples]:
     """Collect examples of every feature, by (layer, index, side). Latents have only the side "+".
 
-    Features with fewer than 4 windows of a kind, because they fire never or always, are left out with a warning
-    `TooFewExamples` that lists them.
+    Features with fewer than 4 windows of a kind, because they fire never or always, are left out with a
+    warning `TooFewExamples` that lists them.
 
     Args:
         n: windows in each list, or as many as there are. width: tokens in a window.
@@ -150,7 +151,7 @@ def _columns(features: Features) -> dict[FeatureKey, int]:
 
 
 def _hard_negative_targets(chats: Chats, train: Mapping[End, EndSample], n: int) -> HardNegativeTargets:
-    """Return the mean word vectors of the activating windows that explainers would get after the first pass."""
+    """Return the mean word vectors of the activating windows of the first pass."""
     similarity, means = WordSimilarity(chats), {}
     for end, sample in train.items():
         groups = [

@@ -9,7 +9,7 @@ CONTEXT = 4  # tokens before the first one that are decoded too, which tells spa
 
 
 def token_texts(tokenizer, ids: Sequence[int], start: int, stop: int) -> list[str]:
-    """Return the text that each of the tokens start to stop adds, so that joined they read as the decoded row.
+    """Return the text that each of the tokens start to stop adds; joined, they read as the decoded row.
 
     SentencePiece tokenizers drop the leading space of a token that is decoded by itself. Where a character is
     made of several byte tokens, the last one shows the character and the others are empty.

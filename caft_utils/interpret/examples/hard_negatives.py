@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from caft_utils.interpret.tfidf import TfIdf
@@ -38,17 +38,14 @@ class WordSimilarity:
         return [self._word.get(token, -1) for token in ids]
 
     def mean_vectors(self, groups: Sequence[Sequence[Sequence[int]]]) -> Float[Tensor, "terms k"]:
-        """Return the mean vector of each of k groups of windows, scaled to length 1, or 0 for an empty group."""
+        """Return the mean vector of each of k groups of windows, of length 1, or 0 for an empty group."""
         means = torch.zeros(len(self._tfidf), len(groups))
         for column, windows in enumerate(groups):
             if windows:
-                vectors, terms = self._tfidf.sparse([self._words(ids) for ids in windows])
+                vectors, terms = self.vectors(windows)
                 means[terms, column] = vectors.mean(0)
         return means / means.norm(dim=0).clamp(min=1e-6)
 
-    def cosines(
-        self, windows: Sequence[Sequence[int]], means: Float[Tensor, "terms k"]
-    ) -> Float[Tensor, "m k"]:
-        """Return the cosine of each of m windows with each of k mean vectors."""
-        vectors, terms = self._tfidf.sparse([self._words(ids) for ids in windows])
-        return vectors @ means[terms]
+    def vectors(self, windows: Sequence[Sequence[int]]) -> tuple[Float[Tensor, "m u"], Int[Tensor, " u"]]:
+        """Return the sparse vectors of m windows; see `TfIdf.sparse`."""
+        return self._tfidf.sparse([self._words(ids) for ids in windows])

@@ -22,9 +22,10 @@ class Histogram:
 class StreamingHistogram:
     """Histograms of k streams of numbers.
 
-    Bins cover -edge to edge, where edge is a power of two above every magnitude so far. When a value reaches it,
-    the edge doubles and two old bins become one new bin. So no count is lost, and each value is in the bin that
-    it would be in if the last edge had been known from the start. The edge is 0 while all values are zero.
+    Bins cover -edge to edge, where edge is a power of two above every magnitude so far. When a value reaches
+    it, the edge doubles and two old bins become one new bin. So no count is lost, and each value is in the
+    bin that it would be in if the last edge had been known from the start. The edge is 0 while all values are
+    zero.
     """
 
     def __init__(self, k: int):

@@ -1,8 +1,8 @@
 """The windows of text in which the activation of a feature is most extreme.
 
-In one pass, the highest and the lowest token of every row are candidates, and the n most extreme are kept with
-the tokens around them (arXiv 2507.16795, section 3). Both ends are kept because the sign of a principal component
-is a convention. `RowBlock.spans` says which tokens are never a peak.
+In one pass, the highest and the lowest token of every row are candidates, and the n most extreme are kept
+with the tokens around them (arXiv 2507.16795, section 3). Both ends are kept because the sign of a principal
+component is a convention. `RowBlock.spans` says which tokens are never a peak.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def extreme_windows(
 ) -> ExtremeWindows:
     """Find the n windows of `width` tokens at either end of every feature, at most one from each row.
 
-    The text is read once. Memory grows with the number of features and the longest row, not with the number of
-    rows. Latents have one end, and a window only where they fire, so they may have fewer than n windows.
+    The text is read once. Memory grows with the number of features and the longest row, not with the number
+    of rows. Latents have one end, and a window only where they fire, so they may have fewer than n windows.
 
     Returns:
         {(layer, i): Extremes} for each i in `features.indices(layer)`.

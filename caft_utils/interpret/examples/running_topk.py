@@ -1,8 +1,8 @@
 """The n best windows of every feature in a stream of text.
 
-Each row is first reduced to one score for every feature. Only scores that reach the n-th best so far, few after
-the first blocks, are looked at more closely, and only then are the peak and the activations around it gathered.
-So the cost is one cheap look at each value.
+Each row is first reduced to one score for every feature. Only scores that reach the n-th best so far, few
+after the first blocks, are looked at more closely, and only then are the peak and the activations around it
+gathered. So the cost is one cheap look at each value.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from caft_utils.interpret.examples.text_window import WindowRef
 
 
 class RunningTopK:
-    """The n windows of highest score for each of k features. Of equal scores, the window of the lower row wins.
+    """The n windows of highest score for each of k features. Ties go to the lower row.
 
     So the result does not depend on the order in which rows come.
 
@@ -82,8 +82,8 @@ class RunningTopK:
         peak_range, window_range, row_start = (
             t.to(device)[place] for t in (spans.peak, spans.window, spans.row_start)
         )
-        # The peak is sought in a view that has all runs of tokens of one length, which is many times faster than
-        # token by token. Shorter spans are masked.
+        # The peak is sought in a view that has all runs of tokens of one length, which is many times faster
+        # than token by token. Shorter spans are masked.
         length = int((spans.peak[:, 1] - spans.peak[:, 0]).max())
         base = peak_range[:, :1].clamp(max=len(values) - length)
         tokens = base + torch.arange(length, device=device)

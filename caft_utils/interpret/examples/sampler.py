@@ -1,9 +1,9 @@
 """Sample windows of some rows in one pass: the strongest, random activating ones, random non-activating ones.
 
-Memory does not grow with the text: each kind of window is a running top-k (running_topk.py) of another score. For
-a random sample the score is a random key of the row and feature. Which rows are candidates depends on the largest
-activation, of which only the largest so far is known. It never decreases, so no window that ends up active is
-rejected early; windows that fall below the final threshold are filtered out by selection.py.
+Memory does not grow with the text: each kind of window is a running top-k (running_topk.py) of another score.
+For a random sample the score is a random key of the row and feature. Which rows are candidates depends on the
+largest activation, of which only the largest so far is known. It never decreases, so no window that ends up
+active is rejected early; windows that fall below the final threshold are filtered out by selection.py.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ class EndSample:
 
     max_activation: the largest activation of each feature so far.
     top: the strongest window of the strongest rows. active: random activating windows.
-    non_activating: random windows in which nothing activates. hard: those that are most similar to given ones.
+    non_activating: random windows in which nothing activates. hard: those that are most similar to given
+    ones.
     """
 
     def __init__(self, max_activation: Float[Tensor, " k"], n: int, width: int, sign: int):
@@ -62,7 +63,7 @@ class EndSample:
 
 @dataclass(frozen=True)
 class HardNegativeTargets:
-    """What hard negatives should be similar to: mean word vectors [terms, k] of each end of a layer's features."""
+    """What hard negatives should be similar to: for each end, mean word vectors of its features."""
 
     similarity: WordSimilarity
     means: Mapping[End, Float[Tensor, "terms k"]]
@@ -107,15 +108,15 @@ class WindowSampler:
             if not len(spans):
                 continue
             somewhere, tiles = self._random_windows(spans), self._tiles(spans) if targets else None
-            tile_ids = self._ids(tiles) if targets else None
+            if targets:
+                vectors, terms = targets.similarity.vectors(self._ids(tiles))
             for columns, values in block.values(self.features):
                 for side in sides(self.features):
                     end = block.layer, side
                     keys = self._keys.of_rows(end, spans.row, columns).to(values.device)
                     self._offer(samples[end], columns, values, spans, somewhere, keys)
                     if targets:
-                        means = targets.means[end][:, columns]
-                        cosines = targets.similarity.cosines(tile_ids, means).to(values)
+                        cosines = (vectors @ targets.means[end][:, columns][terms]).to(values)
                         self._offer_hard(samples[end], columns, values, tiles, cosines)
         return samples
 
@@ -163,10 +164,10 @@ class WindowSampler:
     def _inactive(
         self, high: Float[Tensor, "m c"], largest: Float[Tensor, " c"]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return whether a window may be a negative, whether it is non-activating, and its share of `largest`.
+        """Return which windows may be negatives, which are non-activating, and their share of `largest`.
 
-        A latent is non-activating where it does not fire at all. Projections are hardly ever zero for long, so
-        the least active windows stand in where too few are non-activating.
+        A latent is non-activating where it does not fire at all. Projections are hardly ever zero for long,
+        so the least active windows stand in where too few are non-activating.
         """
         if not self.features.signed:
             return high <= 0, high <= 0, high
@@ -201,7 +202,7 @@ class WindowSampler:
 
 
 class _RandomKeys:
-    """Random numbers between 0 and 1. Those of highest key make a random sample, in whatever order rows come."""
+    """Random numbers from 0 to 1. The highest ones make a random sample, in whatever order rows come."""
 
     def __init__(self, rows: int, features: Features, seed: int):
         generator = torch.Generator().manual_seed(seed)

@@ -1,6 +1,7 @@
 """Stream the values of many features over text, in memory that does not grow with the text.
 
-The values of a layer, [tokens, features], come in blocks of a few whole rows and are dropped after use. What is
+The values of a layer, [tokens, features], come in blocks of a few whole rows and are dropped after use. What
+is
 kept of each feature is small: its best windows so far (running_topk.py) and a histogram (histogram.py).
 """
 
@@ -59,8 +60,8 @@ class RowBlock:
     def spans(self, shared_prefix: Int[Tensor, " all_rows"], *, with_first: bool) -> Spans:
         """Return the spans of this block in which a peak may lie, for the rows that have one.
 
-        Two kinds of token are never a peak. The first token of a row is an attention sink whose hidden state is
-        unlike any other. Tokens of a prefix that another row has too (chat-template headers) have the same
+        Two kinds of token are never a peak. The first token of a row is an attention sink whose hidden state
+        is unlike any other. Tokens of a prefix that another row has too (chat-template headers) have the same
         hidden states there, and would fill the best n windows with copies of one text.
 
         Args:
@@ -158,7 +159,7 @@ def _max_tokens(features: Features, layer: int) -> int:
 
 
 def shared_prefix_lengths(chats: Chats) -> Int[Tensor, " rows"]:
-    """Return for each row how many of its first tokens another row, which sorts before it, begins with too."""
+    """Return how many of its first tokens each row shares with a row that sorts before it."""
     rows = [example.input_ids for example in chats]
     order = sorted(range(len(rows)), key=rows.__getitem__)
     shared = torch.zeros(len(rows), dtype=torch.long)

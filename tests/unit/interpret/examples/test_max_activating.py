@@ -1,19 +1,17 @@
-"""Windows: the streaming pass finds the extremes, whatever the batches, and shows the text as it is."""
+"""The streaming pass finds the extremes of all rows, whatever the batches."""
 
 from __future__ import annotations
 
-import time
-
 import pytest
 import torch
+from helpers.fake_features import FakeFeatures
 
 from caft_utils.chats import Chats
 from caft_utils.directions import Directions
 from caft_utils.features import Features
-from caft_utils.interpret import extreme_windows, logit_lens
-from caft_utils.interpret.examples import running_topk as streaming
-from caft_utils.interpret.examples.max_activating import pieces
-from caft_utils.interpret.examples.running_topk import BINS, RunningTopK, Spans, StreamingHistogram, first_new
+from caft_utils.interpret import extreme_windows
+from caft_utils.interpret.examples import streaming
+from caft_utils.interpret.examples.histogram import BINS
 from caft_utils.residual import capture
 
 WORDS = "open the file and return what is question you are to do with self import def of system é €".split()
@@ -110,56 +108,16 @@ def test_histogram_counts_every_token_in_its_bin(model, chats, directions):
     assert (torch.tensor(got.counts) - want).abs().sum() <= 4  # rounding may move values on an edge
 
 
-def test_growing_bins_equal_bins_made_with_all_values_known():
-    torch.manual_seed(0)
-    bins, scales = StreamingHistogram(2), [0.01, 0.3, 0.2, 5.0, 40.0]
-    values = [torch.randn(50, 2) * scale * torch.tensor([1.0, 1e-4]) for scale in scales]
-    for part in values:
-        bins.add(part)
-    for i in range(2):
-        edge, column = float(bins.edge[i]), torch.cat(values)[:, i]
-        assert bins.counts[i].tolist() == torch.histc(column, BINS, -edge, edge).long().tolist()
-        assert edge / 2 < column.abs().max() <= edge
-
-
-@pytest.mark.parametrize("size", [1, 7, 400])
-def test_bins_do_not_depend_on_the_order_even_for_values_on_their_edges(size):
-    generator = torch.Generator().manual_seed(0)
-    edges = torch.arange(-20, 21)[:, None] / 20 * 2.0 ** torch.arange(-3, 5)
-    near = [torch.nextafter(edges, torch.tensor(sign * torch.inf)) for sign in (-1, 1)]
-    values = torch.cat([edges, *near]).flatten()[:, None]
-    bins = StreamingHistogram(1)
-    for part in values[torch.randperm(len(values), generator=generator)].split(size):
-        bins.add(part)
-    assert float(bins.edge) == 32  # the largest value, 16 and a little, is below it
-    want = (values * (20 / 32)).floor().long().flatten() + 20
-    assert bins.counts[0].tolist() == want.bincount(minlength=BINS).tolist()
-
-
-class Firing:
-    """Latents at the embedding: each fires at one token, and there by how far it is above a threshold."""
-
-    noun, signed, layers = "latent", False, [-1]
-
-    def __init__(self, model, tokens, numbers):
-        self.rows, self.numbers = model.model.embed_tokens.weight[tokens], numbers
-
-    def indices(self, layer):
-        return self.numbers
-
-    def values(self, layer, hidden):
-        return torch.relu(hidden @ self.rows.T - 0.9 * (self.rows**2).sum(1))
-
-    def vector(self, layer, i):
-        row = self.rows[self.numbers.index(i)].detach()
-        return row / row.norm()
-
-
 def test_latents_have_one_end_and_windows_only_where_they_fire(model, chats):
     word = chats.tokenizer("a file")["input_ids"][-1]
     unused = chats.tokenizer("@")["input_ids"][-1]
-    latents = Firing(model, [unused, word], [7, 3])
-    assert isinstance(latents, Features) and latents.rows.requires_grad
+    rows = model.model.embed_tokens.weight[[unused, word]]  # with gradient, as an SAE's parameters may have
+
+    def above_threshold(hidden):
+        return torch.relu(hidden @ rows.T - 0.9 * (rows**2).sum(1))
+
+    latents = FakeFeatures(above_threshold, layers=[-1], indices=[7, 3])
+    assert isinstance(latents, Features) and rows.requires_grad
     ends = extreme_windows(model, chats, latents, n=4)
     assert list(ends) == [(-1, 7), (-1, 3)] and len(ends) == 2
     assert ends[-1, 7].top == ends[-1, 7].bottom == ends[-1, 3].bottom == []
@@ -169,105 +127,33 @@ def test_latents_have_one_end_and_windows_only_where_they_fire(model, chats):
     assert [w.row for w in top] == sorted(w.row for w in top)  # equal values stand in the order of rows
     counts, tokens = ends[-1, 7].histogram.counts, sum(len(e.input_ids) - 1 for e in chats)
     assert counts[BINS // 2] == sum(counts) == tokens and ends[-1, 7].histogram.edge == 0
-    with pytest.raises(KeyError, match=r"no direction \(-1, 0\)"):
+    with pytest.raises(KeyError, match=r"no feature \(-1, 0\)"):
         ends[-1, 0]
 
 
 def test_blocks_and_parts_of_any_size_find_the_same(model, chats, monkeypatch):
     many = torch.nn.functional.normalize(torch.randn(50, 64, generator=torch.Generator().manual_seed(2)))
 
-    class Frame(Firing):
-        signed = True
+    def values(hidden):
+        sizes.append(hidden.shape)
+        return hidden @ many.T
 
-        def values(self, layer, hidden):
-            sizes.append(hidden.shape)
-            return hidden @ many.T
-
-    frame, sizes = Frame(model, [0] * 50, list(range(50))), []
+    sizes = []
+    frame = FakeFeatures(values, layers=[-1], indices=range(50), signed=True)
     want = extreme_windows(model, chats, frame, n=3)
     assert len(sizes) == 1  # all rows at once
-    monkeypatch.setattr(streaming, "AT_ONCE", 50 * 40)
-    monkeypatch.setattr(streaming, "BLOCK", 120)
+    monkeypatch.setattr(streaming, "MAX_VALUES", 50 * 40)
+    monkeypatch.setattr(streaming, "VALUES_PER_STEP", 120)
     got = extreme_windows(model, chats, frame, n=3)
     assert len(sizes) > 5 and all(n <= 40 for n, _ in sizes[1:])
-    frame.projects_on = lambda layer: many
-    blocks = extreme_windows(model, chats, frame, n=3)
+    rows = FakeFeatures(many, layers=[-1], signed=True, projections=True)
+    blocks = extreme_windows(model, chats, rows, n=3)
     for key in want:
         for other in (got[key], blocks[key]):
             assert want[key].histogram == other.histogram
             for a, b in zip(want[key].top + want[key].bottom, other.top + other.bottom, strict=True):
                 assert (a.row, a.position, a.tokens) == (b.row, b.position, b.tokens)
-                assert a.values == pytest.approx(b.values, abs=1e-6)
-
-
-def test_best_of_a_stream_are_the_best_of_all_whatever_the_order():
-    generator = torch.Generator().manual_seed(0)
-    rows, k, n = 60, 30, 4
-    scores = torch.randn(rows, k, generator=generator).mul(2).round()
-    scores.clamp_(max=0)  # many are equal, and some zeros negative
-    scores[torch.rand(rows, k, generator=generator) < 0.3] = -torch.inf
-    scores[:, 0] = -torch.inf
-    want = [
-        [row for _, row in sorted((-float(s), row) for row, s in enumerate(scores[:, i]) if s > -torch.inf)]
-        for i in range(k)
-    ]
-    for size in (1, 7, 60):
-        best, order = RunningTopK(k, n, 2), torch.randperm(rows, generator=generator)
-        for part in order.split(size):
-            start = 3 * torch.arange(len(part))  # three tokens a row
-            span = torch.stack([start, start + 3], 1)
-            best.offer(slice(0, k), torch.zeros(3 * size, k), scores[part], Spans(part, start, span, span))
-        got = [[row for row, *_ in best.entries(i)] for i in range(k)]
-        assert got == [rows[:n] for rows in want]
-
-
-def test_repeated_beginnings_of_many_rows_are_found_quickly(chats):
-    new = first_new(chats)
-    for row, at in candidates(chats).items():
-        assert [t for t in range(1, len(chats[row].input_ids)) if t >= new[row]] == at
-    rows = Chats(chats.tokenizer, [])
-    header = list(range(100))
-    rows._examples = [chats[0].__class__([*header, i % 7, i % 20_000], [True] * 102) for i in range(30_000)]
-    started = time.process_time()
-    new = first_new(rows)
-    assert time.process_time() - started < 2
-    assert int((new == 102).sum()) == 30_000 - len({(i % 7, i % 20_000) for i in range(30_000)})
-
-
-def test_pieces_join_to_the_text(tokenizer):
-    text = "open the file: def é € 🙂\n  return self"
-    ids = tokenizer(text)["input_ids"]
-    parts = pieces(tokenizer, ids, 0, len(ids))
-    assert "".join(parts) == text and len(parts) == len(ids)
-    assert all("\ufffd" not in part for part in parts)
-    assert "" in parts  # bytes of 🙂 that are no character yet
-    middle = pieces(tokenizer, ids, 2, 6)
-    assert middle == parts[2:6]
-
-
-def test_pieces_of_sentencepiece_tokens_keep_their_spaces():
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    inner = Tokenizer(models.WordLevel({"<unk>": 0, "▁the": 1, "▁cat": 2, "▁sat": 3}, unk_token="<unk>"))
-    inner.pre_tokenizer, inner.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>")
-    ids = tokenizer("the cat sat")["input_ids"]
-    assert ids == [1, 2, 3] and tokenizer.decode([2]) == "cat"
-    assert pieces(tokenizer, ids, 0, 3) == ["the", " cat", " sat"]
-    assert pieces(tokenizer, ids, 1, 3) == [" cat", " sat"]
-
-
-@pytest.mark.parametrize("architecture", ["qwen2", "gemma2"])
-def test_logit_lens_reads_norm_and_head(tiny, tokenizer, architecture):
-    model = tiny(architecture)
-    v = torch.randn(64, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        order = model.lm_head(model.model.norm(v[None]))[0].argsort(descending=True)
-    words = [tokenizer.decode([t]).strip() for t in order.tolist()]
-    words = [word for word in words if word.isprintable() and word and "\ufffd" not in word]
-    raised, lowered = logit_lens(model, v, tokenizer, k=3)
-    assert raised == list(dict.fromkeys(words))[:3] and lowered == list(dict.fromkeys(words[::-1]))[:3]
+                assert a.activations == pytest.approx(b.activations, abs=1e-6)
 
 
 def test_errors_of_windows(model, tiny, chats, directions, tokenizer):
@@ -275,8 +161,6 @@ def test_errors_of_windows(model, tiny, chats, directions, tokenizer):
         extreme_windows(model, chats, directions, n=0)
     with pytest.raises(ValueError, match="width 64, but the residual stream of Qwen2ForCausalLM has 32"):
         extreme_windows(tiny("qwen2", hidden_size=32), chats, directions)
-    with pytest.raises(ValueError, match="found in another model"):
-        logit_lens(model, torch.ones(3), tokenizer)
     with pytest.raises(IndexError, match="layer 5"):
         extreme_windows(model, chats, Directions({5: torch.eye(64)[:1]}))
     single = Chats(tokenizer, [{"text": "a"}, {"text": "b"}])
