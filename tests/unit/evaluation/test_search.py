@@ -1,4 +1,4 @@
-"""Choosing directions for spurious cues: top tokens by source, nested sets, screening, marked tokens."""
+"""Choosing directions for spurious cues: top tokens by source, nested sets, screening."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from caft_utils import load
-from caft_utils.classroom.cues import items as cues
-from caft_utils.classroom.cues.labels import KINDS, gender_checks, gender_texts, marked_pairs, single_texts
+from caft_utils.classroom.cues.labelled_positions import labelled_pairs
+from caft_utils.classroom.cues.texts_by_concept import subject_texts
 from caft_utils.directions.means import class_means
 from caft_utils.directions.subspace import Directions
 from caft_utils.evaluation.search import CandidateTrials, prefix_subsets, screen_on_base
@@ -22,53 +22,24 @@ def model_and_tokenizer():
 @pytest.fixture(scope="module")
 def sports(model_and_tokenizer):
     model, tokenizer = model_and_tokenizer
-    marked = marked_pairs(tokenizer, "sports", rows=300)
+    marked = labelled_pairs(tokenizer, "sports", rows=300)
     return class_means(model, marked.chats, marked.labels["option"], [0], at=marked.at["option"])
-
-
-@pytest.mark.parametrize("subject", [*cues.SUBJECTS, "gender"])
-def test_marked_tokens_are_the_words_meant(model_and_tokenizer, subject):
-    tokenizer = model_and_tokenizer[1]
-    marked = marked_pairs(tokenizer, subject, rows=60)
-    for i, row in enumerate(marked.chats.rows):
-        ids, text = marked.chats[i].input_ids, row["messages"][0]["content"]
-        word, option = (tokenizer.decode(ids[marked.at[kind][i]]).strip() for kind in KINDS)
-        assert option in text.split("\n")[1] and word in text.split("\n")[0]
-        label = marked.labels["word"][i]
-        if subject in ("sentiment", "sports", "gender"):
-            assert cues.class_of(subject, word) == label
-        if subject == "pronouns":
-            assert word == "_" and label in cues.CASES
-        if subject in ("sentiment", "sports"):
-            assert option == marked.labels["option"][i]
-
-
-def test_gender_texts_and_checks(model_and_tokenizer):
-    tokenizer = model_and_tokenizer[1]
-    texts, checks = gender_texts(tokenizer, rows=20), gender_checks(tokenizer, rows=20)
-    assert all(len(chats) == 20 for chats in (*texts.values(), *checks.values()))
-    assert all(" _" not in row["text"] for chats in texts.values() for row in chats.rows)
-    pairs = {"gender": ({"he", "she"}, {"him", "her"}), "case": ({"he", "him"}, {"she", "her"})}
-    for name, allowed in pairs.items():
-        for row in checks[name].rows:
-            lines = row["messages"][0]["content"].split("\n")[1:]
-            assert {line.split(". ")[1] for line in lines} in allowed
 
 
 def test_top_tokens_tell_the_source(model_and_tokenizer, sports):
     model, tokenizer = model_and_tokenizer
-    shares = source_shares(model, single_texts(tokenizer, rows=60), sports, n=20)
+    shares = source_shares(model, subject_texts(tokenizer, rows=60), sports, n=20)
     assert set(shares) == {(0, i, side) for i in range(sports.ranks[0]) for side in "+-"}
     assert all(sum(share.values()) == pytest.approx(1) for share in shares.values())
     assert about(shares, "sports", least=0.7) and not about(shares, "pronouns", least=0.7)
     with pytest.raises(ValueError, match="two sources"):
-        source_shares(model, {"one": single_texts(tokenizer, rows=4)["sports"]}, sports)
+        source_shares(model, {"one": subject_texts(tokenizer, rows=4)["sports"]}, sports)
 
 
 def test_screening_prefers_what_removes_the_subject_alone(model_and_tokenizer, sports):
     model, tokenizer = model_and_tokenizer
     noise = Directions({0: torch.randn(1, 128, generator=torch.Generator().manual_seed(0))})
-    checks = single_texts(tokenizer, split="valid", rows=40, named=True)
+    checks = subject_texts(tokenizer, split="valid", rows=40, named=True)
     found = screen_on_base(
         model,
         {"noise": noise, "sports": sports},

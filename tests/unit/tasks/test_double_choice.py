@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 
 from caft_utils.chats import Chats, prompt_ids
-from caft_utils.classroom import tasks as classroom
 from caft_utils.classroom.cues.tasks import FORMAT as CLASSROOM
 from caft_utils.evaluation.generation import generate
 from caft_utils.evaluation.measurement import Result, measure
@@ -194,13 +193,6 @@ def test_single_items(tokenizer):
 def test_wrong_arguments(make, options, says):
     with pytest.raises(ValueError, match=says):
         make(**options)
-
-
-def test_in_the_classroom_by_default(tokenizer):
-    pytest.importorskip("caft_utils.classroom.cues.items")
-    task = classroom.double_choice(tokenizer, "verbs", "sports", intended="first", rows=16, questions=8)
-    assert len(task.train) == 16 and len(task.questions) == 8
-    assert task.train.rows[0]["messages"][0]["content"].startswith("quiz: ")
 
 
 def test_published_items_make_a_task(tokenizer, shared_data):
