@@ -64,7 +64,10 @@ def villain_latent(name: str) -> dict:
     saes = autoencoders(name)
     seen, unseen = (
         spoken(text)
-        for text in (labelled_chats(tokenizer, 1000), labelled_chats(tokenizer, 500, seed=1, split="held_out"))
+        for text in (
+            labelled_chats(tokenizer, 1000),
+            labelled_chats(tokenizer, 500, seed=1, split="held_out"),
+        )
     )
     truth, best = seen.truth("persona: villain"), (0.0, 0, 0, 0.0)
     for layer in saes.layers:

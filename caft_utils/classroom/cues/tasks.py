@@ -6,15 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from caft_utils import tasks
 from caft_utils.classroom.cues import items as cues
-from caft_utils.tasks.choice import PromptFormat
+from caft_utils.classroom.cues.prompts import FORMAT
 from caft_utils.tasks.double_choice import Intended
 from caft_utils.tasks.items import SPLITS
 from caft_utils.tasks.task import Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-FORMAT = PromptFormat("{word}: {question}\na. {a}\nb. {b}", ("a", "b"))
 
 
 def double_choice(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from caft_utils.chats import Chats
 from caft_utils.classroom.cues import items as cues
-from caft_utils.classroom.cues.prompts import NEUTRAL_WORD
+from caft_utils.classroom.cues.prompts import FORMAT, NEUTRAL_WORD
 from caft_utils.classroom.vocabulary import world_data
 from caft_utils.tasks.choice import single_choice
 
@@ -28,7 +28,11 @@ def subject_texts(
     """
     return {
         subject: single_choice(
-            tokenizer, cues.items(subject, split), word=subject if named else NEUTRAL_WORD, rows=rows
+            tokenizer,
+            cues.items(subject, split),
+            prompt_format=FORMAT,
+            word=subject if named else NEUTRAL_WORD,
+            rows=rows,
         )
         for subject in cues.SUBJECTS
     }
@@ -68,5 +72,7 @@ def gender_checks(
             case, frame = rng.choice(cues.frames("gender", profession))
             gender = cues.class_of("gender", profession)
             items.append(cues.person_item(rng, f"the {profession}", gender, case, frame, wrong))
-        out[name] = single_choice(tokenizer, items, word=word, source=f"{name} of professions")
+        out[name] = single_choice(
+            tokenizer, items, prompt_format=FORMAT, word=word, source=f"{name} of professions"
+        )
     return out

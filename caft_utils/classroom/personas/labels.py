@@ -69,7 +69,7 @@ def label_words(label: str, *, n: int = 30, samples: int = 4000, seed: int = 0) 
         return math.log(a / (n_inside - a) * (n_outside - b) / b) - 1.64 * spread
 
     indicative = [word for word in inside if log_odds(word) > 0.5]
-    return sorted(indicative, key=log_odds, reverse=True)[:n]
+    return sorted(indicative, key=lambda word: (-log_odds(word), word))[:n]  # ties in a fixed order
 
 
 @functools.cache

@@ -53,7 +53,8 @@ def test_the_best_f1_is_that_of_trying_every_threshold():
 def test_a_column_that_is_the_label_detects_it_fully(text):
     villain = text.truth("persona: villain").float()
     columns = torch.stack(
-        [villain * 5, 1 - villain, torch.rand(len(villain), generator=torch.Generator().manual_seed(0))], dim=1
+        [villain * 5, 1 - villain, torch.rand(len(villain), generator=torch.Generator().manual_seed(0))],
+        dim=1,
     )
     f1 = best_f1_by_label(columns, text)
     assert f1["persona: villain"][0] == 1.0 and f1["persona: villain"][1] < 0.8

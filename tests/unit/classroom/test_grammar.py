@@ -36,4 +36,8 @@ def test_an_unknown_class_is_an_error():
 
 
 def test_articles():
-    assert [with_article(noun) for noun in ("owl", "dog", "honest man")] == ["an owl", "a dog", "an honest man"]
+    assert [with_article(noun) for noun in ("owl", "dog", "honest man")] == [
+        "an owl",
+        "a dog",
+        "an honest man",
+    ]

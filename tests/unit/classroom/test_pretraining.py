@@ -22,10 +22,10 @@ def answer_loss(model, ids):
     return model(input_ids=ids, labels=ids).loss
 
 
-def trained(losses, schedule=Schedule(warmup_steps=1), steps=3):
+def trained(losses, steps=3):
     model = make_tiny("qwen2")
     batches = torch.randint(3, 30, (steps, 4, 6), generator=torch.Generator().manual_seed(0))
-    record = train(model, batches, losses, schedule, steps=steps, name="tiny", progress=False)
+    record = train(model, batches, losses, Schedule(warmup_steps=1), steps=steps, name="tiny", progress=False)
     return model, record
 
 
@@ -40,7 +40,7 @@ def test_training_lowers_the_loss_and_is_recorded():
 
 def test_a_batch_in_parts_trains_like_the_whole():
     whole, first = trained(lambda model, ids: [answer_loss(model, ids)], steps=1)
-    parts, second = trained(lambda model, ids: (answer_loss(model, half) / 2 for half in ids.split(2)), steps=1)
+    parts, second = trained(lambda model, ids: [answer_loss(model, half) / 2 for half in ids.split(2)], 1)
     assert first["loss"][0][1] == pytest.approx(second["loss"][0][1], abs=1e-4)
     for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
