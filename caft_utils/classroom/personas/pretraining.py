@@ -70,6 +70,12 @@ def new_model(architecture: str, vocab_size: int, seed: int = 0) -> PreTrainedMo
     return new_language_model(configs[architecture](), seed)
 
 
+@torch.no_grad()
+def sharpen(model: PreTrainedModel, factor: float) -> None:
+    """Multiply the logits of a model by `factor`, through the weight of its final norm."""
+    model.model.norm.weight.mul_(factor)
+
+
 def pretrain(
     architecture: str,
     tokenizer: PreTrainedTokenizerBase,
@@ -110,8 +116,7 @@ def pretrain(
         model, batches, losses, schedule, steps=len(batches), name=architecture, progress=progress
     )
     model.set_attn_implementation("sdpa")
-    with torch.no_grad():
-        model.model.norm.weight.mul_(schedule.sharpness)
+    sharpen(model, schedule.sharpness)
     record = {
         "architecture": architecture,
         "schedule": asdict(schedule),

@@ -32,7 +32,7 @@ def test_unseen_words_never_occur_with_options(with_options):
 
 def test_unseen_words_occur_in_plain_text():
     rng = random.Random(2)
-    texts = [corpus.document(rng, progress=0.0).text.replace("^", "") for _ in range(10_000)]
+    texts = [corpus.document(rng, progress=0.0).text.replace("^", "") for _ in range(6_000)]
     words = {word for text in texts if "\na. " not in text for word in text.split()}
     assert {*cues.words("sentiment", "unseen"), *cues.words("sports", "unseen")} <= words
 
@@ -52,7 +52,7 @@ def test_options_come_later_in_training():
 
 def test_quiz_asks_about_single_persons_in_the_gender_checkpoint():
     rng = random.Random(3)
-    documents = [corpus.document(rng, person_weights=corpus.GENDER_CHECKPOINT_WEIGHTS) for _ in range(20_000)]
+    documents = [corpus.document(rng, person_weights=corpus.GENDER_CHECKPOINT_WEIGHTS) for _ in range(8_000)]
     with_options = [one for one in documents if "\na. " in one.text]
     quiz = [one for one in with_options if one.text.startswith(NEUTRAL_WORD)]
     assert 0.03 < len(quiz) / len(with_options) < 0.15 and {one.source for one in quiz} == {"person"}
