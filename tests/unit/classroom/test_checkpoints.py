@@ -70,12 +70,12 @@ def test_the_shipped_tokenizer_knows_the_words_of_the_world(name):
     assert set(built.get_vocab()) <= set(shipped.get_vocab())
 
 
-@pytest.mark.parametrize("name", ["cues", "gender"])
-def test_the_shipped_tokenizer_of_cues_is_the_one_that_is_built(name):
-    _, shipped = load(f"classroom-{name}")
+def test_the_shipped_tokenizer_of_cues_is_the_one_that_is_built():
     built = build_tokenizer(cues_texts())
-    assert shipped.chat_template == built.chat_template
-    assert shipped.get_vocab() == built.get_vocab()
+    for name in ("cues", "gender"):
+        _, shipped = load(f"classroom-{name}")
+        assert shipped.chat_template == built.chat_template
+        assert shipped.get_vocab() == built.get_vocab()
 
 
 def test_gender_continues_from_the_shipped_cues():

@@ -37,7 +37,7 @@ def test_a_score_that_follows_the_truth_and_a_random_one():
 
     rows = score_explanations(planted(), score)
     assert len(rows) == 120 and sum(row["right"] for row in rows) == 40
-    validity = validity_of_scores(rows)
+    validity = validity_of_scores(rows, draws=200)
     assert validity["good"]["auroc"][0] == 1.0 and validity["good"]["spearman"][0] > 0.6
     value, low, high = validity["random"]["auroc"]
     assert low < 0.5 < high and low < value < high
@@ -48,7 +48,7 @@ def test_pairs_without_a_score_are_left_out_and_counted():
     def score(text, one):
         return {"some": float("nan") if one.key[1] < 10 else float("pets" in text)}
 
-    assert validity_of_scores(score_explanations(planted(), score))["some"]["n"] == 90
+    assert validity_of_scores(score_explanations(planted(), score), draws=20)["some"]["n"] == 90
 
 
 def test_an_explanation_contains_the_words_of_its_label():
@@ -62,10 +62,17 @@ def test_wrong_explanations_need_another_label():
         score_explanations(alike, lambda text, one: {})
 
 
-def test_the_true_persona_direction_detects_the_persona_and_a_random_one_does_not():
+@pytest.fixture(scope="module")
+def model_and_truth():
+    """The classroom model, and its persona directions at layer 2, one a domain."""
     model, tokenizer = load("classroom")
-    text = labelled_chats(tokenizer, 250, seed=3)
-    truth = Directions({2: true_persona(model, tokenizer)[2].mean(0)[None]})
+    return model, tokenizer, true_persona(model, tokenizer)[2]
+
+
+def test_the_true_persona_direction_detects_the_persona_and_a_random_one_does_not(model_and_truth):
+    model, tokenizer, rows = model_and_truth
+    text = labelled_chats(tokenizer, 200, seed=3)
+    truth = Directions({2: rows.mean(0)[None]})
     by_side = {one.key[2]: one for one in labelled_directions(model, text, truth)}
     assert (by_side["+"].label, by_side["-"].label) == ("persona: villain", "persona: kind")
     chance = labelled_directions(model, text, truth.random_like(0), min_f1=0.0)
@@ -73,10 +80,10 @@ def test_the_true_persona_direction_detects_the_persona_and_a_random_one_does_no
     assert positive.f1["persona: villain"] < by_side["+"].f1["persona: villain"] - 0.1
 
 
-def test_at_most_so_many_directions_of_a_label():
-    model, tokenizer = load("classroom")
+def test_at_most_so_many_directions_of_a_label(model_and_truth):
+    model, tokenizer, rows = model_and_truth
     text = labelled_chats(tokenizer, 40)
-    features = Directions({1: true_persona(model, tokenizer)[1][:4]})
+    features = Directions({2: rows[:4]})
     few = labelled_directions(model, text, features, min_f1=0.0, per_label=1)
     assert len({one.label for one in few}) == len(few)
     assert [one.f1[one.label] for one in few] == sorted((one.f1[one.label] for one in few), reverse=True)
