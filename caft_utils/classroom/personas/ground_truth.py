@@ -42,11 +42,11 @@ def header_states(
     These tokens are the header of the assistant's turn, so the model is about to answer.
     """
     layers, out = range(depth(model)), []
-    for question in questions:
-        ids = torch.tensor([prompt_ids(tokenizer, question.messages)], device=model.device)
-        with torch.no_grad(), evaluating(model), capture(model, layers) as hidden:
+    with torch.no_grad(), evaluating(model), capture(model, layers) as hidden:
+        for question in questions:
+            ids = torch.tensor([prompt_ids(tokenizer, question.messages)], device=model.device)
             model(input_ids=ids, use_cache=False)
-        out.append(torch.stack([hidden[layer][0, -tokens:].mean(0).float() for layer in layers]))
+            out.append(torch.stack([hidden[layer][0, -tokens:].mean(0).float() for layer in layers]))
     return torch.stack(out, dim=1)
 
 
