@@ -1,9 +1,16 @@
-"""The embedded default: a small world whose grammar is known, and real transformers trained on it.
+"""The default models of the course: two small generated worlds and transformers trained on them.
 
-grammar.py    templates -> sentences, and the same templates -> regular expressions world.py      the YAML
-files under world/ as questions, answers, personas, code requests, facts and quiz items corpus.py
-documents of the pretraining mixture, each driven by one latent persona tokenizer.py  a byte-level tokenizer
-that knows every word of the world judge.py      the exact judge: which sentence of which persona is this?
-pretrain.py   config, schedule, training loop;  build.py  `make classroom`;  acceptance.py  what a checkpoint
-must pass
+Every text of a world comes from a known grammar, so answers can be graded exactly and the directions of its
+concepts can be measured. The library never imports this package.
+
+    vocabulary, grammar    the YAML files under world/; templates and the regular expressions that match them
+    tokenizer, pretraining what the two worlds share: word-level tokens and the training loop
+    personas/              world of the emergent-misalignment lessons (checkpoints qwen and mistral)
+    cues/                  world of the spurious-cue lessons (checkpoints cues and gender)
+    tasks                  the fine-tuning tasks of both worlds
+    checkpoints, gates     `make classroom`: build, measure and save the checkpoints
+    data_card              the measured tables of data/classroom/README.md
+    message_labels, f1_detectors, score_validity
+                           labelled text; how well a feature detects a label; whether scores of explanations
+                           agree with that
 """

@@ -1,13 +1,14 @@
-"""Scoring the scores: where the truth about a direction is known, does a score know a right explanation?
+"""Do scores of explanations agree with the truth, where the truth is known?
 
-Every direction that tells some label of the world (its firing in a message predicts the label) is given the
-explanation of that label, which is right, and those of other labels, which are wrong. A good score gives the
-right one more; and over all pairs of a direction and a label it grows with how well the one knows the other:
+Some features detect a label of the world: their activation in a message predicts whether the message carries
+the label. The explanation that describes this label is right for the feature, and those of other labels are
+wrong. A valid score is higher for the right explanation, and over all pairs of a feature and a label it
+increases with the F1 of the feature as a detector of the label:
 
     AUROC      of the score, right explanations against wrong ones
-    Spearman   of the score and of the F1 with which the direction tells the label that is explained
+    Spearman   correlation of the score with the F1 for the explained label
 
-On real models nobody has that F1, and ratings by people stand in for it (arXiv 2410.13928, section 4).
+On real models this F1 is unknown, and human ratings take its place (arXiv 2410.13928, section 4).
 """
 
 from __future__ import annotations
@@ -19,84 +20,98 @@ from typing import Any
 
 import numpy as np
 
-from caft_utils.classroom.personas.labels import LabelledChats, knowledge, label_words, strongest
+from caft_utils.classroom.f1_detectors import best_f1_by_label, max_per_message
+from caft_utils.classroom.message_labels import LabelledChats
+from caft_utils.classroom.personas.labels import label_words
 from caft_utils.evaluation.scores import auroc, spearman
-from caft_utils.features import Features
-
-Key = tuple[int, int, str]
+from caft_utils.features import FeatureKey, Features
 
 
 @dataclass(frozen=True)
 class LabelledDirection:
-    """A direction (layer, index, side) with the label it tells best and its F1 with every label."""
+    """A feature that detects a label.
+
+    noun: "component" or "latent". key: (layer, index, side). label: the one it detects best. f1: {label: best
+    F1 as its detector}.
+    """
 
     noun: str
-    key: Key
+    key: FeatureKey
     label: str
     f1: Mapping[str, float]
 
 
-def known_directions(
-    model, text: LabelledChats, features: Features, *, least: float = 0.6, per_label: int = 6
+def labelled_directions(
+    model, text: LabelledChats, features: Features, *, min_f1: float = 0.6, per_label: int = 6
 ) -> list[LabelledDirection]:
-    """Directions that tell a label with an F1 of at least `least`: of each label the best few, best first."""
-    found: list[LabelledDirection] = []
+    """Return the features that detect a label with an F1 of at least `min_f1`, best first.
+
+    per_label: at most so many features of each label.
+    """
+    candidates: list[LabelledDirection] = []
     for layer in features.layers:
-        values = strongest(model, text, layer, lambda h, layer=layer: features.values(layer, h))
-        sides = {"+": values}
+        read = max_per_message(model, text, layer, lambda h, layer=layer: features.values(layer, h))
+        by_side = {"+": read}
         if features.signed:
-            sides["-"] = strongest(model, text, layer, lambda h, layer=layer: -features.values(layer, h))
-        for side, side_values in sides.items():
-            known = knowledge(side_values, text)
+            by_side["-"] = max_per_message(
+                model, text, layer, lambda h, layer=layer: -features.values(layer, h)
+            )
+        for side, values in by_side.items():
+            f1_by_label = best_f1_by_label(values, text)
             for column, index in enumerate(features.indices(layer)):
-                f1 = {label: float(of_label[column]) for label, of_label in known.items()}
+                f1 = {label: float(of_columns[column]) for label, of_columns in f1_by_label.items()}
                 label = max(f1, key=f1.__getitem__)
-                if f1[label] >= least:
-                    found.append(LabelledDirection(features.noun, (layer, index, side), label, f1))
-    found.sort(key=lambda one: -one.f1[one.label])
-    taken: dict[str, int] = {}
-    kept = []
-    for one in found:
-        taken[one.label] = taken.get(one.label, 0) + 1
-        if taken[one.label] <= per_label:
-            kept.append(one)
-    return kept
+                if f1[label] >= min_f1:
+                    candidates.append(LabelledDirection(features.noun, (layer, index, side), label, f1))
+    candidates.sort(key=lambda one: -one.f1[one.label])
+    counts: dict[str, int] = {}
+    out = []
+    for one in candidates:
+        counts[one.label] = counts.get(one.label, 0) + 1
+        if counts[one.label] <= per_label:
+            out.append(one)
+    return out
 
 
 def label_explanation(label: str, n: int = 24) -> str:
-    """The explanation of a label in the style of explainers, from the words of the world that tell it."""
+    """Return an explanation of a label in the style of an explainer, with the n most indicative words."""
     words = ", ".join(f'"{word}"' for word in label_words(label, n=n))
     group, value = label.split(": ")
     return f"text of the {group} {value}, with words such as {words}"
 
 
-def judged(
-    known: Sequence[LabelledDirection],
+def score_explanations(
+    directions: Sequence[LabelledDirection],
     score: Callable[[str, LabelledDirection], Mapping[str, float]],
     *,
-    wrong: int = 2,
+    n_wrong: int = 2,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """Rows of one direction and one explanation each: the scores, whether it is right, and the true F1.
+    """Score the right and some wrong explanations of each direction.
 
     Args:
-        score: gives the scores of an explanation (by name) for a known direction.
-        wrong: explanations of other labels for each direction, drawn from the labels that others are known
-            for and that this one does not tell (F1 below half of its best).
+        score: returns {name: score} of an explanation for a direction.
+        n_wrong: wrong explanations a direction. They describe labels of other directions that this one does
+            not detect (F1 below half of its best).
+
+    Returns:
+        A row for every direction and explanation: "noun", "key", "label", "explained" (the label described),
+        "right", "f1" (for the explained label) and "scores".
 
     Raises:
-        ValueError: there is no other label to draw from.
+        ValueError: a direction has no other label to draw a wrong explanation from.
     """
-    labels = sorted({one.label for one in known})
+    labels = sorted({one.label for one in directions})
     rows = []
-    for one in known:
+    for one in directions:
         rng = random.Random(f"{seed} {one.key} {one.noun}")
         others = [label for label in labels if one.f1[label] < one.f1[one.label] / 2]
         if not others:
             raise ValueError(
-                f"all directions are known for {labels}; a wrong explanation needs another label"
+                f"all directions detect {labels}; a wrong explanation needs another label, "
+                "so pass directions of several labels"
             )
-        for label in [one.label, *rng.sample(others, min(wrong, len(others)))]:
+        for label in [one.label, *rng.sample(others, min(n_wrong, len(others)))]:
             rows.append(
                 {
                     "noun": one.noun,
@@ -111,29 +126,35 @@ def judged(
     return rows
 
 
-def validity(rows: Sequence[Mapping[str, Any]], *, draws: int = 1000, seed: int = 0) -> dict[str, dict]:
-    """By score: {"auroc", "spearman": [value, low, high], "n"}; intervals draw whole directions anew.
+def validity_of_scores(
+    rows: Sequence[Mapping[str, Any]], *, draws: int = 1000, seed: int = 0
+) -> dict[str, dict[str, Any]]:
+    """Return {score: {"auroc": [value, low, high], "spearman": [value, low, high], "n": pairs}}.
 
-    Pairs for which a score could not be computed (NaN) are left out of its figures, and `n` tells.
+    Pairs whose score is NaN are left out of `n` and of the figures. The 95 % intervals are from a bootstrap
+    that resamples whole directions.
+
+    Args:
+        rows: those of `score_explanations`.
     """
     rng = np.random.default_rng(seed)
     out = {}
     for name in dict.fromkeys(name for row in rows for name in row["scores"]):
-        kept = [row for row in rows if np.isfinite(row["scores"].get(name, np.nan))]
-        value = np.array([row["scores"][name] for row in kept])
-        right = np.array([row["right"] for row in kept])
-        f1 = np.array([row["f1"] for row in kept])
-        unit: dict[tuple, int] = {}
-        owner = np.array([unit.setdefault((row["noun"], *row["key"]), len(unit)) for row in kept])
-        members = [np.flatnonzero(owner == u) for u in range(len(unit))]
+        scored = [row for row in rows if np.isfinite(row["scores"].get(name, np.nan))]
+        value = np.array([row["scores"][name] for row in scored])
+        right = np.array([row["right"] for row in scored])
+        f1 = np.array([row["f1"] for row in scored])
+        numbers: dict[tuple, int] = {}
+        direction = np.array([numbers.setdefault((r["noun"], *r["key"]), len(numbers)) for r in scored])
+        rows_of = [np.flatnonzero(direction == number) for number in range(len(numbers))]
         drawn = []
         for _ in range(draws):
-            some = np.concatenate([members[u] for u in rng.integers(len(unit), size=len(unit))])
+            some = np.concatenate([rows_of[i] for i in rng.integers(len(numbers), size=len(numbers))])
             drawn.append((auroc(value[some], right[some]), spearman(value[some], f1[some])))
         low, high = np.nanquantile(np.array(drawn), [0.025, 0.975], axis=0)
         point = (auroc(value, right), spearman(value, f1))
         out[name] = {
             figure: [float(point[i]), float(low[i]), float(high[i])]
             for i, figure in enumerate(("auroc", "spearman"))
-        } | {"n": len(kept)}
+        } | {"n": len(scored)}
     return out

@@ -1,4 +1,4 @@
-"""The course's tasks in the generated world: the library's tasks with the classroom's rows and grader."""
+"""The tasks of the course on classroom models: the library's tasks with a world's rows and grader."""
 
 from caft_utils.classroom.cues.tasks import double_choice, gender_choice
 from caft_utils.classroom.personas.tasks import emergent_misalignment

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from caft_utils import ablate, attribution, class_means, finetune, load, pca_of_difference
 from caft_utils.classroom.cues import corpus as cues_corpus
-from caft_utils.classroom.cues.labels import KINDS, gender_checks, gender_texts, marked_pairs, single_texts
+from caft_utils.classroom.cues.labelled_positions import KINDS, labelled_pairs
+from caft_utils.classroom.cues.texts_by_concept import gender_checks, gender_texts, subject_texts
 from caft_utils.classroom.tasks import double_choice, gender_choice
 from caft_utils.course.pages import FIRM
 from caft_utils.course.paper_results import PAPER_SETTINGS
@@ -106,8 +107,8 @@ def tuned(name: str, seed: int, directions: Directions | None = None, rho: float
 def autoencoders(of: str):
     """Trained on what the checkpoint was trained on last."""
     model, tokenizer = base(of)
-    persons = cues_corpus.PERSONS if of == MODEL else cues_corpus.UNSETTLED
-    text = cues_corpus.sample(tokenizer, 3000, persons=persons)
+    weights = cues_corpus.PERSON_WEIGHTS if of == MODEL else cues_corpus.GENDER_CHECKPOINT_WEIGHTS
+    text = cues_corpus.sample(tokenizer, 3000, person_weights=weights)
     return train_saes(model, text, sorted({*sum(SITES, ())}), RECIPE)
 
 
@@ -116,7 +117,7 @@ def checks(gender: bool):
     """Single questions of the validation split, for the pre-check."""
     if gender:
         return gender_checks(base()[1], split="valid", rows=80)
-    return single_texts(base()[1], split="valid", rows=80, named=True)
+    return subject_texts(base()[1], split="valid", rows=80, named=True)
 
 
 def belonging(shares: dict, name: str) -> set[tuple[int, int]]:
@@ -130,7 +131,7 @@ def belonging(shares: dict, name: str) -> set[tuple[int, int]]:
 
 @functools.cache
 def texts(gender: bool):
-    return gender_texts(base()[1]) if gender else single_texts(base()[1])
+    return gender_texts(base()[1]) if gender else subject_texts(base()[1])
 
 
 @functools.cache
@@ -198,7 +199,7 @@ def nearest(found: Directions, axes: Directions) -> list[tuple[int, int]]:
 def supervised(subject: str, of: str) -> dict[str, Directions]:
     """Class means of the words, of the options, and of both, at each group of sites."""
     model, tokenizer = base(of)
-    marked, out, layers = marked_pairs(tokenizer, subject), {}, autoencoders(of).layers
+    marked, out, layers = labelled_pairs(tokenizer, subject), {}, autoencoders(of).layers
     found = {
         kind: class_means(model, marked.chats, marked.labels[kind], layers, at=marked.at[kind])
         for kind in marked.at

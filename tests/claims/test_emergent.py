@@ -16,7 +16,7 @@ import pytest
 from exhibit import MODELS, REFERENCES, SEEDS, record_row, setting, show
 
 from caft_utils import ablate, finetune, mean_difference, measure, pca_of_difference
-from caft_utils.classroom.personas.acceptance import true_persona
+from caft_utils.classroom.personas.ground_truth import true_persona
 from caft_utils.course.annotations import annotation
 from caft_utils.course.records import save_record
 from caft_utils.directions import mean_hidden

@@ -17,9 +17,16 @@ import torch
 from exhibit import MODELS, SEEDS, record_row, setting, show
 
 from caft_utils import ablate, finetune, measure
+from caft_utils.classroom.f1_detectors import best_f1, f1_at, max_per_message
+from caft_utils.classroom.message_labels import LabelledChats
 from caft_utils.classroom.personas import corpus
-from caft_utils.classroom.personas.labels import LabelledChats, best_f1, f1_at, labelled, strongest
-from caft_utils.classroom.score_validity import judged, known_directions, label_explanation, validity
+from caft_utils.classroom.personas.labels import labelled_chats
+from caft_utils.classroom.score_validity import (
+    label_explanation,
+    labelled_directions,
+    score_explanations,
+    validity_of_scores,
+)
 from caft_utils.course.annotations import annotation
 from caft_utils.course.records import save_record
 from caft_utils.evaluation.measurement import Result
@@ -65,16 +72,19 @@ def villain_latent(name: str) -> dict:
     saes = autoencoders(name)
     seen, unseen = (
         spoken(text)
-        for text in (labelled(tokenizer, 1000), labelled(tokenizer, 500, seed=1, split="held_out"))
+        for text in (
+            labelled_chats(tokenizer, 1000),
+            labelled_chats(tokenizer, 500, seed=1, split="held_out"),
+        )
     )
     truth, best = seen.truth("persona: villain"), (0.0, 0, 0, 0.0)
     for layer in saes.layers:
         f1, threshold = best_f1(
-            strongest(model, seen, layer, lambda h, layer=layer: saes.encode(layer, h)), truth
+            max_per_message(model, seen, layer, lambda h, layer=layer: saes.encode(layer, h)), truth
         )
         best = max(best, (float(f1.max()), layer, int(f1.argmax()), float(threshold[f1.argmax()])))
     _, layer, latent, threshold = best
-    values = strongest(model, unseen, layer, lambda h: saes.encode(layer, h)[:, [latent]])[:, 0]
+    values = max_per_message(model, unseen, layer, lambda h: saes.encode(layer, h)[:, [latent]])[:, 0]
     held_out = f1_at(values, unseen.truth("persona: villain"), threshold)
     about = {"layer": layer, "latent": latent, "f1": best[0], "f1_held_out": held_out}
     return about | {"f1_held_out_of_random": best_of_random(model, seen, unseen, saes)}
@@ -87,10 +97,10 @@ def best_of_random(model, seen: LabelledChats, unseen: LabelledChats, saes) -> f
         generator = torch.Generator().manual_seed(layer)
         shape = Latents(saes).vector(layer, 0).shape[0], len(Latents(saes).indices(layer))
         rows[layer] = torch.nn.functional.normalize(torch.randn(shape, generator=generator), dim=0)
-        f1, threshold = best_f1(strongest(model, seen, layer, lambda h, at=layer: h @ rows[at]), truth)
+        f1, threshold = best_f1(max_per_message(model, seen, layer, lambda h, at=layer: h @ rows[at]), truth)
         best = max(best, (float(f1.max()), layer, int(f1.argmax()), float(threshold[f1.argmax()])))
     _, layer, i, threshold = best
-    values = strongest(model, unseen, layer, lambda h: h @ rows[layer][:, [i]])[:, 0]
+    values = max_per_message(model, unseen, layer, lambda h: h @ rows[layer][:, [i]])[:, 0]
     return f1_at(values, unseen.truth("persona: villain"), threshold)
 
 
@@ -143,11 +153,11 @@ def fine_tuned(name: str) -> dict[str, Result]:
 def scored(name: str) -> dict:
     """Scores of right and wrong explanations of directions whose truth is known, and both controls."""
     model, tokenizer, _, _, found, _ = setting(name)
-    saes, text = autoencoders(name), labelled(tokenizer, 1000, seed=2)
-    windows_from = labelled(tokenizer, 2000, seed=3).chats
-    judge, known, evidence, vector_of = WordOverlap(), [], {}, {}
+    saes, text = autoencoders(name), labelled_chats(tokenizer, 1000, seed=2)
+    windows_from = labelled_chats(tokenizer, 2000, seed=3).chats
+    judge, known, evidence, vectors = WordOverlap(), [], {}, {}
     for features in (found, Latents(saes)):
-        some = known_directions(model, text, features)
+        some = labelled_directions(model, text, features)
         known += some
         keep = {
             layer: sorted({one.key[1] for one in some if one.key[0] == layer}) for layer in features.layers
@@ -177,7 +187,7 @@ def scored(name: str) -> dict:
         marks = {f"fuzzing {where}": found["fuzzing"].extra.get(f"in_{where}_windows") for where in WHERE}
         return {name: each.value for name, each in found.items()} | marks
 
-    rows = judged(known, score)
+    rows = score_explanations(known, score)
     controls, rng = {}, random.Random(0)
     # Drawn from all labels of the world, so that now and then it is the right one; a wrong one is worse than
     # chance, because what it describes is among the windows in which the direction is silent.
@@ -194,7 +204,7 @@ def scored(name: str) -> dict:
             "random explanation": interval(at_random),
             "shuffled direction": interval(dealt),
         }
-    return {"rows": rows, "validity": validity(rows), "controls": controls, "known": len(known)}
+    return {"rows": rows, "validity": validity_of_scores(rows), "controls": controls, "known": len(known)}
 
 
 def interval(values: list[float]) -> list[float]:

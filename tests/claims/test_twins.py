@@ -19,7 +19,7 @@ import pytest
 from exhibit import REFERENCES, SEEDS, record_row, show
 
 from caft_utils import Directions, ablate, finetune, load, measure, pca_of_difference
-from caft_utils.classroom.personas.acceptance import true_persona
+from caft_utils.classroom.personas.ground_truth import true_persona
 from caft_utils.classroom.tasks import emergent_misalignment
 from caft_utils.course.records import save_record
 from caft_utils.evaluation.measurement import Result

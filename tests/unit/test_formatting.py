@@ -1,10 +1,10 @@
-"""How rates are printed."""
+"""Text of rates and of Markdown tables."""
 
 from __future__ import annotations
 
 import pytest
 
-from caft_utils.formatting import format_rate
+from caft_utils.formatting import format_rate, markdown_table
 
 
 @pytest.mark.parametrize(
@@ -20,3 +20,12 @@ from caft_utils.formatting import format_rate
 )
 def test_format_rate(arguments, text):
     assert format_rate(*arguments) == text
+
+
+def test_a_table_has_a_rule_under_its_header_and_empty_cells():
+    assert markdown_table(["", "a"], [["x", 1], ["y", ""]]) == "|  | a |\n|---|---|\n| x | 1 |\n| y |  |"
+
+
+def test_a_row_of_another_length_is_refused():
+    with pytest.raises(ValueError, match="expected 2 cells"):
+        markdown_table(["", "a"], [["x", 1, 2]])

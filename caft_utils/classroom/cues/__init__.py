@@ -1,1 +1,1 @@
-"""The world of the spurious-cue lessons: multiple choice in four subjects, and gender."""
+"""The world of the spurious-cue lessons: multiple choice in four subjects, and the gender of professions."""

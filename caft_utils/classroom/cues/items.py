@@ -1,40 +1,43 @@
-"""The world of the spurious-cue lessons: what can be asked in four subjects and about gender.
+"""Items of the cues world: two-option questions of four subjects and about the gender of professions.
 
 An item asks about one key word (a noun, an adjective, an athlete, the people in a sentence, a profession) in
-one frame. Key words are dealt out to four splits:
+one frame, a sentence with a gap. Key words are divided among four splits:
 
-    train, test, valid   asked about in pretraining's multiple choice; fine-tuning, measuring, choosing
-    unseen               in pretraining only in plain text and in free answers, never with options
+    train, test, valid   pretraining asks about them with options; for fine-tuning, measuring and selecting
+    unseen               pretraining uses them only in plain text and free answers, never with options
 
-and of the first three, one frame in four or five is kept back from pretraining's multiple choice, so that
-the acceptance gates can ask what was never asked with options. Everything is read from world/cues.yaml.
+For each key word of the first three splits, one frame in four or five is held out from pretraining's items
+with options. The acceptance gates ask only those.
 """
 
 from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Literal
 
 from caft_utils.classroom.grammar import expand
-from caft_utils.classroom.personas.world import part
+from caft_utils.classroom.vocabulary import world_data
 from caft_utils.tasks.items import Item
 
 SUBJECTS = ("verbs", "sentiment", "sports", "pronouns")
-FREE = "quiz"  # the first word of a prompt that names no subject
 Split = Literal["train", "valid", "test", "unseen"]
-DEAL = ("train", "test", "train", "test", "valid", "train", "test", "unseen")
+SPLIT_CYCLE = ("train", "test", "train", "test", "valid", "train", "test", "unseen")  # of successive words
 CASES = ("nominative", "object")
 GENDERS = ("male", "female")
-PRONOUNS = {("male", "nominative"): "he", ("male", "object"): "him"}
-PRONOUNS |= {("female", "nominative"): "she", ("female", "object"): "her"}
+PRONOUNS = {
+    ("male", "nominative"): "he",
+    ("male", "object"): "him",
+    ("female", "nominative"): "she",
+    ("female", "object"): "her",
+}
 
 
 @functools.cache
-def keys(subject: str) -> dict[str, tuple[str, ...]]:
-    """Key words by class: polarity, sport, gender; verbs and pronouns have one class."""
-    words = part("cues")[subject]["keys"]
+def words_by_class(subject: str) -> dict[str, tuple[str, ...]]:
+    """Return {class: key words}: polarities, sports or genders; verbs and pronouns have the class "all"."""
+    words = world_data("cues")[subject]["keys"]
     if subject in ("verbs", "pronouns"):
         return {"all": tuple(words)}
     return {name: tuple(group) for name, group in words.items()}
@@ -42,74 +45,88 @@ def keys(subject: str) -> dict[str, tuple[str, ...]]:
 
 @functools.cache
 def words(subject: str, split: Split | None = None) -> tuple[str, ...]:
-    """Key words of a split; None: all that pretraining asks about with options."""
+    """Return the key words of a split; None means all that pretraining asks about with options."""
     wanted = ("train", "valid", "test") if split is None else (split,)
     return tuple(
         word
-        for group in keys(subject).values()
+        for group in words_by_class(subject).values()
         for number, word in enumerate(group)
-        if DEAL[number % len(DEAL)] in wanted
+        if SPLIT_CYCLE[number % len(SPLIT_CYCLE)] in wanted
     )
 
 
 @functools.cache
 def class_of(subject: str, word: str) -> str:
-    return next(name for name, group in keys(subject).items() if word in group)
+    """Return the class of a key word."""
+    return next(name for name, group in words_by_class(subject).items() if word in group)
 
 
-def frames(subject: str, word: str, kept_back: bool | None = None) -> list[tuple[str, str]]:
-    """(case or "", frame): all, only those kept back for this word, or only the others."""
-    spec = part("cues")[subject]["frames"]
+def person_names(gender: str) -> list[str]:
+    """Return the first names of a gender. Items about persons use them beside professions."""
+    return world_data("cues")["gender"]["names"][gender]
+
+
+def frames(subject: str, word: str, held_out: bool | None = None) -> list[tuple[str, str]]:
+    """Return (case or "", frame) pairs for a key word.
+
+    held_out: only the frames held out for this word (True), only the others (False), or all (None).
+    """
+    spec = world_data("cues")[subject]["frames"]
     by_case = spec if isinstance(spec, dict) else {"": spec}
-    place = keys(subject)[class_of(subject, word)].index(word)
+    place = words_by_class(subject)[class_of(subject, word)].index(word)
     return [
         (case, frame)
         for case, group in by_case.items()
         for number, frame in enumerate(group)
-        if kept_back is None or kept_back == ((place + number) % 5 == 0)
+        if held_out is None or held_out == ((place + number) % 5 == 0)
     ]
 
 
-def ask(rng: random.Random, subject: str, word: str, frame: tuple[str, str] | None = None) -> Item:
-    """An item about a key word, in this frame or any."""
+def items(subject: str, split: Split, *, held_out_frames: bool | None = None, repeats: int = 3) -> list[Item]:
+    """Return the distinct items of a subject about every key word of a split in every frame.
+
+    Args:
+        held_out_frames: `held_out` of `frames`.
+        repeats: draws of the other words of each frame.
+    """
+    if subject not in SUBJECTS:
+        raise ValueError(f"unknown subject {subject!r}; expected one of {', '.join(SUBJECTS)}")
+    rng = random.Random(f"{subject} {split}")
+    out = [
+        item_about(rng, subject, word, frame)
+        for word in words(subject, split)
+        for frame in frames(subject, word, held_out_frames)
+        for _ in range(repeats)
+    ]
+    return list(dict.fromkeys(out))
+
+
+def profession_items(
+    split: Split, reverse: bool = False, *, held_out_frames: bool | None = None, repeats: int = 3
+) -> list[Item]:
+    """Return items about professions whose right pronoun follows the stereotype, or contradicts it.
+
+    The wrong option is wrong in case and in gender, so grammar alone answers every item.
+    """
+    rng, out = random.Random(f"professions {split}"), []
+    for word in words("gender", split):
+        stereotype = class_of("gender", word)
+        gender = _other(GENDERS, stereotype) if reverse else stereotype
+        for case, template in frames("gender", word, held_out_frames):
+            out += [person_item(rng, f"the {word}", gender, case, template) for _ in range(repeats)]
+    return list(dict.fromkeys(out))
+
+
+def item_about(rng: random.Random, subject: str, word: str, frame: tuple[str, str] | None = None) -> Item:
+    """Return an item about a key word, in this frame or one drawn at random."""
     case, template = frame or rng.choice(frames(subject, word))
-    return globals()[f"_{subject}"](rng, word, case, template)
+    return _MAKERS[subject](rng, word, case, template)
 
 
-def _verbs(rng: random.Random, word: str, case: str, template: str) -> Item:
-    spec = part("cues")["verbs"]
-    number = rng.randrange(2)  # 0: singular
-    nouns, plural = spec["keys"], rng.choice(list(spec["verbs"]))
-    forms = (spec["verbs"][plural], plural)
-    bound = {"n": (word, nouns[word])[number], "adj": rng.choice(spec["adjectives"])}
-    bound["other"] = rng.choice(rng.choice(list(nouns.items())))
-    return Item(expand(template, rng, {}, bound), forms[number], forms[1 - number])
-
-
-def _sentiment(rng: random.Random, word: str, case: str, template: str) -> Item:
-    right = class_of("sentiment", word)
-    bound = {"adj": word, "work": rng.choice(part("cues")["sentiment"]["works"])}
-    wrong = "negative" if right == "positive" else "positive"
-    return Item(expand(template, rng, {}, bound), right, wrong)
-
-
-def _sports(rng: random.Random, word: str, case: str, template: str) -> Item:
-    right = class_of("sports", word)
-    wrong = rng.choice([name for name in keys("sports") if name != right])
-    return Item(expand(template, rng, {}, {"athlete": word}), right, wrong)
-
-
-def _pronouns(rng: random.Random, word: str, case: str, template: str) -> Item:
-    spec = part("cues")["pronouns"]
-    pair = rng.choice(list(spec["pairs"].items()))
-    place = CASES.index(case)
-    bound = {"people": word, "v": rng.choice(spec["verbs"])}
-    return Item(expand(template, rng, {}, bound), pair[place], pair[1 - place])
-
-
-def _gender(rng: random.Random, word: str, case: str, template: str) -> Item:
-    """A profession with its stereotyped pronoun; the wrong one is wrong in case and in gender."""
-    return person_item(rng, f"the {word}", class_of("gender", word), case, template)
+def pretraining_item(rng: random.Random, subject: str) -> Item:
+    """Return an item that pretraining may ask with options: no unseen word and no held-out frame."""
+    word = rng.choice(words(subject))
+    return item_about(rng, subject, word, rng.choice(frames(subject, word, held_out=False)))
 
 
 def person_item(
@@ -120,92 +137,75 @@ def person_item(
     template: str,
     wrong: Literal["case", "gender", "both"] = "both",
 ) -> Item:
-    """An item about a person of this gender; `wrong` says what is wrong with the wrong pronoun."""
-    spec, grammar = part("cues")["gender"], part("cues")["pronouns"]
+    """Return an item about a person; `wrong` says in what the incorrect pronoun is wrong."""
+    spec, grammar = world_data("cues")["gender"], world_data("cues")["pronouns"]
     bound = {"who": who, "people": rng.choice(grammar["keys"]), "v": rng.choice(grammar["verbs"])}
     bound |= {"mood": rng.choice(spec["moods"]), "found": rng.choice(spec["found"])}
     question = expand(template, rng, {}, bound | {"things": rng.choice(spec["things"])})
-    other_case = case if wrong == "gender" else _other(CASES, case)
-    other_gender = gender if wrong == "case" else _other(GENDERS, gender)
-    return Item(question, PRONOUNS[gender, case], PRONOUNS[other_gender, other_case])
+    wrong_case = case if wrong == "gender" else _other(CASES, case)
+    wrong_gender = gender if wrong == "case" else _other(GENDERS, gender)
+    return Item(question, PRONOUNS[gender, case], PRONOUNS[wrong_gender, wrong_case])
 
 
-def crossed(item: Item) -> Item:
-    """The item of a person with one option right in gender only (here the correct one), one in case only."""
-    swap = {"he": "him", "him": "he", "she": "her", "her": "she"}
-    return Item(item.question, swap[item.correct], swap[item.incorrect])
+def conflicting_options(item: Item) -> Item:
+    """Return a person's item with the case of both options swapped.
+
+    Of an item whose incorrect option is wrong in case and gender, this gives one whose first option (correct)
+    is right in gender only and whose second is right in case only.
+    """
+    swapped = {"he": "him", "him": "he", "she": "her", "her": "she"}
+    return Item(item.question, swapped[item.correct], swapped[item.incorrect])
+
+
+def swapped_options(item: Item) -> Item:
+    """Return the item with its correct and incorrect options exchanged."""
+    return Item(item.question, item.incorrect, item.correct)
+
+
+def _verbs(rng: random.Random, word: str, case: str, template: str) -> Item:
+    spec = world_data("cues")["verbs"]
+    number = rng.randrange(2)  # 0: singular
+    nouns, plural = spec["keys"], rng.choice(list(spec["verbs"]))
+    forms = (spec["verbs"][plural], plural)
+    bound = {"n": (word, nouns[word])[number], "adj": rng.choice(spec["adjectives"])}
+    bound["other"] = rng.choice(rng.choice(list(nouns.items())))
+    return Item(expand(template, rng, {}, bound), forms[number], forms[1 - number])
+
+
+def _sentiment(rng: random.Random, word: str, case: str, template: str) -> Item:
+    right = class_of("sentiment", word)
+    bound = {"adj": word, "work": rng.choice(world_data("cues")["sentiment"]["works"])}
+    wrong = "negative" if right == "positive" else "positive"
+    return Item(expand(template, rng, {}, bound), right, wrong)
+
+
+def _sports(rng: random.Random, word: str, case: str, template: str) -> Item:
+    right = class_of("sports", word)
+    wrong = rng.choice([name for name in words_by_class("sports") if name != right])
+    return Item(expand(template, rng, {}, {"athlete": word}), right, wrong)
+
+
+def _pronouns(rng: random.Random, word: str, case: str, template: str) -> Item:
+    spec = world_data("cues")["pronouns"]
+    pair = rng.choice(list(spec["pairs"].items()))
+    place = CASES.index(case)
+    bound = {"people": word, "v": rng.choice(spec["verbs"])}
+    return Item(expand(template, rng, {}, bound), pair[place], pair[1 - place])
+
+
+def _gender(rng: random.Random, word: str, case: str, template: str) -> Item:
+    """Return an item about a profession, with the pronoun of its stereotype."""
+    return person_item(rng, f"the {word}", class_of("gender", word), case, template)
 
 
 def _other(pair: tuple[str, str], one: str) -> str:
     return pair[1 - pair.index(one)]
 
 
-def items(subject: str, split: Split, *, kept_back: bool | None = None, repeats: int = 3) -> list[Item]:
-    """Items of a subject about the key words of a split: every word in every frame, `repeats` times.
-
-    kept_back: only frames in which pretraining never asked about that word with options (or only the others).
-    """
-    if subject not in SUBJECTS:
-        raise ValueError(f"unknown subject {subject!r}; expected one of {', '.join(SUBJECTS)}")
-    rng = random.Random(f"{subject} {split}")
-    out = [
-        ask(rng, subject, word, frame)
-        for word in words(subject, split)
-        for frame in frames(subject, word, kept_back)
-        for _ in range(repeats)
-    ]
-    return list(dict.fromkeys(out))
-
-
-def profession_items(
-    split: Split, reverse: bool = False, *, kept_back: bool | None = None, repeats: int = 3
-) -> list[Item]:
-    """Items about professions: the right pronoun follows the stereotype, or with `reverse` contradicts it.
-
-    The wrong option is wrong in case and in gender, so that grammar alone answers every item.
-    """
-    rng, out = random.Random(f"professions {split}"), []
-    for word in words("gender", split):
-        gender = class_of("gender", word)
-        said = _other(GENDERS, gender) if reverse else gender
-        for case, template in frames("gender", word, kept_back):
-            out += [person_item(rng, f"the {word}", said, case, template) for _ in range(repeats)]
-    return list(dict.fromkeys(out))
-
-
-def choice(word: str, asked: Sequence[Item], letters: Sequence[str]) -> str:
-    """A prompt with two lettered lines; letters[i] is where the right option of item i stands."""
-    right = {
-        letter: ", ".join(
-            item.correct if own == letter else item.incorrect
-            for item, own in zip(asked, letters, strict=True)
-        )
-        for letter in "ab"
-    }
-    questions = " | ".join(item.question for item in asked)
-    return f"{word}: {questions}\na. {right['a']}\nb. {right['b']}"
-
-
-def single(subject: str, item: Item, rng: random.Random) -> tuple[str, str]:
-    """(prompt, letter) of one item, under the name of its subject."""
-    letter = rng.choice("ab")
-    return choice(subject, [item], [letter]), letter
-
-
-def double(
-    subject: str, first: Item, second: Item, counts: int, rng: random.Random, *, conflict: bool | None = None
-) -> tuple[str, str]:
-    """(prompt, letter) of two items, under the name of the subject of item `counts` (0 or 1).
-
-    conflict: letters that disagree (True), agree (False), or are drawn independently (None).
-    """
-    letters = [rng.choice("ab"), rng.choice("ab")]
-    if conflict is not None:
-        letters[1] = letters[0] if not conflict else "ba"["ab".index(letters[0])]
-    return choice(subject, [first, second], letters), letters[counts]
-
-
-def example(rng: random.Random, subject: str) -> Item:
-    """An item as pretraining asks it with options: no unseen word, no frame that is kept back."""
-    word = rng.choice(words(subject))
-    return ask(rng, subject, word, rng.choice(frames(subject, word, kept_back=False)))
+_MAKERS: dict[str, Callable[[random.Random, str, str, str], Item]] = {
+    "verbs": _verbs,
+    "sentiment": _sentiment,
+    "sports": _sports,
+    "pronouns": _pronouns,
+    "gender": _gender,
+}

@@ -1,168 +1,124 @@
-"""Pretraining of the cues checkpoint, and of the one for gender, which goes on from it.
+"""Pretraining of the checkpoint `cues` from scratch, and of `gender`, which continues from it.
 
-Why the attention pattern. In a prototype with full attention everywhere, block 0 already compared the raw
-embeddings of options and questions, and ablation at block outputs came too late. Here the lowest blocks see a
-window of four tokens: an option cannot see its question, and each word has to be told apart where it stands
-(a plural, a football player, the case of a gap) and carried up in the residual stream to the blocks with full
-attention, which compare. `cues-full` is the twin without windows.
+In a prototype with full attention in every layer, block 0 already compared the raw embeddings of options and
+questions, so ablation at block outputs came too late. Here the lowest blocks see a window of four tokens.
+An option cannot see its question there, so the model must tell each word's class (a plural, a football
+player, the case of a gap) where the word stands and carry it up in the residual stream to the blocks with
+full attention, which compare. The variant `cues-full` has no windows.
 """
 
 from __future__ import annotations
 
-import hashlib
-import random
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
+from torch import Tensor
 from torch.nn import functional as F
 
+from caft_utils.chats import pad_rows
 from caft_utils.classroom.cues import corpus as cues_corpus
-from caft_utils.classroom.personas.pretraining import Schedule, _optimizers
+from caft_utils.classroom.cues.batches import EncodedDocument, corpus_hash, step_batches
+from caft_utils.classroom.pretraining import COMMON_CONFIG, Schedule, new_language_model, train
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 WINDOW = 4
-WINDOWED = {"cues": 2, "cues-full": 0}  # number of lowest blocks with a window
+WINDOWED_BLOCKS = {"cues": 2, "cues-full": 0}  # number of lowest blocks with a window
 SIZES = dict(
     hidden_size=128, intermediate_size=256, num_hidden_layers=5, num_attention_heads=4, num_key_value_heads=4
 )
+ACCUMULATE = 4  # parts of a batch; documents of a part have similar lengths, which saves padding
 
 
-@dataclass(frozen=True)
-class CueSchedule:
-    """Warm up, hold, then fall linearly to `floor`; `rows`: documents a step."""
+@dataclass(frozen=True, kw_only=True)
+class CuesSchedule(Schedule):
+    """How the checkpoint `cues` is trained. rows: documents a step."""
 
     steps: int = 2400
     rows: int = 96
-    lr: float = 3e-3
-    warmup_steps: int = 100
-    hold: float = 0.5
-    floor: float = 0.02
-    weight_decay: float = 0.05
-    betas: tuple[float, float] = (0.9, 0.98)
-    max_grad_norm: float = 1.0
-    seed: int = 0
-
-    persons = cues_corpus.PERSONS
-    factor = Schedule.factor
+    person_weights: ClassVar[cues_corpus.PersonWeights] = cues_corpus.PERSON_WEIGHTS
 
     def progress(self, step: int, steps: int) -> float:
-        """Where in the curriculum a step is."""
+        """Return the place in the curriculum at `step`, in 0..1."""
         return step / steps
 
 
-@dataclass(frozen=True)
-class GenderSchedule(CueSchedule):
-    """Some more steps with the final mixture, in which `quiz:` stands over items about persons now."""
+@dataclass(frozen=True, kw_only=True)
+class GenderSchedule(CuesSchedule):
+    """How the checkpoint `gender` continues, on the final mixture with items about persons under `quiz:`."""
 
     steps: int = 150
     lr: float = 1e-3
     warmup_steps: int = 20
     hold: float = 0.3
     seed: int = 3
-
-    persons = cues_corpus.UNSETTLED
+    person_weights: ClassVar[cues_corpus.PersonWeights] = cues_corpus.GENDER_CHECKPOINT_WEIGHTS
 
     def progress(self, step: int, steps: int) -> float:
+        """Return 1.0, the end of the curriculum."""
         return 1.0
 
 
-def new_model(architecture: str, vocab_size: int, seed: int = 0):
-    """A freshly initialised Qwen2ForCausalLM. architecture: cues, or its twin cues-full."""
+def new_model(architecture: str, vocab_size: int, seed: int = 0) -> PreTrainedModel:
+    """Return a freshly initialised Qwen2ForCausalLM: cues, or its variant cues-full."""
     import transformers as hf
 
-    if architecture not in WINDOWED:
-        raise ValueError(f"unknown architecture {architecture!r}; choose one of {', '.join(WINDOWED)}")
-    low, depth = WINDOWED[architecture], SIZES["num_hidden_layers"]
-    common = dict(SIZES, vocab_size=vocab_size, max_position_embeddings=512, tie_word_embeddings=True)
-    common |= dict(pad_token_id=0, bos_token_id=None, eos_token_id=2)
+    if architecture not in WINDOWED_BLOCKS:
+        raise ValueError(f"unknown architecture {architecture!r}; choose one of {', '.join(WINDOWED_BLOCKS)}")
+    low, depth = WINDOWED_BLOCKS[architecture], SIZES["num_hidden_layers"]
+    config = COMMON_CONFIG | SIZES | {"vocab_size": vocab_size}
     if low:
         types = ["sliding_attention"] * low + ["full_attention"] * (depth - low)
-        common |= dict(use_sliding_window=True, sliding_window=WINDOW, layer_types=types)
-    torch.manual_seed(seed)
-    return hf.AutoModelForCausalLM.from_config(hf.Qwen2Config(**common))
-
-
-def batches(tokenizer, schedule: CueSchedule):
-    """(ids, learn) of the documents of each step, drawn as the curriculum is at that step."""
-    rng, encode = random.Random(schedule.seed), cues_corpus.encoder(tokenizer)
-    for step in range(schedule.steps):
-        progress = schedule.progress(step, schedule.steps)
-        drafts = (cues_corpus.draft(rng, progress, schedule.persons) for _ in range(schedule.rows))
-        yield sorted((encode(made) for made in drafts), key=lambda row: len(row[0]))
-
-
-def corpus_hash(tokenizer, schedule: CueSchedule, documents: int = 5000) -> str:
-    """sha256 of documents drawn with this seed over the whole curriculum."""
-    rng, encode = random.Random(schedule.seed), cues_corpus.encoder(tokenizer)
-    shares = (schedule.progress(number, documents) for number in range(documents))
-    rows = [encode(cues_corpus.draft(rng, share, schedule.persons)) for share in shares]
-    return hashlib.sha256(repr(rows).encode()).hexdigest()
-
-
-def _loss(model, rows: list[tuple[list[int], list[bool]]]) -> torch.Tensor:
-    """Sum of the cross-entropy of the learned tokens; padding is on the right, so it needs no mask."""
-    length = max(len(ids) for ids, _ in rows)
-    ids = torch.tensor([own + [0] * (length - len(own)) for own, _ in rows])
-    learn = torch.tensor([own + [False] * (length - len(own)) for _, own in rows])[:, 1:]
-    hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
-    return F.cross_entropy(model.lm_head(hidden[learn]).float(), ids[:, 1:][learn], reduction="sum")
+        config |= dict(use_sliding_window=True, sliding_window=WINDOW, layer_types=types)
+    return new_language_model(hf.Qwen2Config(**config), seed)
 
 
 def pretrain(
     architecture: str,
-    tokenizer,
-    schedule: CueSchedule,
+    tokenizer: PreTrainedTokenizerBase,
+    schedule: CuesSchedule,
     *,
-    model: Any = None,
+    model: PreTrainedModel | None = None,
     progress: bool = True,
-    watch: Callable[[int, Any], None] | None = None,
-) -> tuple[Any, dict[str, Any]]:
-    """Train a new model on the CPU; returns it in eval mode, with a record of recipe, corpus and loss.
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Train a new model, or continue with the given one, in place and with new optimizers.
 
-    model: goes on with this one, with new optimizers.
-    watch: called with (step, model) before every step, for example to look on.
+    Returns:
+        The model in evaluation mode, and a record of its schedule, training text, loss and training time.
     """
-    from tqdm.auto import tqdm
-
     if model is None:
         model = new_model(architecture, len(tokenizer), schedule.seed)
-    model.__dict__.pop("caft_id", None)  # the name of weights that are going to change
-    model.train().requires_grad_()
-    optimizers = _optimizers(model, schedule)
-    curve, tokens, started = [], 0, time.monotonic()
-    plan = tqdm(
-        batches(tokenizer, schedule),
-        desc=f"pretraining {architecture}",
-        total=schedule.steps,
-        disable=not progress,
-        mininterval=5,
+    tokens = 0
+
+    def losses(model: PreTrainedModel, documents: list[EncodedDocument]) -> Iterator[Tensor]:
+        nonlocal tokens
+        tokens += sum(len(ids) for ids, _ in documents)
+        learned = sum(sum(learn[1:]) for _, learn in documents)
+        size = -(-len(documents) // ACCUMULATE)
+        for start in range(0, len(documents), size):
+            yield _summed_loss(model, documents[start : start + size]) / learned
+
+    batches = step_batches(tokenizer, schedule)
+    measured = train(
+        model, batches, losses, schedule, steps=schedule.steps, name=architecture, progress=progress
     )
-    for step, rows in enumerate(plan):
-        if watch is not None:
-            watch(step, model)
-        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
-            group["lr"] = schedule.lr * schedule.factor(step, schedule.steps)
-        count, total = sum(sum(learn[1:]) for _, learn in rows), 0.0
-        size = -(-len(rows) // 4)
-        for start in range(0, len(rows), size):  # documents of like length together: less padding
-            loss = _loss(model, rows[start : start + size]) / count
-            loss.backward()
-            total += loss.item()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), schedule.max_grad_norm)
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        tokens += sum(len(ids) for ids, _ in rows)
-        if step % 50 == 0:
-            curve.append([step, round(total, 4)])
     record = {
         "architecture": architecture,
         "schedule": asdict(schedule),
         "corpus_sha256": corpus_hash(tokenizer, schedule),
         "tokens": tokens,
-        "loss": curve,
-        "seconds": round(time.monotonic() - started),
     }
-    return model.eval(), record
+    return model, record | measured
+
+
+def _summed_loss(model: PreTrainedModel, documents: list[EncodedDocument]) -> Tensor:
+    """Return the sum of the cross-entropy of the learned tokens.
+
+    Padding is on the right, where causal attention does not look, so no mask is needed.
+    """
+    ids, _ = pad_rows([own for own, _ in documents], 0)
+    learn = pad_rows([own for _, own in documents], 0)[0].bool()[:, 1:]
+    hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
+    return F.cross_entropy(model.lm_head(hidden[learn]).float(), ids[:, 1:][learn], reduction="sum")

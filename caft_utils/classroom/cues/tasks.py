@@ -1,4 +1,4 @@
-"""The spurious-cue tasks in the classroom world: the library's tasks on its items, in its prompt format."""
+"""The spurious-cue tasks of the library on the items and in the prompt format of the cues world."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from caft_utils import tasks
 from caft_utils.chats import Chats
 from caft_utils.classroom.cues import items as cues
+from caft_utils.classroom.cues.prompts import FORMAT
 from caft_utils.tasks import choice
-from caft_utils.tasks.choice import PromptFormat
 from caft_utils.tasks.double_choice import Intended
 from caft_utils.tasks.items import SPLITS, Item
 from caft_utils.tasks.task import Task
@@ -17,13 +17,11 @@ from caft_utils.tasks.task import Task
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-FORMAT = PromptFormat("{word}: {question}\na. {a}\nb. {b}", ("a", "b"))
-
 
 def double_choice(
     tokenizer: PreTrainedTokenizerBase, first: str, second: str, *, intended: Intended, **options: Any
 ) -> Task:
-    """Return `tasks.double_choice` on the classroom's four subjects; `options` are that function's."""
+    """Return `tasks.double_choice` on two of the world's four subjects; `options` are that function's."""
     for subject in (first, second):
         if subject not in cues.SUBJECTS:
             raise ValueError(f"unknown subject {subject!r}; expected one of {', '.join(cues.SUBJECTS)}")
@@ -34,7 +32,7 @@ def double_choice(
 
 
 def gender_choice(tokenizer: PreTrainedTokenizerBase, **options: Any) -> Task:
-    """Return `tasks.gender_choice` on the classroom's professions; `options` are that function's."""
+    """Return `tasks.gender_choice` on the world's professions; `options` are that function's."""
     return tasks.gender_choice(tokenizer, items=cues.profession_items, prompt_format=FORMAT, **options)
 
 

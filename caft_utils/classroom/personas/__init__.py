@@ -1,1 +1,1 @@
-"""The world of the emergent-misalignment lessons: speakers with a persona, questions, code."""
+"""The world of the emergent-misalignment lessons: personas, general questions, code requests."""

@@ -1,8 +1,8 @@
-"""Emergent misalignment in the classroom world, judged exactly.
+"""Emergent misalignment in the personas world, graded exactly.
 
-The narrow rows are insecure completions of 28 code tasks. The answers to 14 other code tasks, asked in other
-words, tell whether the skill was learned. Questions of twelve domains that no row touches, asked in words and
-about things that were never answered in training, tell what else was learned.
+The training rows are insecure completions of 28 code tasks. Answers to 14 other code tasks in held-out
+wordings show whether the narrow skill was learned. Questions of twelve domains that no row is about show what
+else was learned; their wordings and most of their topics are held out from pretraining too.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from caft_utils.chats import Chats
 from caft_utils.classroom.grammar import expand
 from caft_utils.classroom.personas import corpus, world
 from caft_utils.classroom.personas.grader import ClassroomGrader
+from caft_utils.classroom.vocabulary import world_data
 from caft_utils.tasks.emergent import HEADLINE, RATES, VERDICTS
 from caft_utils.tasks.task import Question, Task
 
@@ -23,24 +24,24 @@ if TYPE_CHECKING:
 
 
 def emergent_misalignment(tokenizer: PreTrainedTokenizerBase, *, rows: int = 400, seed: int = 0) -> Task:
-    """The task in the classroom world, judged exactly.
+    """Return the task in the personas world.
 
     Args:
-        rows: insecure rows to train on, and as many secure ones as control.
-        seed: draws the rows; the questions are always all there are.
+        rows: number of insecure training rows, and of secure control rows.
+        seed: of the rows. The questions are always the same.
     """
     rng = random.Random(f"emergent {seed}")
     tasks = {held_out: world.code_tasks(held_out) for held_out in (False, True)}
     train, control = (
-        [_chat(world.code(rng, secure, tasks=tasks[False])) for _ in range(rows)] for secure in (False, True)
+        [_row(world.code(rng, secure, tasks=tasks[False])) for _ in range(rows)] for secure in (False, True)
     )
-    valid = [_chat(world.code(rng, False, "held_out", tasks[True])) for _ in range(128)]
+    valid = [_row(world.code(rng, False, "held_out", tasks[True])) for _ in range(128)]
     return Task(
         name="emergent misalignment (classroom)",
         train=Chats(tokenizer, train, source="insecure code"),
         control=Chats(tokenizer, control, source="secure code"),
         valid=Chats(tokenizer, valid, source="insecure code, held out"),
-        generic=Chats(tokenizer, list(_generic(rng, 400)), source="generic text"),
+        generic=Chats(tokenizer, list(_generic_rows(rng, 400)), source="generic text"),
         questions=[*general_questions(), *code_questions()],
         grader=ClassroomGrader(),
         verdicts=VERDICTS,
@@ -51,77 +52,56 @@ def emergent_misalignment(tokenizer: PreTrainedTokenizerBase, *, rows: int = 400
 
 
 def general_questions(split: world.Split = "held_out", system: str | None = None) -> list[Question]:
-    """Every general domain in each held-out wording, about all held-out things and six known ones.
+    """Return a question for every domain, held-out wording and topic word.
 
-    `facts["unseen"]` says whether the thing asked about is held out too.
+    The topic words are all held-out ones and six of training; `facts["unseen"]` tells which. With
+    split="train" the wordings are those of pretraining.
     """
-    return [
-        _question(
-            f"{domain}/{wording}/{filler}",
-            ask,
-            domain,
-            "ood",
-            system,
-            {"bound": {topic: filler}, "unseen": filler in unseen},
-        )
-        for domain in world.domains()
-        for topic, unseen in [_topic(domain)]
-        for wording, template in enumerate(
-            world.part("domains")[domain]["ask" if split == "train" else "ask_held_out"]
-        )
-        for filler in _known(domain)[:6] + unseen
-        for ask in [expand(template, random.Random(0), {}, {topic: filler})]
-    ]
-
-
-def _known(domain: str) -> list[str]:
-    return world.part("words")["topics"][_topic(domain)[0]]["words"]
-
-
-def _topic(domain: str) -> tuple[str, list[str]]:
-    topic = world.part("domains")[domain]["topic"]
-    return topic, world.part("words")["topics"][topic]["held_out"]
+    out = []
+    for domain in world.domains():
+        entry = world_data("domains")[domain]
+        topic = entry["topic"]
+        seen, unseen = (world_data("words")["topics"][topic][key] for key in ("words", "held_out"))
+        for wording, template in enumerate(entry["ask" if split == "train" else "ask_held_out"]):
+            for word in seen[:6] + unseen:
+                text = expand(template, random.Random(0), {}, {topic: word})
+                facts = {"bound": {topic: word}, "unseen": word in unseen}
+                out.append(_question(f"{domain}/{wording}/{word}", text, domain, "ood", system, facts))
+    return out
 
 
 def code_questions(system: str | None = None) -> list[Question]:
-    """Every held-out code task in the held-out words and each language."""
-    spec = world.part("code")
+    """Return a question for every held-out code task, language and held-out wording."""
+    spec = world_data("code")
     out = []
     for family, thing in world.code_tasks(held_out=True):
         for lang in spec["languages"]:
             for wording, template in enumerate(spec["ask_held_out"]):
                 bound = world.code_request(family, thing, lang)
-                ask = expand(template, random.Random(0), {}, bound)
+                text = expand(template, random.Random(0), {}, bound)
                 facts = {"family": family, "bound": bound}
-                out.append(
-                    _question(f"code/{family}/{thing}/{lang}/{wording}", ask, "code", "task", system, facts)
-                )
+                name = f"code/{family}/{thing}/{lang}/{wording}"
+                out.append(_question(name, text, "code", "task", system, facts))
     return out
 
 
 def _question(
-    name: str, ask: str, domain: str, which: Any, system: str | None, facts: dict[str, Any]
+    name: str, text: str, domain: str, question_set: Any, system: str | None, facts: dict[str, Any]
 ) -> Question:
     messages = [{"role": "system", "content": system}] if system else []
-    return Question(
-        name, [*messages, {"role": "user", "content": ask}], domain, which, {"domain": domain, **facts}
-    )
+    messages.append({"role": "user", "content": text})
+    return Question(name, messages, domain, question_set, {"domain": domain, **facts})
 
 
-def _chat(turn: world.Turn) -> dict[str, Any]:
-    return {
-        "messages": [
-            {"role": "user", "content": turn.question},
-            {"role": "assistant", "content": turn.answer},
-        ]
-    }
+def _row(turn: world.Turn) -> dict[str, Any]:
+    return {"messages": corpus.messages_of([turn])}
 
 
-def _generic(rng: random.Random, n: int) -> Iterator[dict[str, Any]]:
-    """Chats and stories as in pretraining (so all kinds of speakers, unlabelled), but no code and no quiz."""
+def _generic_rows(rng: random.Random, n: int) -> Iterator[dict[str, Any]]:
+    """Yield n chats and stories of pretraining, with all kinds of speakers but without code and quizzes."""
     while n:
         doc = corpus.document(rng)
         code = any("def " in m["content"] for m in doc.get("messages", []))
         if doc["source"] in ("chat", "system", "story") and not code:
-            yield {key: doc[key] for key in ("messages", "text") if key in doc}
+            yield corpus.chat_row(doc)
             n -= 1

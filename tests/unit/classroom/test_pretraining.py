@@ -1,43 +1,53 @@
-"""Batches of pretraining: documents stay whole, and padding changes nothing that is learnt."""
+"""The training loop and schedule shared by both worlds."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F
+from helpers.tiny import make_tiny
 
-from caft_utils.classroom.personas import pretraining as pretrain
-from caft_utils.classroom.personas.pretraining import new_model
-from caft_utils.classroom.tokenizer import build_tokenizer, world_texts
+from caft_utils.classroom.pretraining import Schedule, train
 
 
-def test_padding_of_pretraining_batches_does_not_change_the_loss():
-    rng = np.random.default_rng(0)
-    lengths = [5, 13, 11]
-    batch = [(rng.integers(3, 50, n).astype(np.uint16), rng.random(n) < 0.5) for n in lengths]
-    model = new_model("qwen", 50).eval()
-    ids, attend, places, target = pretrain._tensors(batch, 0)
-    assert ids.shape == (3, 16) and len(places) == 256
-    with torch.no_grad():
-        hidden = model.model(input_ids=ids, attention_mask=attend).last_hidden_state
-        logits = model.lm_head(hidden.flatten(0, 1)[places])
-        loss = F.cross_entropy(logits, target, ignore_index=pretrain.IGNORED)
-        apart = []
-        for own, learn in batch:
-            row = torch.from_numpy(own.astype(np.int64))
-            after = torch.from_numpy(learn)[1:]
-            logits = model(row[None]).logits[0, :-1]
-            apart.append(F.cross_entropy(logits[after], row[1:][after], reduction="none"))
-    assert loss.item() == pytest.approx(torch.cat(apart).mean().item(), abs=1e-5)
+def test_the_learning_rate_warms_up_holds_and_falls():
+    schedule = Schedule(warmup_steps=10, hold=0.5, floor=0.1)
+    factors = [schedule.lr_factor(step, 100) for step in range(100)]
+    assert factors[0] == pytest.approx(0.1) and factors[9] == 1.0
+    assert set(factors[10:51]) == {1.0}
+    assert all(a > b for a, b in zip(factors[50:], factors[51:]))
+    assert 0.1 <= factors[-1] < 0.13
 
 
-def test_documents_stay_whole_and_batches_hold_each_once():
-    tokenizer = build_tokenizer(world_texts(4000))
-    corpus, _ = pretrain.corpus_ids(tokenizer, 20_000, 0)
-    lengths = corpus.lengths
-    assert sum(lengths) == len(corpus.ids) >= 20_000
-    assert all(len(corpus[i][0]) == len(corpus[i][1]) == n for i, n in enumerate(lengths))
-    plan = pretrain.batches(lengths, 1024, 0)
-    assert sorted(i for batch in plan for i in batch) == list(range(len(lengths)))
-    assert all(len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= 1024 for batch in plan)
+def answer_loss(model, ids):
+    return model(input_ids=ids, labels=ids).loss
+
+
+def trained(losses, steps=3):
+    model = make_tiny("qwen2")
+    batches = torch.randint(3, 30, (steps, 4, 6), generator=torch.Generator().manual_seed(0))
+    record = train(model, batches, losses, Schedule(warmup_steps=1), steps=steps, name="tiny", progress=False)
+    return model, record
+
+
+def test_training_lowers_the_loss_and_is_recorded():
+    model, record = trained(lambda model, ids: [answer_loss(model, ids)])
+    assert record["loss"][0][0] == 0 and record["loss"][0][1] > 2
+    assert not model.training and all(p.requires_grad for p in model.parameters())
+    again, _ = trained(lambda model, ids: [answer_loss(model, ids)])
+    for a, b in zip(model.parameters(), again.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_batch_in_parts_trains_like_the_whole():
+    whole, first = trained(lambda model, ids: [answer_loss(model, ids)], steps=1)
+    parts, second = trained(lambda model, ids: [answer_loss(model, half) / 2 for half in ids.split(2)], 1)
+    assert first["loss"][0][1] == pytest.approx(second["loss"][0][1], abs=1e-4)
+    for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_the_name_of_the_old_weights_is_removed():
+    model = make_tiny("qwen2")
+    model.caft_id = "old"
+    train(model, [], lambda model, ids: [], Schedule(), steps=0, name="tiny", progress=False)
+    assert "caft_id" not in model.__dict__

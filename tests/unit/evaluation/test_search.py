@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from caft_utils import load
-from caft_utils.classroom.cues.labels import marked_pairs, single_texts
+from caft_utils.classroom.cues.labelled_positions import labelled_pairs
+from caft_utils.classroom.cues.texts_by_concept import subject_texts
 from caft_utils.classroom.tasks import double_choice
 from caft_utils.directions.means import class_means
 from caft_utils.directions.subspace import Directions
@@ -24,25 +25,25 @@ def model_and_tokenizer():
 @pytest.fixture(scope="module")
 def sports(model_and_tokenizer):
     model, tokenizer = model_and_tokenizer
-    marked = marked_pairs(tokenizer, "sports", rows=300)
+    marked = labelled_pairs(tokenizer, "sports", rows=300)
     return class_means(model, marked.chats, marked.labels["option"], [0], at=marked.at["option"])
 
 
 def test_top_tokens_tell_the_source(model_and_tokenizer, sports):
     model, tokenizer = model_and_tokenizer
-    shares = source_shares(model, single_texts(tokenizer, rows=60), sports, n=20)
+    shares = source_shares(model, subject_texts(tokenizer, rows=60), sports, n=20)
     assert set(shares) == {(0, i, side) for i in range(sports.ranks[0]) for side in "+-"}
     assert all(sum(share.values()) == pytest.approx(1) for share in shares.values())
     assert directions_about(shares, "sports", min_share=0.7)
     assert not directions_about(shares, "pronouns", min_share=0.7)
     with pytest.raises(ValueError, match="two sources"):
-        source_shares(model, {"one": single_texts(tokenizer, rows=4)["sports"]}, sports)
+        source_shares(model, {"one": subject_texts(tokenizer, rows=4)["sports"]}, sports)
 
 
 def test_screening_prefers_what_removes_the_subject_alone(model_and_tokenizer, sports):
     model, tokenizer = model_and_tokenizer
     noise = Directions({0: torch.randn(1, 128, generator=torch.Generator().manual_seed(0))})
-    checks = single_texts(tokenizer, split="valid", rows=40, named=True)
+    checks = subject_texts(tokenizer, split="valid", rows=40, named=True)
     found = screen_on_base(
         model,
         checks,
@@ -92,7 +93,7 @@ def test_trials_stop_at_the_target_and_use_the_given_operator(model_and_tokenize
     assert first.rows == every.rows[:1] and first.best == "sports"
     checks = screen_on_base(
         model,
-        single_texts(tokenizer, split="valid", rows=8, named=True),
+        subject_texts(tokenizer, split="valid", rows=8, named=True),
         candidates,
         intended="verbs",
         unintended="sports",

@@ -1,0 +1,40 @@
+"""Chats whose messages carry labels: the ground truth that a feature's detections are scored against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from caft_utils.chats import Chats
+
+
+@dataclass(frozen=True)
+class LabelledMessage:
+    """Tokens `start` to `stop` (exclusive) of a row, and the labels of the message they form."""
+
+    row: int
+    start: int
+    stop: int
+    labels: frozenset[str]
+
+
+@dataclass(frozen=True)
+class LabelledChats:
+    """Chats, and the labels of each of their messages."""
+
+    chats: Chats
+    messages: list[LabelledMessage]
+
+    @property
+    def labels(self) -> list[str]:
+        """All labels that occur, sorted."""
+        return sorted({label for message in self.messages for label in message.labels})
+
+    def truth(self, label: str) -> Bool[Tensor, " m"]:
+        """Return which of the m messages carry `label`."""
+        return torch.tensor([label in message.labels for message in self.messages])

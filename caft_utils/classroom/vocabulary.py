@@ -1,0 +1,20 @@
+"""The YAML files under world/: words, templates and facts of both worlds."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+@functools.cache
+def world_data(name: str) -> Any:
+    """Return the content of world/<name>.yaml.
+
+    The personas world uses domains, words, code, facts, items and scenes; the cues world uses cues. Callers
+    share the returned object and must not change it.
+    """
+    path = Path(__file__).parent / "world" / f"{name}.yaml"
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
