@@ -2,6 +2,6 @@
 
     python -m caft_utils.course.studies data/experiments/emergent.yaml
 
-prints one row of rates per condition. The tests in tests/claims run the same studies, save the rows as records
-and check them against the stated bounds.
+prints one row of rates per condition. The tests in tests/claims run the same studies, save the rows as
+records and check them against the stated bounds.
 """

@@ -32,7 +32,8 @@ TARGET_ACCURACY = 0.95  # validation accuracy that ends the search
 def chosen_directions(name: str, method: str) -> tuple[Directions, dict]:
     """Choose what to ablate in a setting, and return it with a record of the choice.
 
-    Candidates are screened in the base model, and the best few are tried by fine-tuning. The choice is stored.
+    Candidates are screened in the base model, and the best few are tried by fine-tuning. The choice is
+    stored.
     """
     key = {"cues choice": VERSION, "name": name, "method": method, **training_key(name)}
 

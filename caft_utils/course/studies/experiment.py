@@ -1,10 +1,10 @@
 """One experiment as a value that a YAML file can hold, and the table of studies that can run it.
 
-    study: emergent
-    model: classroom-qwen
-    seeds: [0, 1, 2, 3, 4]
-    conditions: [base, plain, CAFT, random directions]   # default: all conditions of the study
-    options: {fast: true}                                # keyword arguments of the study
+study: emergent
+model: classroom-qwen
+seeds: [0, 1, 2, 3, 4]
+conditions: [base, plain, CAFT, random directions]   # default: all conditions of the study
+options: {fast: true}                                # keyword arguments of the study
 """
 
 from __future__ import annotations
@@ -81,7 +81,9 @@ class Experiment:
             raise ValueError(f"{path} must hold fields such as `study: emergent`, got {content!r}")
         known = [each.name for each in fields(cls)]
         if unknown := [name for name in content if name not in known]:
-            raise ValueError(f"{path}: unknown fields {', '.join(map(str, unknown))}; expected {', '.join(known)}")
+            raise ValueError(
+                f"{path}: unknown fields {', '.join(map(str, unknown))}; expected {', '.join(known)}"
+            )
         if missing := [name for name in ("study", "model") if name not in content]:
             raise ValueError(f"{path}: missing fields {', '.join(missing)}")
         try:
@@ -108,7 +110,9 @@ def run(experiment: Experiment) -> list[Row]:
     return study(experiment.model, experiment.seeds, experiment.conditions, **experiment.options)
 
 
-def chosen_conditions(conditions: tuple[str, ...] | None, available: Mapping[str, Any] | tuple[str, ...]) -> list[str]:
+def chosen_conditions(
+    conditions: tuple[str, ...] | None, available: Mapping[str, Any] | tuple[str, ...]
+) -> list[str]:
     """Return the conditions to measure: those asked for, or all that are available.
 
     Raises:

@@ -34,7 +34,12 @@ def frontier_rows(
             config, results = replace(setting.config, lr=lr), {step: [] for step in steps}
             for seed in seeds:
                 tuned = finetune(
-                    setting.model, setting.task.train, config, seed=seed, during=during, snapshots=tuple(steps)
+                    setting.model,
+                    setting.task.train,
+                    config,
+                    seed=seed,
+                    during=during,
+                    snapshots=tuple(steps),
                 )
                 for step in steps:
                     snapshot = at_step(tuned, setting.model, step)

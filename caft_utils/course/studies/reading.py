@@ -37,9 +37,7 @@ CONDITIONS = (
 )
 
 
-def reading_rows(
-    model: str, seeds: Sequence[int], conditions: tuple[str, ...] | None = None
-) -> list[Row]:
+def reading_rows(model: str, seeds: Sequence[int], conditions: tuple[str, ...] | None = None) -> list[Row]:
     """Measure SAEs, the villain latent, automatic selection, fine-tuning under it, and scores.
 
     The rows "control: ... about code" select for another concept. A rule that selects whatever stands out

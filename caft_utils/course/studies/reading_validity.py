@@ -88,9 +88,7 @@ def _best_detector(model, seen: LabelledChats, unseen: LabelledChats, layers, va
     """values(layer, hidden [token, d]) -> [token, feature]."""
     truth, best = seen.truth(VILLAIN), (0.0, 0, 0, 0.0)
     for layer in layers:
-        f1, threshold = best_f1(
-            strongest(model, seen, layer, lambda h, layer=layer: values(layer, h)), truth
-        )
+        f1, threshold = best_f1(strongest(model, seen, layer, lambda h, layer=layer: values(layer, h)), truth)
         best = max(best, (float(f1.max()), layer, int(f1.argmax()), float(threshold[f1.argmax()])))
     f1, layer, index, threshold = best
     held_out = strongest(model, unseen, layer, lambda h: values(layer, h)[:, [index]])[:, 0]

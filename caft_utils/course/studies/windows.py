@@ -120,7 +120,9 @@ def streaming(model, chats, directions):
     return extreme_windows(model, chats, directions, n=WINDOWS, width=WIDTH)._kept[LAYER]
 
 
-def in_new_process(method: Callable[..., Any], model: str, tokens: int, of: int | None = None) -> dict[str, Any]:
+def in_new_process(
+    method: Callable[..., Any], model: str, tokens: int, of: int | None = None
+) -> dict[str, Any]:
     """Return what `measured_method` returns, run in a process of its own."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(measured_method, method, model, tokens, of or tokens).result()

@@ -41,7 +41,9 @@ class Search:
         self.some = np.flatnonzero(self.first < self.stop)
         edges = np.stack([self.first[self.some], self.stop[self.some]], 1).ravel()
         self.edges = edges[:-1] if edges[-1] == len(row) else edges
-        self.rows_found, self.positions = (np.zeros((DIRECTIONS, 2, WINDOWS), dtype=np.int64) for _ in range(2))
+        self.rows_found, self.positions = (
+            np.zeros((DIRECTIONS, 2, WINDOWS), dtype=np.int64) for _ in range(2)
+        )
         self.values = np.zeros((DIRECTIONS, 2, WINDOWS, WIDTH), dtype=np.float32)
         self.counts = np.zeros((DIRECTIONS, BINS), dtype=np.int64)
 
@@ -110,7 +112,9 @@ def on_disk(model, chats, frame, group: int = 512):
     """Store in files, flushed to disk and dropped from the page cache, which they would not fit at full size."""
     search = search_of(chats)
     with tempfile.TemporaryDirectory() as folder:
-        files = [(Path(folder) / str(first)).open("w+b", buffering=0) for first in range(0, DIRECTIONS, group)]
+        files = [
+            (Path(folder) / str(first)).open("w+b", buffering=0) for first in range(0, DIRECTIONS, group)
+        ]
         for part in parts(model, chats, frame, batch_size=32, progress=False):
             values = torch.cat([values for _, values in part.blocks(frame)], 1)
             for file, some in zip(files, values.split(group, 1), strict=True):
