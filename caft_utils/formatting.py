@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from math import isnan
 
 
@@ -16,3 +17,20 @@ def format_rate(value: float, low: float | None = None, high: float | None = Non
     if low is None or high is None:
         return text
     return f"{text} [{100 * low:.{digits}f}, {100 * high:.{digits}f}]"
+
+
+def markdown_table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
+    """Return a Markdown table, one line a row, without a final line feed.
+
+    Cells are written with `str`; characters that Markdown would interpret are not escaped.
+
+    Raises:
+        ValueError: a row has another number of cells than the header.
+    """
+    lines = []
+    for cells in (header, *rows):
+        if len(cells) != len(header):
+            raise ValueError(f"expected {len(header)} cells as in the header {header}, got {cells}")
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    lines.insert(1, "|" + "---|" * len(header))
+    return "\n".join(lines)
