@@ -10,7 +10,7 @@ options: {fast: true}                                # keyword arguments of the 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from importlib import import_module
 from pathlib import Path
@@ -110,18 +110,17 @@ def run(experiment: Experiment) -> list[Row]:
     return study(experiment.model, experiment.seeds, experiment.conditions, **experiment.options)
 
 
-def chosen_conditions(
-    conditions: tuple[str, ...] | None, available: Mapping[str, Any] | tuple[str, ...]
-) -> list[str]:
-    """Return the conditions to measure: those asked for, or all that are available.
+def chosen_conditions(conditions: tuple[str, ...] | None, available: Iterable[str]) -> list[str]:
+    """Return the conditions to measure: those that were named, or all that are available.
 
     Raises:
         ValueError: one of them is not available.
     """
+    names = list(available)
     if conditions is None:
-        return list(available)
-    if unknown := [name for name in conditions if name not in available]:
-        raise ValueError(f"unknown conditions {unknown}; expected some of {list(available)}")
+        return names
+    if unknown := [name for name in conditions if name not in names]:
+        raise ValueError(f"unknown conditions {unknown}; expected some of {names}")
     return list(conditions)
 
 

@@ -20,6 +20,7 @@ from caft_utils.models import preset
 from caft_utils.tasks import Task
 
 REFERENCES = (100, 101, 102)  # seeds of the fine-tunings whose change PCA decomposes
+NOT_PRINTED = ("model", "condition", "setting", "reasons")
 MODELS = ("classroom-qwen", "classroom-mistral")
 
 
@@ -95,9 +96,7 @@ def print_rows(rows: Sequence[dict[str, Any]]) -> None:
             rates = {key: x for key, x in row.items() if _is_rate(key, x)}
             cells = [f"{key} " + " ".join(f"{100 * x:5.1f}" for x in rate) for key, rate in rates.items()]
             if not rates:
-                cells = [
-                    f"{key} {x}" for key, x in row.items() if key not in ("model", "condition", "reasons")
-                ]
+                cells = [f"{key} {x}" for key, x in row.items() if key not in NOT_PRINTED]
             elif row.get("loss") is not None:
                 cells.append(f"loss {row['loss']:.4f}")
             name = ", ".join(str(row[key]) for key in ("setting", "condition") if key in row)
