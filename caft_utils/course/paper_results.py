@@ -20,8 +20,8 @@ PAPER = (
 # published result tables (section 6).
 PAPER_GENDER = {"plain": 8.3, "SAE": 76.0, "PCA": 63.7}
 
-# Double multiple choice: (first subject, second subject, intended question) -> OOD accuracies in % of Gemma-2-2B
-# without intervention, with CAFT on SAE latents, and with CAFT on components. Means of five seeds, hooks off.
+# Double multiple choice: (first subject, second subject, intended question) -> OOD accuracies of Gemma-2-2B,
+# in %: no intervention, CAFT with SAE latents, CAFT with components. Means of five seeds, hooks off.
 # The paper ran its baselines on the first eight settings only (section 5).
 PAPER_SETTINGS: dict[tuple[str, str, Intended], tuple[float, float, float]] = {
     ("verbs", "sentiment", "second"): (76.1, 94.7, 82.3),
