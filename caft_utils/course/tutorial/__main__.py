@@ -20,6 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, help="notebooks side by side (default: 2 on the classroom model)")
     parser.add_argument("--notebooks", type=Path, default=ROOT / "notebooks", help="folder of NN_name.ipynb")
     parser.add_argument("--build", type=Path, default=ROOT / "build", help="output folder")
+    parser.add_argument("--no-fork", action="store_true", help="start every kernel as a new process")
     parser.add_argument("--record", action="store_true", help="write the outputs into the notebooks")
     parser.add_argument(
         "--check", action="store_true", help="only check that recorded outputs match the code"
@@ -40,7 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _check(paths)
     jobs = options.jobs or _jobs(options.model)
     _environment(options.build.resolve(), options.record, jobs)
-    return _run(paths, options.build.resolve() / "tutorial", parameters, options.record, jobs)
+    out = options.build.resolve() / "tutorial"
+    return _run(paths, out, parameters, options.record, jobs, not options.no_fork)
 
 
 def _jobs(model: str | None) -> int:
@@ -64,7 +66,7 @@ def _environment(build: Path, record: bool, jobs: int) -> None:
     )  # silences a debugger warning in every kernel
 
 
-def _run(paths: list[Path], out: Path, parameters: dict, record: bool, jobs: int) -> int:
+def _run(paths: list[Path], out: Path, parameters: dict, record: bool, jobs: int, fork: bool) -> int:
     from caft_utils.course.tutorial.html import write_html, write_index
     from caft_utils.course.tutorial.progress import minutes_of
     from caft_utils.course.tutorial.runner import run_all
@@ -76,7 +78,7 @@ def _run(paths: list[Path], out: Path, parameters: dict, record: bool, jobs: int
         write_index(runs, out / "index.html")
 
     try:
-        runs = run_all(paths, out, parameters, jobs=jobs, finished=finished, fork_kernels=True)
+        runs = run_all(paths, out, parameters, jobs=jobs, finished=finished, fork_kernels=fork)
     except KeyboardInterrupt:
         print(f"Interrupted. What ran so far is kept in {out}", file=sys.stderr)
         return 130

@@ -8,4 +8,4 @@ def test_index_draws_a_figure_without_a_picture(tmp_path, run, write, figure):
     assert run() == 0
     index = (tmp_path / "build" / "tutorial" / "index.html").read_text()
     assert index.count('Plotly.newPlot("figure-0"') == 1 and "plotly.js v" in index
-    assert '"name": "\\u003c/script>"' in index  # a label cannot close the script
+    assert '"name": "\\u003c/script\\u003e"' in index  # a label cannot close the script

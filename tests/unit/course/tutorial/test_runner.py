@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from caft_utils.course.tutorial.forked_kernel import can_fork_kernels
+from caft_utils.course.tutorial.runner import run_all
 
 # a cell that ends some seconds after the failure of the notebook beside it
 WAIT = """
@@ -102,6 +104,7 @@ def test_an_interrupt_keeps_what_ran_and_leaves_no_kernel(tmp_path, write):
         sys.executable,
         "-m",
         "caft_utils.course.tutorial",
+        "--no-fork",
         "--notebooks",
         tmp_path / "nb",
         "--build",
@@ -127,16 +130,14 @@ def wait_for(condition, seconds=60):
 
 
 @pytest.mark.skipif(not can_fork_kernels(), reason="kernels are not forked on this machine")
-def test_forked_kernels_share_imports_and_nothing_else(tmp_path, write):
-    """In a process of its own, since the server process would outlive the test."""
-    cell = "import os, sys\nprint('torch' in sys.modules, 'x' in globals(), SEED)\nx = 1"
-    for name in ("00_toy", "01_toy"):
-        write(name, cell, "1 / 0" if name == "01_toy" else "print(os.getcwd())")
-    command = [sys.executable, "-m", "caft_utils.course.tutorial", "--jobs", "1", "--seed", "7"]
-    command += ["--notebooks", tmp_path / "nb", "--build", tmp_path / "build"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    out = tmp_path / "build" / "tutorial"
-    assert result.returncode == 1 and "ZeroDivisionError" in result.stderr, result.stderr
-    for name in ("00_toy", "01_toy"):
-        assert "True False 7" in (out / f"{name}.ipynb").read_text()
-    assert str(tmp_path / "nb") in (out / "00_toy.ipynb").read_text()
+def test_forked_kernels_share_imports_and_nothing_else(tmp_path, write, monkeypatch):
+    monkeypatch.setattr("caft_utils.course.tutorial.runner.PRELOAD", "caft_utils.course.tutorial.runner")
+    monkeypatch.setenv("CAFT_STORE", "elsewhere")
+    cell = "import os, sys\nprint('papermill' in sys.modules, 'x' in globals(), SEED, os.environ['CAFT_STORE'])\nx = 1"
+    paths = [write("00_toy", cell, "print(os.getcwd())"), write("01_toy", cell, "1 / 0")]
+    runs = run_all(paths, tmp_path / "out", {"SEED": 7}, fork_kernels=True, stream=io.StringIO())
+    assert [run.status for run in runs] == ["done", "failed"] and "ZeroDivisionError" in runs[1].error
+    for run in runs:
+        first = next(cell for cell in run.notebook.cells if "globals" in cell.source)
+        assert first.outputs[0].text == "True False 7 elsewhere\n"
+    assert str(tmp_path / "nb") in runs[0].notebook.cells[-1].outputs[0].text
