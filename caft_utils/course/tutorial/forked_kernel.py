@@ -50,7 +50,7 @@ class ForkedKernel:
 
     def launch(self, command: list[str], cwd: str | None, env: dict[str, str]) -> None:
         """Start the kernel; `command` is the one of a kernel in a process of its own."""
-        message = {"argv": command[command.index("-m") + 2 :], "cwd": cwd, "env": env}
+        message = {"argv": command[command.index("-m") + 2 :], "cwd": cwd or os.getcwd(), "env": env}
         with os.fdopen(self._write, "w") as pipe:
             json.dump(message, pipe)
 
@@ -103,8 +103,7 @@ def _become_kernel(pipe: int) -> None:
             message = json.loads(text)
             os.environ.clear()
             os.environ.update(message["env"], JPY_PARENT_PID=str(os.getppid()))
-            if message["cwd"]:
-                os.chdir(message["cwd"])
+            os.chdir(message["cwd"])
             sys.argv = ["ipykernel_launcher", *message["argv"]]
             from ipykernel.kernelapp import launch_new_instance
 

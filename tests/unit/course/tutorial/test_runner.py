@@ -114,7 +114,7 @@ def test_an_interrupt_keeps_what_ran_and_leaves_no_kernel(tmp_path, write):
     kept = tmp_path / "tutorial" / "00_toy.ipynb"
     wait_for(lambda: kept.exists() and '"before\\n"' in kept.read_text())
     child.send_signal(signal.SIGINT)
-    _, told = child.communicate(timeout=60)
+    _, told = child.communicate(timeout=300)
     assert child.returncode == 130 and f"kept in {kept.parent}" in told
     assert "KeyboardInterrupt" not in told
     assert "before" in kept.read_text()
@@ -122,7 +122,7 @@ def test_an_interrupt_keeps_what_ran_and_leaves_no_kernel(tmp_path, write):
     wait_for(lambda: not kernel.exists() or "State:\tZ" in (kernel / "status").read_text())
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=300):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -133,7 +133,7 @@ def wait_for(condition, seconds=60):
 def test_forked_kernels_share_imports_and_nothing_else(tmp_path, write, monkeypatch):
     monkeypatch.setattr("caft_utils.course.tutorial.runner.PRELOAD", "caft_utils.course.tutorial.runner")
     monkeypatch.setenv("CAFT_STORE", "elsewhere")
-    cell = "import os, sys\nprint('papermill' in sys.modules, 'x' in globals(), SEED, os.environ['CAFT_STORE'])\nx = 1"
+    cell = "import os, sys\nprint('papermill' in sys.modules, 'x' in globals(), SEED, os.getenv('CAFT_STORE'))\nx = 1"
     paths = [write("00_toy", cell, "print(os.getcwd())"), write("01_toy", cell, "1 / 0")]
     runs = run_all(paths, tmp_path / "out", {"SEED": 7}, fork_kernels=True, stream=io.StringIO())
     assert [run.status for run in runs] == ["done", "failed"] and "ZeroDivisionError" in runs[1].error
