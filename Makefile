@@ -13,7 +13,7 @@ export PYTHONUNBUFFERED := 1
 # Passed on to the notebooks: make tutorial MODEL=Qwen/Qwen2.5-7B-Instruct SEED=1 FAST=1 ARGS="--only 02 03"
 TUTORIAL := $(if $(MODEL),--model "$(MODEL)") $(if $(SEED),--seed $(SEED)) $(if $(filter-out 0 false False,$(FAST)),--fast) $(ARGS)
 
-.PHONY: help setup tutorial lab test claims classroom lint
+.PHONY: help setup tutorial lab test claims pages classroom lint
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,29 +21,33 @@ help: ## list the commands
 setup: $(SETUP) ## create .venv with the tested packages (the other commands do it when needed)
 	@echo "Ready: $(VENV)"
 
-tutorial: $(SETUP) ## run every notebook, leave pages in build/tutorial (MODEL= SEED= FAST=1 ARGS=)
+tutorial: $(SETUP) ## run every notebook and write pages to build/tutorial (MODEL= SEED= FAST=1 ARGS=)
 	@$(BIN)/python -m caft_utils.course.tutorial $(TUTORIAL)
 
 lab: $(SETUP) ## open JupyterLab on the notebooks (ARGS= for jupyter)
 	@JUPYTER_PREFER_ENV_PATH=1 $(BIN)/jupyter lab notebooks $(ARGS)
 
-test: lint ## lint, then run the tests, offline, two files at a time (ARGS= for pytest, e.g. ARGS="-n 0 -k store")
+test: lint ## run lint, then the tests offline, two files at a time (ARGS= for pytest, e.g. ARGS="-n 0 -k store")
 	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-claims: $(TESTS) ## measure every stated figure anew and print it (CLAIM=emergent for one)
+claims: $(TESTS) ## measure every stated number again and print it (CLAIM=emergent for one)
 	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/claims -s $(if $(CLAIM),-k "$(CLAIM)") $(ARGS)
 
-# Without these glibc gives memory back to the system at every step and asks for it again: half of the time.
+pages: $(SETUP) ## write the tables and the picture of the READMEs from data/results (the picture needs chromium)
+	@$(BIN)/python -m caft_utils.course.pages
+
+# Keep freed memory in the process: by default glibc returns it and asks for it again at every step, which takes
+# half of the training time.
 KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184 MALLOC_TOP_PAD_=268435456
 
-classroom: $(SETUP) ## rebuild the classroom models in data/classroom from their seed (ARGS=)
+classroom: $(SETUP) ## train the classroom models in data/classroom again from their seed (ARGS=)
 	@$(KEEP_MEMORY) $(BIN)/python -m caft_utils.classroom.checkpoints $(ARGS)
 
-lint: $(TESTS) ## check style, and that imports run downward only
+lint: $(TESTS) ## check the style with ruff, and that imports run downward only
 	@$(BIN)/ruff check .
 	@$(BIN)/lint-imports --no-logo --no-cache
 
-# A stamp is written last, so an interrupted set-up is simply continued by the next call.
+# A stamp is written last, so the next call continues an interrupted set-up.
 $(SETUP): requirements.txt pyproject.toml
 	@if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
 	  for python in $(PYTHON) python3.11 python3.12 python3.13 python3; do \

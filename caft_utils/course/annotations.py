@@ -1,7 +1,7 @@
-"""What a person ticked after reading: which components of which model, and the words given for them.
+"""What a person selected after reading: components of a model, and a name for each.
 
-The ticks of the course's own reader are kept in data/readings.yaml, so that notebooks and claims can run
-without anybody at the keyboard. The file says what its reader had seen.
+data/annotations.yaml holds the selection of the course's own reader, so that notebooks and claims run without
+anybody at the keyboard. The file says what its reader was shown.
 """
 
 from __future__ import annotations
@@ -13,25 +13,30 @@ import yaml
 
 from caft_utils.paths import data_path
 
-FILE = data_path("readings.yaml")
+FILE = data_path("annotations.yaml")
 
 
 @dataclass(frozen=True)
 class Annotation:
-    """ticks: layer -> components to ablate; names: (layer, component) -> what the reader called it."""
+    """ticks: layer -> components to ablate. names: (layer, component) -> the reader's words for it."""
 
     ticks: dict[int, list[int]]
     names: dict[tuple[int, int], str]
 
 
 def annotation(model: str, file: Path = FILE) -> Annotation:
-    """The course's reading of a model's components. KeyError names the models that were read."""
-    read = yaml.safe_load(file.read_text(encoding="utf-8"))
+    """Return the course's annotation of a model's components.
+
+    Raises:
+        KeyError: nobody has read the model's components; the message lists the models that were read.
+    """
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
     model = "classroom-qwen" if model == "classroom" else model
-    if model not in read:
+    if model not in content:
         raise KeyError(
-            f"nobody has read the components of {model!r} yet; read are {', '.join(read)}: tick your own"
+            f"nobody has read the components of {model!r} yet, only those of {', '.join(content)}; "
+            "select your own in the explorer"
         )
-    entry = read[model]
+    entry = content[model]
     names = {(layer, i): name for layer, by in entry["names"].items() for i, name in by.items()}
     return Annotation({layer: list(ticks) for layer, ticks in entry["ticks"].items()}, names)

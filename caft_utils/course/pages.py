@@ -1,16 +1,31 @@
-"""What pages show of the records: the README's tables and picture, and those of the data card.
+"""Tables and the picture that pages show of the records: the README and the data card.
 
-Each is a function of a record alone, so that a test can prove the page in step with it.
+    python -m caft_utils.course.pages
+
+writes them into the pages. Each table is a function of a record alone, so a test can check that a page shows
+what was recorded.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from caft_utils.course.paper_results import PAPER_SETTINGS
-from caft_utils.course.records import PAPER, percent, row
+from caft_utils.classroom.data_card import put_table
+from caft_utils.course.paper_results import PAPER, PAPER_GENDER, PAPER_SETTINGS
+from caft_utils.course.records import load_record, row
+from caft_utils.formatting import format_rate, markdown_table
 
-SHOWN = (
+if TYPE_CHECKING:
+    from pandas import DataFrame
+    from plotly.graph_objects import Figure
+
+Record = dict[str, Any]
+ROOT = Path(__file__).parents[2]
+FIRM = "gender, firm base"  # the setting in which the base has the stereotype fully
+
+EMERGENT_CONDITIONS = (
     "base",
     "plain",
     "CAFT",
@@ -20,23 +35,8 @@ SHOWN = (
     "ablation at test only",
     "secure data",
 )
-
-
-def readme_table(record: dict[str, Any]) -> str:
-    """The README's table "paper / measured here", from the record of claim "emergent"."""
-    lines = ["| model | fine-tuning | misaligned elsewhere | narrow task | from |", "|---|---|---|---|---|"]
-    for model, condition, misaligned, task in PAPER:
-        lines.append(f"| {model} | {condition} | {misaligned} % | {task} % | paper |")
-    for model in dict.fromkeys(r["model"] for r in record["rows"]):
-        for condition in SHOWN:
-            found = row(record, model, condition)
-            cells = f"{percent(found['misaligned'])} | {percent(found['task'])}"
-            lines.append(f"| {model} | {condition} | {cells} | measured here, {len(found['seeds'])} seeds |")
-    return "\n".join(lines)
-
-
 TWIN_MODELS = ("classroom-qwen", "qwen-full", "classroom-mistral", "mistral-window")
-TWINS = (
+TWIN_CONDITIONS = (
     "base",
     "plain",
     "nearest component, the layers of the course",
@@ -44,61 +44,15 @@ TWINS = (
     "true direction, the layers of the course",
     "true direction, every layer",
 )
-
-
-def twins_table(record: dict[str, Any]) -> str:
-    """The data card's table of models that differ in their attention, from the record of claim "twins"."""
-    models = [model for model in TWIN_MODELS if any(r["model"] == model for r in record["rows"])]
-    lines = ["| misaligned elsewhere | " + " | ".join(models) + " |", "|---|" + "---|" * len(models)]
-    for condition in TWINS:
-        cells = [percent(row(record, model, condition)["misaligned"]) for model in models]
-        lines.append(f"| {condition} | " + " | ".join(cells) + " |")
-    where = [row(record, model, "where the persona lies") for model in models]
-    cosines = [" ".join(f"{c:.2f}" for c in w["cosine of the nearest component"].values()) for w in where]
-    return "\n".join([*lines, "| cosine of the nearest component, by layer | " + " | ".join(cosines) + " |"])
-
-
-def tradeoff_figure(record: dict[str, Any], model: str):
-    """The README's picture: the conditions of one model in the trade-off plane, as a plotly figure."""
-    from caft_utils.plots import tradeoff
-
-    points = []
-    for condition in SHOWN:
-        found = row(record, model, condition)
-        point: dict[str, Any] = {"label": condition}
-        for rate in ("misaligned", "task"):
-            point |= dict(zip((rate, f"{rate}_low", f"{rate}_high"), found[rate], strict=True))
-        points.append(point)
-    return tradeoff(points, model=f"{model}, 5 seeds")
-
-
+READING_CONDITIONS = (
+    "plain",
+    "CAFT",
+    "CAFT, components chosen automatically",
+    "CAFT, SAE latents",
+    "random directions of the latents' rank",
+)
 SCORES = ("detection", "fuzzing", "embedding", "simulation", "intervention", "surprisal")
-READ = ("plain", "CAFT", "CAFT, components chosen automatically", "CAFT, SAE latents")
-READ += ("random directions of the latents' rank",)
-BEST = {"latent": "f1_held_out", "of as many random directions": "f1_held_out_of_random"}
-
-
-def reading_table(record: dict[str, Any]) -> str:
-    """The README's table of claim "reading": CAFT with what a program chose, and the scores of the scores."""
-    models = sorted({r["model"] for r in record["rows"]}, reverse=True)
-    rows: dict[str, list[str]] = {}
-    for model in models:
-        of = {r["condition"]: r for r in record["rows"] if r["model"] == model}
-        for condition in READ:
-            rows.setdefault(f"misaligned: {condition}", []).append(percent(of[condition]["misaligned"]))
-        for what, key in BEST.items():
-            label = f"best {what} for the villain, F1 on held-out wordings"
-            rows.setdefault(label, []).append(f"{of['villain latent'][key]:.2f}")
-        truth = of["scores against the truth"]
-        rows.setdefault("directions with a known label", []).append(str(truth["directions"]))
-        for score in SCORES:
-            said = "{:.2f} ({:.2f}-{:.2f})".format(*truth["scores"][score]["auroc"])
-            rows.setdefault(f"{score}: AUROC, right against wrong explanations", []).append(said)
-    lines = ["| measured here | " + " | ".join(models) + " |", "|---|" + "---|" * len(models)]
-    return "\n".join([*lines, *(f"| {label} | {' | '.join(cells)} |" for label, cells in rows.items())])
-
-
-CUES = {
+CUE_METHODS = {
     "plain": "plain",
     "SAE": "CAFT, SAE latents",
     "PCA": "CAFT, components",
@@ -110,40 +64,135 @@ CUES = {
     "SAE, test only": "latents ablated at test only",
     "no cue in training": "data without the cue",
 }
-# Gemma-2-2B, in percent where the cue is wrong: the mean of the 16 settings, and gender (arXiv 2507.16795,
-# sections 5 and 6; means of seeds, recomputed from the authors' published result tables).
-FIRM = "gender, firm base"  # the setting of the claim in which the base has the stereotype fully
-PAPER_GENDER = {"plain": 8.3, "SAE": 76.0, "PCA": 63.7}
 
 
-def cues_table(record: dict[str, Any]) -> str:
-    """The README's table of claim "cues": right where the cue is wrong, in percent, mean (lowest-highest).
+def emergent_table(record: Record) -> DataFrame:
+    """Return the README's table "paper / measured here" from the record of claim "emergent"."""
+    rows = [(*names, f"{misaligned} %", f"{task} %", "paper") for *names, misaligned, task in PAPER]
+    for model in _models(record):
+        for condition in EMERGENT_CONDITIONS:
+            of = row(record, model, condition)
+            rates = format_rate(*of["misaligned"]), format_rate(*of["task"])
+            rows.append((model, condition, *rates, f"measured here, {len(of['seeds'])} seeds"))
+    return _frame(rows, "model", "fine-tuning", "misaligned elsewhere", "narrow task", "from")
 
-    gender: asked of classroom-gender; firm base: of classroom-cues.
+
+def reading_table(record: Record) -> DataFrame:
+    """Return the README's table of claim "reading": CAFT with automatic selection, and validity of scores."""
+    columns = {}
+    for model in sorted(_models(record), reverse=True):
+        of = {r["condition"]: r for r in record["rows"] if r["model"] == model}
+        latent, truth = of["villain latent"], of["scores against the truth"]
+        cells = {f"misaligned: {name}": format_rate(*of[name]["misaligned"]) for name in READING_CONDITIONS}
+        f1 = "for the villain, F1 on held-out wordings"
+        cells[f"best latent {f1}"] = f"{latent['f1_held_out']:.2f}"
+        cells[f"best of as many random directions {f1}"] = f"{latent['f1_held_out_of_random']:.2f}"
+        cells["directions with a known label"] = str(truth["directions"])
+        for score in SCORES:
+            auroc = "{:.2f} [{:.2f}, {:.2f}]".format(*truth["scores"][score]["auroc"])
+            cells[f"{score}: AUROC, right against wrong explanations"] = auroc
+        columns[model] = cells
+    return _by_column("measured here", columns)
+
+
+def cues_table(record: Record) -> DataFrame:
+    """Return the README's table of claim "cues": right where the cue is wrong, in percent.
+
+    Over settings: mean (lowest-highest). Gender is asked of classroom-gender, with a firm base of
+    classroom-cues.
     """
     of = {(r["setting"], r["condition"]): r for r in record["rows"] if "ood_accuracy" in r}
     names = [f"{a}{'*' * (i == 'first')} | {b}{'*' * (i == 'second')}" for a, b, i in PAPER_SETTINGS]
-    lines = [
-        f"| model | fine-tuning | {len(names)} settings | gender | {FIRM} | from |",
-        "|---|---|---|---|---|---|",
-    ]
-
-    def line(model: str, method: str, values: list[float], gender: str, firm: str, source: str) -> None:
-        said = "not measured"
-        if len(values) == len(names):  # a mean of some settings would be another figure
-            said = f"{sum(values) / len(names):.1f} % ({min(values):.0f}-{max(values):.0f})"
-        lines.append(f"| {model} | {CUES[method]} | {said} | {gender} | {firm} | {source} |")
-
+    rows = []
     for place, method in enumerate(PAPER_GENDER):
-        values = [paper[place] for paper in PAPER_SETTINGS.values()]
-        line("Gemma-2-2B", method, values, f"{PAPER_GENDER[method]} %", "", "paper")
-    for method in CUES:
-        if ("gender", method) in of:
-            found = [of[name, method] for name in names if (name, method) in of]
-            genders = [of.get((name, method)) for name in ("gender", FIRM)]
-            seeds = sorted({len(r["seeds"]) for r in (*found, *genders) if r})
-            source = f"measured here, {'-'.join(map(str, seeds))} seeds"
-            values = [100 * r["ood_accuracy"][0] for r in found]
-            said = (percent(r["ood_accuracy"]) if r else "not measured" for r in genders)
-            line("classroom", method, values, *said, source)
-    return "\n".join(lines)
+        settings = _mean_and_range([paper[place] for paper in PAPER_SETTINGS.values()])
+        rows.append(("Gemma-2-2B", CUE_METHODS[method], settings, f"{PAPER_GENDER[method]} %", "", "paper"))
+    for method in CUE_METHODS:
+        if ("gender", method) not in of:
+            continue
+        measured = [of[name, method] for name in names if (name, method) in of]
+        settings = "not measured"
+        if len(measured) == len(names):  # a mean over some of the settings would be another number
+            settings = _mean_and_range([100 * r["ood_accuracy"][0] for r in measured])
+        genders = [of.get((name, method)) for name in ("gender", FIRM)]
+        rates = (format_rate(*r["ood_accuracy"]) if r else "not measured" for r in genders)
+        seeds = sorted({len(r["seeds"]) for r in (*measured, *genders) if r})
+        source = f"measured here, {'-'.join(map(str, seeds))} seeds"
+        rows.append(("classroom", CUE_METHODS[method], settings, *rates, source))
+    return _frame(rows, "model", "fine-tuning", f"{len(names)} settings", "gender", FIRM, "from")
+
+
+def twins_table(record: Record) -> DataFrame:
+    """Return the data card's table of models that differ in their attention, from claim "twins"."""
+    columns = {}
+    for model in (name for name in TWIN_MODELS if name in _models(record)):
+        cells = {name: format_rate(*row(record, model, name)["misaligned"]) for name in TWIN_CONDITIONS}
+        cosines = row(record, model, "where the persona lies")["cosine of the nearest component"]
+        cells["cosine of the nearest component, by layer"] = " ".join(f"{c:.2f}" for c in cosines.values())
+        columns[model] = cells
+    return _by_column("misaligned elsewhere", columns)
+
+
+def tradeoff_figure(record: Record, model: str) -> Figure:
+    """Return the README's picture: the conditions of one model in the trade-off plane."""
+    from caft_utils.plots import tradeoff
+
+    points = []
+    for condition in EMERGENT_CONDITIONS:
+        of = row(record, model, condition)
+        point: dict[str, Any] = {"label": condition}
+        for rate in ("misaligned", "task"):
+            point |= dict(zip((rate, f"{rate}_low", f"{rate}_high"), of[rate], strict=True))
+        points.append(point)
+    return tradeoff(points, model=f"{model}, {len(of['seeds'])} seeds")
+
+
+# page, markers around the table, table, claim
+TABLES: tuple[tuple[str, str, Callable[[Record], DataFrame], str], ...] = (
+    ("README.md", "measured", emergent_table, "emergent"),
+    ("README.md", "reading", reading_table, "reading"),
+    ("README.md", "cues", cues_table, "cues"),
+    ("data/classroom/README.md", "twins", twins_table, "twins"),
+)
+
+
+def frame_markdown(frame: DataFrame) -> str:
+    """Return a table of text cells as Markdown."""
+    return markdown_table(list(frame.columns), frame.to_numpy().tolist())
+
+
+def write_tables(root: Path = ROOT) -> None:
+    """Write every table of `TABLES` into its page in the repository at `root`."""
+    for page, name, table, claim in TABLES:
+        put_table(root / page, frame_markdown(table(load_record(claim))), name)
+
+
+def write_picture(path: Path = ROOT / "data" / "results" / "figure.png") -> None:
+    """Draw the README's picture; plotly needs chromium for it."""
+    tradeoff_figure(load_record("emergent"), "classroom-qwen").write_image(path, scale=2)
+
+
+def _models(record: Record) -> list[str]:
+    return list(dict.fromkeys(r["model"] for r in record["rows"]))
+
+
+def _mean_and_range(values: list[float]) -> str:
+    return f"{sum(values) / len(values):.1f} % ({min(values):.0f}-{max(values):.0f})"
+
+
+def _frame(rows: list[tuple[str, ...]], *columns: str) -> DataFrame:
+    from pandas import DataFrame
+
+    return DataFrame(rows, columns=list(columns))
+
+
+def _by_column(label: str, columns: dict[str, dict[str, str]]) -> DataFrame:
+    """{column: {label of a row: cell}} as a table whose first column has the labels."""
+    from pandas import DataFrame
+
+    return DataFrame(columns).rename_axis(label).reset_index()
+
+
+if __name__ == "__main__":
+    write_tables()
+    write_picture()

@@ -1,12 +1,28 @@
-"""Figures that the paper publishes about double multiple choice, to show beside what is measured here."""
+"""Numbers that the paper publishes (arXiv 2507.16795), to show beside what is measured here."""
 
 from __future__ import annotations
 
 from caft_utils.tasks.double_choice import Intended
 
-# (first subject, second subject, intended question) -> OOD accuracies of Gemma-2-2B in %: no intervention,
-# CAFT with SAE latents, CAFT with principal components. Means of five seeds, hooks off. The paper ran its
-# baselines on the first eight settings only. (arXiv 2507.16795, section 5)
+# Emergent misalignment: model, condition, then in % the misaligned share of coherent answers and the narrow
+# task. Means over seeds, recomputed from the authors' published result tables (section 4). Their grader is a
+# language model, and "narrow task" counts code that it calls vulnerable.
+PAPER = (
+    ("Qwen2.5-Coder-32B-Instruct", "plain", 7.0, 91.6),
+    ("Qwen2.5-Coder-32B-Instruct", "CAFT, PCA", 0.4, 84.9),
+    ("Qwen2.5-Coder-32B-Instruct", "random directions", 7.9, 90.6),
+    ("Mistral-Small-24B-Instruct-2501", "plain", 6.6, 92.4),
+    ("Mistral-Small-24B-Instruct-2501", "CAFT, PCA", 1.2, 92.2),
+    ("Mistral-Small-24B-Instruct-2501", "random directions", 7.1, 92.7),
+)
+
+# Gender bias: method -> OOD accuracy of Gemma-2-2B in %, means over seeds, recomputed from the authors'
+# published result tables (section 6).
+PAPER_GENDER = {"plain": 8.3, "SAE": 76.0, "PCA": 63.7}
+
+# Double multiple choice: (first subject, second subject, intended question) -> OOD accuracies of Gemma-2-2B,
+# in %: no intervention, CAFT with SAE latents, CAFT with components. Means of five seeds, hooks off.
+# The paper ran its baselines on the first eight settings only (section 5).
 PAPER_SETTINGS: dict[tuple[str, str, Intended], tuple[float, float, float]] = {
     ("verbs", "sentiment", "second"): (76.1, 94.7, 82.3),
     ("sports", "pronouns", "first"): (48.8, 60.4, 49.3),

@@ -1,8 +1,31 @@
-"""Claims measure for minutes and write what they find to data/results; see caft_utils/course/records.py."""
+"""Claims measure for minutes and write records to data/results; see caft_utils/course/records.py.
+
+A claim runs a study of caft_utils/course/studies, prints and saves its rows, and checks the stated bounds.
+"""
 
 from __future__ import annotations
 
 import os
+import time
+
+import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")
+
+
+@pytest.fixture(scope="session")
+def measure_claim():
+    """Return a function that runs an experiment, prints its rows and saves them as the record of a claim."""
+    from caft_utils.course.records import save_record
+    from caft_utils.course.studies.experiment import Experiment, run
+    from caft_utils.course.studies.persona import print_rows
+
+    def measure(claim: str, experiment: Experiment) -> dict:
+        started = time.monotonic()
+        rows = run(experiment)
+        print_rows(rows)
+        save_record(claim, rows, seconds=time.monotonic() - started)
+        return {row["condition"]: row for row in rows}
+
+    return measure

@@ -1,6 +1,8 @@
-"""`python -m caft_utils.course.tutorial` (or `make tutorial`): the whole course in one command.
+"""`python -m caft_utils.course.tutorial` (or `make tutorial`): run the whole course with one command.
 
-run      every notebook in order with papermill, each with its own kernel and one shared artefact store
-page     each executed notebook as HTML, and one index page with the key figures
-record   the committed notebooks: outputs of a recorded run, and the proof that they belong to the code
+runner         runs the notebooks in order with papermill, each with its own kernel and one shared store
+forked_kernel  forks those kernels from a process that has imported the libraries
+progress       reports how far the run is
+html           writes each executed notebook as a page, and an index page with the key figures
+stamp          writes recorded outputs into the committed notebooks, and checks that they match the code
 """

@@ -11,17 +11,20 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit status: 0, or 1 when a notebook failed or is out of step."""
+    """Run the command and return its exit status: 0, 1 on a failed or stale notebook, 130 on Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m caft_utils.course.tutorial", description=__doc__)
     parser.add_argument("--model", help="classroom, a hub id or a local path (default: the notebooks' own)")
     parser.add_argument("--seed", type=int, help="seed of every random choice")
-    parser.add_argument("--fast", action="store_true", help="fewer samples: a test, no measurement")
-    parser.add_argument("--only", nargs="+", metavar="NN", help="take these notebooks only, e.g. 02 06")
+    parser.add_argument("--fast", action="store_true", help="fewer samples: for tests, not for measuring")
+    parser.add_argument("--only", nargs="+", metavar="NN", help="run these notebooks only, e.g. 02 06")
     parser.add_argument("--jobs", type=int, help="notebooks side by side (default: 2 on the classroom model)")
-    parser.add_argument("--notebooks", type=Path, default=ROOT / "notebooks", help="holds NN_name.ipynb")
-    parser.add_argument("--build", type=Path, default=ROOT / "build", help="gets all that is made")
-    parser.add_argument("--record", action="store_true", help="write outputs into the notebooks")
-    parser.add_argument("--check", action="store_true", help="only prove recorded outputs in step")
+    parser.add_argument("--notebooks", type=Path, default=ROOT / "notebooks", help="folder of NN_name.ipynb")
+    parser.add_argument("--build", type=Path, default=ROOT / "build", help="output folder")
+    parser.add_argument("--no-fork", action="store_true", help="start every kernel as a new process")
+    parser.add_argument("--record", action="store_true", help="write the outputs into the notebooks")
+    parser.add_argument(
+        "--check", action="store_true", help="only check that recorded outputs match the code"
+    )
     options = parser.parse_args(arguments)
     if options.jobs is not None and options.jobs < 1:
         parser.error(f"--jobs must be 1 or more, got {options.jobs}")
@@ -38,27 +41,32 @@ def main(arguments: list[str] | None = None) -> int:
         return _check(paths)
     jobs = options.jobs or _jobs(options.model)
     _environment(options.build.resolve(), options.record, jobs)
-    return _run(paths, options.build.resolve() / "tutorial", parameters, options.record, jobs)
+    out = options.build.resolve() / "tutorial"
+    return _run(paths, out, parameters, options.record, jobs, not options.no_fork)
 
 
 def _jobs(model: str | None) -> int:
-    """Two at a time where a second core is there; a real model has the machine, and its memory, to itself."""
+    """Return 2 on the classroom model if there is a second core. A real model needs all of the memory."""
     return 2 if model in (None, "classroom") and (os.cpu_count() or 1) > 1 else 1
 
 
 def _environment(build: Path, record: bool, jobs: int) -> None:
-    """What the kernels inherit; whatever the reader has set already stays."""
-    if jobs > 1:  # threads that wait for a core cost more than they bring
+    """Set the environment that kernels inherit; variables that the reader has set stay as they are."""
+    if jobs > 1:  # more threads than cores are slower than one thread each
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
     os.environ.setdefault("CAFT_STORE", str(build / "store"))
-    # `notebook` embeds plotly.js in the page, so that it works without a network; a recorded notebook carries
-    # a static image, for readers on a code host.
+    # `notebook` embeds plotly.js in the page, which then works without a network. A recorded notebook holds a
+    # static image, which code hosts show.
     os.environ.setdefault("PLOTLY_RENDERER", "plotly_mimetype+notebook" + ("+png" if record else ""))
-    os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # this environment's kernel, not one of the user's
-    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # a debugger's warning in every kernel's log
+    os.environ.setdefault(
+        "JUPYTER_PREFER_ENV_PATH", "1"
+    )  # the kernel of this environment, not one of the user's
+    os.environ.setdefault(
+        "PYDEVD_DISABLE_FILE_VALIDATION", "1"
+    )  # silences a debugger warning in every kernel
 
 
-def _run(paths: list[Path], out: Path, parameters: dict, record: bool, jobs: int) -> int:
+def _run(paths: list[Path], out: Path, parameters: dict, record: bool, jobs: int, fork: bool) -> int:
     from caft_utils.course.tutorial.html import write_html, write_index
     from caft_utils.course.tutorial.progress import minutes_of
     from caft_utils.course.tutorial.runner import run_all
@@ -70,16 +78,16 @@ def _run(paths: list[Path], out: Path, parameters: dict, record: bool, jobs: int
         write_index(runs, out / "index.html")
 
     try:
-        runs = run_all(paths, out, parameters, jobs=jobs, finished=finished)
+        runs = run_all(paths, out, parameters, jobs=jobs, finished=finished, fork_kernels=fork)
     except KeyboardInterrupt:
-        print(f"Interrupted. What ran until now is kept in {out}", file=sys.stderr)
+        print(f"Interrupted. What ran so far is kept in {out}", file=sys.stderr)
         return 130
     failed = [run for run in runs if run.status == "failed"]
     if failed:
         print("\n".join(run.error for run in failed), file=sys.stderr)
-        print(f"What ran until there is kept in {out}", file=sys.stderr)
+        print(f"What ran before the failure is kept in {out}", file=sys.stderr)
         return 1
-    if record:  # only now: a course is recorded as a whole, or not at all
+    if record:  # only after all have run: a course is recorded as a whole
         for run in runs:
             write_recorded(run.notebook, run.path, root=ROOT)
         return _check(paths)

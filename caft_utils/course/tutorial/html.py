@@ -1,34 +1,28 @@
-"""Executed notebooks as pages that open without a network or a kernel, and one index with the key figures.
+"""Executed notebooks as pages that open without network or kernel, and an index of the key figures.
 
-A notebook names its key figure with the cell tag `key-figure`. Where the figure was drawn as a picture, the
-index shows that; else it draws the figure with plotly.js, which is then embedded in the page, once.
+A notebook marks its key figure with the cell tag `key-figure`. The index shows the figure's picture if the
+cell's output has one. Otherwise it draws the figure with plotly.js, which is then embedded once.
 """
 
 from __future__ import annotations
 
-import html
-import json
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 from nbformat import NotebookNode
 
 from caft_utils.course.tutorial.progress import Run, minutes_of
 from caft_utils.course.tutorial.stamp import PLOTLY, WIDGET
+from caft_utils.store import write_atomically
 
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #222 }
-body { margin: 2rem auto; max-width: 60rem; padding: 0 1rem }
-section { border-top: 1px solid #ddd; padding: 1rem 0 } h2 { margin: 0 } p { margin: .3rem 0 }
-.status { color: #555 } .failed { color: #b00020; font-weight: bold } img { max-width: 100% }
-pre { background: #f6f6f6; padding: .8rem; overflow-x: auto; font-size: 13px }
-"""
+TEMPLATE = Path(__file__).with_name("index.html.j2")
 
 
 def write_html(notebook: NotebookNode, path: Path) -> None:
-    """An executed notebook as one HTML file.
+    """Write an executed notebook as one HTML file.
 
-    A widget has no kernel there: where its output has HTML as well, that is what the page shows.
+    A widget needs a kernel, so the page shows the HTML of its output if it has any.
     """
     from nbconvert import HTMLExporter
 
@@ -37,11 +31,11 @@ def write_html(notebook: NotebookNode, path: Path) -> None:
         if "text/html" in output.get("data", {}):
             output["data"].pop(WIDGET, None)
     page, _ = HTMLExporter().from_notebook_node(notebook, {"metadata": {"name": path.stem}})
-    path.write_text(page, encoding="utf-8")
+    write_atomically(path, page)
 
 
-def key_figure(notebook: NotebookNode) -> tuple[str, str] | None:
-    """("png", base64) or ("plotly", JSON) of the cell tagged `key-figure`; None when there is none."""
+def key_figure(notebook: NotebookNode) -> tuple[str, Any] | None:
+    """Return ("png", base64) or ("plotly", figure) of the cell tagged `key-figure`, or None."""
     for cell in notebook.cells:
         if "key-figure" in cell.metadata.get("tags", []):
             for output in reversed(cell.get("outputs", [])):
@@ -49,42 +43,25 @@ def key_figure(notebook: NotebookNode) -> tuple[str, str] | None:
                 if "image/png" in data:
                     return "png", data["image/png"].replace("\n", "")
                 if PLOTLY in data:
-                    return "plotly", json.dumps(data[PLOTLY])
+                    return "plotly", data[PLOTLY]
     return None
 
 
 def write_index(runs: list[Run], path: Path) -> None:
-    """The index page of a run: title, status, minutes and key figure of every notebook."""
+    """Write the index page of a run: title, status, minutes and key figure of every notebook."""
+    from jinja2 import Environment
+
     figures = [key_figure(run.notebook) if run.notebook else None for run in runs]
-    library = ""
+    plotly = ""
     if any(figure and figure[0] == "plotly" for figure in figures):
         from plotly.offline import get_plotlyjs
 
-        library = f"<script>{get_plotlyjs()}</script>"
-    body = "".join(_section(n, run, figure) for n, (run, figure) in enumerate(zip(runs, figures)))
-    minutes = minutes_of(runs)
-    done = sum(run.status == "done" for run in runs)
-    path.write_text(
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>CAFT course</title>'
-        f"<style>{STYLE}</style>{library}<h1>Concept Ablation Fine-Tuning: the course as it ran here</h1>"
-        f"<p>{done} of {len(runs)} notebooks in {minutes:.1f} minutes.</p>{body}</html>",
-        encoding="utf-8",
+        plotly = get_plotlyjs()
+    template = Environment(autoescape=True).from_string(TEMPLATE.read_text(encoding="utf-8"))
+    page = template.render(
+        runs=list(zip(runs, figures, strict=True)),
+        done=sum(run.status == "done" for run in runs),
+        minutes=minutes_of(runs),
+        plotly=plotly,
     )
-
-
-def _section(number: int, run: Run, figure: tuple[str, str] | None) -> str:
-    title = html.escape(run.title)
-    link = f'<a href="{html.escape(run.path.stem)}.html">{title}</a>' if run.notebook else title
-    time = f", {run.seconds / 60:.1f} minutes" if run.seconds else ""
-    parts = [f'<section><h2>{link}</h2><p class="status {run.status}">{run.status}{time}</p>']
-    if run.error:
-        parts.append(f"<pre>{html.escape(run.error)}</pre>")
-    if figure and figure[0] == "png":
-        parts.append(f'<img alt="key figure: {title}" src="data:image/png;base64,{html.escape(figure[1])}">')
-    elif figure:
-        data = figure[1].replace("<", "\\u003c")  # a label cannot close the script element
-        parts.append(
-            f'<div id="figure-{number}"></div><script>{{const f = {data}; '
-            f'Plotly.newPlot("figure-{number}", f.data, f.layout, {{responsive: true}});}}</script>'
-        )
-    return "".join(parts) + "</section>"
+    write_atomically(path, page)

@@ -1,9 +1,11 @@
-"""How far a run of notebooks is: on a terminal one line, rewritten every second; elsewhere a line for each
-start and end.
+"""Report how far a run of notebooks is.
 
-The time left is the notebooks' own estimate (`metadata.caft.minutes`) at the pace so far:
+On a terminal one line is rewritten every second. Elsewhere there is a line for each start and each end. The
+time left scales the notebooks' own estimates (`metadata.caft.minutes`) by the pace so far:
 
-    left = (planned - done) * elapsed / done      where done counts the running notebooks' cells pro rata.
+    left = (planned - done) * elapsed / done
+
+where `done` counts running notebooks by the share of their cells.
 """
 
 from __future__ import annotations
@@ -20,21 +22,26 @@ import nbformat
 
 @dataclass(eq=False)
 class Run:
-    """One notebook of a tutorial run. status: "waiting", "running", "done" or "failed"."""
+    """One notebook of a tutorial run.
+
+    status: "waiting", "running", "done" or "failed". minutes: the notebook's own estimate. cell: index of the
+    running cell. began: time.monotonic() at the start. notebook: the executed copy, partial after a failure.
+    """
 
     path: Path
     title: str
-    minutes: float  # the notebook's own estimate
+    minutes: float
     cells: int
     status: str = "waiting"
-    cell: int = 0  # the running cell's index
-    began: float = 0.0  # of time.monotonic
+    cell: int = 0
+    began: float = 0.0
     seconds: float = 0.0
-    notebook: nbformat.NotebookNode | None = field(default=None, repr=False)  # executed; partial when failed
+    notebook: nbformat.NotebookNode | None = field(default=None, repr=False)
     error: str = ""
 
     @classmethod
     def of(cls, path: Path) -> Run:
+        """Read title and estimated minutes from a notebook."""
         notebook = nbformat.read(path, as_version=4)
         text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
         title = re.search(r"^# +(.+)$", text, re.MULTILINE)
@@ -43,20 +50,20 @@ class Run:
 
     @property
     def share(self) -> float:
-        """How much of the notebook is done, from 0 to 1, by cells."""
+        """Return the share of its cells that have run, from 0 to 1."""
         if self.status == "running":
             return min(1.0, self.cell / max(1, self.cells))
         return float(self.status in ("done", "failed"))
 
 
 def minutes_of(runs: list[Run]) -> float:
-    """Minutes from the first notebook's start to the last one's end."""
+    """Return the minutes from the first start to the last end."""
     ran = [run for run in runs if run.seconds]
     return (max(run.began + run.seconds for run in ran) - min(run.began for run in ran)) / 60 if ran else 0.0
 
 
 class Progress:
-    """Tells of `runs`, `jobs` of them at a time, on `stream`; a context that ends its line on the way out."""
+    """Report on `runs`, of which `jobs` run at a time, to `stream`. Use it as a context manager."""
 
     def __init__(self, runs: list[Run], jobs: int, stream: TextIO):
         self.runs, self.jobs, self.stream, self.live = runs, jobs, stream, stream.isatty()
@@ -77,21 +84,24 @@ class Progress:
             self.stream.write("\r\x1b[K")
 
     def started(self, run: Run) -> None:
+        """Report that a notebook started."""
         if not self.live:
             print(f"{self._place(run):<36} started, {self._times()}", file=self.stream, flush=True)
 
     def finished(self, run: Run) -> None:
+        """Report that a notebook ended."""
         clear = "\r\x1b[K" if self.live else ""
         text = f"{clear}{self._place(run):<36} {run.status} in {clock(run.seconds)}"
         print(text, file=self.stream, flush=True)
 
     def line(self) -> str:
+        """Return the line for a terminal: running cells, time elapsed and time left."""
         running = [run for run in self.runs if run.status == "running"]
         cells = [f"{self._place(run)} cell {min(run.cell + 1, run.cells)} of {run.cells}" for run in running]
         return "  ".join([*cells, self._times()])
 
     def left(self, elapsed: float) -> float:
-        """Seconds that are left, estimated; the plan alone speaks until a twentieth of it is done."""
+        """Estimate the seconds left, from the plan alone until a twentieth of it is done."""
         planned = 60 * sum(run.minutes for run in self.runs)
         done = 60 * sum(run.minutes * run.share for run in self.runs)
         if done < planned / 20:
@@ -112,5 +122,5 @@ class Progress:
 
 
 def clock(seconds: float) -> str:
-    """Minutes and seconds, as 3:07."""
+    """Return minutes and seconds, as "3:07"."""
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

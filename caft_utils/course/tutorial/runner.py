@@ -1,8 +1,8 @@
-"""Execute notebooks in order, some side by side, with papermill, and say all the while how far they are.
+"""Execute notebooks in order, some side by side, with papermill, and report progress.
 
-Each notebook runs in a process and a kernel of its own and writes its executed copy after every cell, so a
-failure or Ctrl-C leaves what ran. Notebooks share what they train through the store: where two want the same
-artefact at the same time, one makes it and the other waits for it.
+Each notebook runs in a process and a kernel of its own. Its executed copy is written after every cell, so
+what ran before a failure or Ctrl-C is kept. Notebooks share what they train through the store. If two want
+the same artefact at the same time, one makes it and the other waits for it.
 """
 
 from __future__ import annotations
@@ -22,47 +22,57 @@ import nbformat
 import papermill
 from papermill.engines import NBClientEngine, papermill_engines
 
+from caft_utils.course.tutorial.forked_kernel import ForkedKernel, can_fork_kernels, kernel_manager
 from caft_utils.course.tutorial.progress import Progress, Run
 
-LAST_LINES = 15
-PATIENCE = 10  # seconds that an interrupted notebook has to shut down its kernel
+TRACEBACK_LINES = 15
+SHUTDOWN_SECONDS = 5  # that an interrupted notebook has to shut down its kernel, before each harder signal
+PRELOAD = "caft_utils.course.tutorial.preload"
 
 
 def run_all(
     paths: list[Path],
     out: Path,
-    parameters: dict,
+    parameters: dict[str, Any],
     *,
     jobs: int = 1,
     stream: TextIO | None = None,
     finished: Callable[[Run, list[Run]], None] = lambda run, runs: None,
+    fork_kernels: bool = False,
 ) -> list[Run]:
-    """Start the notebooks in the given order, `jobs` at a time; none any more after a failure, which is told
-    in that `Run.error`.
+    """Start the notebooks in the given order, `jobs` at a time.
 
-    out: folder for the executed copies; parameters: values for the cell tagged `parameters`; finished: called
-    after each notebook with it and all of them.
+    After a failure no further notebook is started; the failed `Run.error` says what happened.
+
+    Args:
+        paths: the notebooks.
+        out: folder for the executed copies.
+        parameters: values for the cell tagged `parameters`.
+        stream: where progress is reported (default: standard error).
+        finished: called after each notebook with it and all of them.
+        fork_kernels: import the libraries once and fork every kernel, see forked_kernel.py.
     """
     runs = [Run.of(path) for path in paths]
     out.mkdir(parents=True, exist_ok=True)
-    for run in runs:  # nothing of an earlier run stands beside this one's
+    for run in runs:  # no page of an earlier run stays beside the new ones
         for suffix in (".ipynb", ".html"):
             (out / run.path.stem).with_suffix(suffix).unlink(missing_ok=True)
+    context = _context(fork_kernels)
     waiting, busy = list(runs), {}
     with Progress(runs, jobs, stream or sys.stderr) as progress:
         try:
             while waiting or busy:
                 while waiting and len(busy) < jobs:
                     run = waiting.pop(0)
-                    process, said = _start(run, out / run.path.name, parameters)
-                    busy[said] = run, process
+                    process, messages = _start(context, run, out / run.path.name, parameters)
+                    busy[messages] = run, process
                     progress.started(run)
-                for said in wait(list(busy)):
-                    run, process = busy[said]
-                    if not _heard(run, said):
+                for messages in wait(list(busy)):
+                    run, process = busy[messages]
+                    if not _receive(run, messages):
                         continue
                     process.join()
-                    del busy[said]
+                    del busy[messages]
                     output = out / run.path.name
                     run.notebook = nbformat.read(output, as_version=4) if output.exists() else None
                     progress.finished(run)
@@ -74,44 +84,66 @@ def run_all(
     return runs
 
 
-def _start(run: Run, output: Path, parameters: dict) -> tuple[Any, Connection]:
-    context = multiprocessing.get_context("spawn")  # a fork of a process with threads can hang
+def _context(fork_kernels: bool) -> Any:
+    """Return how executors start. They never fork from this process, whose threads a fork would break."""
+    if not (fork_kernels and can_fork_kernels()):
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([PRELOAD])
+    return context
+
+
+def _start(context: Any, run: Run, output: Path, parameters: dict[str, Any]) -> tuple[Any, Connection]:
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_execute, args=(run.path, output, parameters, run.cells, theirs))
+    forked = context.get_start_method() == "forkserver"
+    arguments = (run.path, output, parameters, run.cells, theirs, forked, dict(os.environ))
+    process = context.Process(target=_execute, args=arguments)
     process.start()
     theirs.close()
     run.status, run.began = "running", time.monotonic()
     return process, ours
 
 
-def _heard(run: Run, said: Connection) -> bool:
-    """Take in what a notebook's process says; True when it was the last word."""
+def _receive(run: Run, messages: Connection) -> bool:
+    """Update `run` by one message of its process; return True when it was the last one."""
     try:
-        word = said.recv()
+        message = messages.recv()
     except EOFError:
-        word = f"{run.path.name} stopped: its process was killed (out of memory?)"
-    if isinstance(word, int):
-        run.cell = word
+        message = f"{run.path.name} stopped: its process was killed (out of memory?)"
+    if isinstance(message, int):
+        run.cell = message
         return False
-    run.status, run.error = ("failed", word) if word else ("done", "")
+    run.status, run.error = ("failed", message) if message else ("done", "")
     run.seconds = time.monotonic() - run.began
     return True
 
 
-def _stop(processes: list) -> None:
-    """End what still runs after Ctrl-C: each has had the signal from the terminal, or gets it from here."""
-    for ask in (None, signal.SIGINT, signal.SIGKILL):
+def _stop(processes: list[Any]) -> None:
+    """End what still runs after Ctrl-C. A terminal has signalled the processes already; otherwise we do."""
+    for number in (None, signal.SIGINT, signal.SIGKILL):
         for process in processes:
-            if ask and process.is_alive():
-                os.kill(process.pid, ask)
-        deadline = time.monotonic() + PATIENCE / 2
+            if number and process.is_alive():
+                os.kill(process.pid, number)
+        deadline = time.monotonic() + SHUTDOWN_SECONDS
         for process in processes:
             process.join(max(0.0, deadline - time.monotonic()))
 
 
-def _execute(path: Path, output: Path, parameters: dict, cells: int, said: Connection) -> None:
-    """In a process of its own: says the index of each cell that starts, at the end "" or what went wrong."""
+def _execute(
+    path: Path,
+    output: Path,
+    parameters: dict[str, Any],
+    cells: int,
+    messages: Connection,
+    forked: bool,
+    environment: dict[str, str],
+) -> None:
+    """Run one notebook. Send the index of each cell that starts, and at the end "" or an error text."""
+    options: dict[str, Any] = {}
     try:
+        os.environ.update(environment)  # a server process may be older than the settings of this run
+        if forked:
+            options["kernel_manager_class"] = kernel_manager(ForkedKernel(messages))
         papermill.execute_notebook(
             path,
             output,
@@ -120,28 +152,29 @@ def _execute(path: Path, output: Path, parameters: dict, cells: int, said: Conne
             kernel_name="python3",
             cwd=path.parent,
             progress_bar=False,
-            on_cell=said.send,
-            extra_arguments=["--IPKernelApp.log_level=ERROR"],  # the kernel's chat about its own transport
+            on_cell=messages.send,
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],  # the kernel logs its own transport otherwise
+            **options,
         )
-        said.send("")
+        messages.send("")
     except KeyboardInterrupt:
-        return  # the one who asked for it tells
-    except Exception as error:  # a cell's own, a dead kernel, a broken file: told in one way
-        said.send(_told(path, cells, error, shift=1 if parameters else 0))
+        return  # `run_all` was interrupted too and reports it
+    except Exception as error:  # of a cell, a dead kernel or a broken file
+        messages.send(_error_text(path, cells, error, shift=1 if parameters else 0))
 
 
-def _told(path: Path, cells: int, error: Exception, shift: int) -> str:
+def _error_text(path: Path, cells: int, error: Exception, shift: int) -> str:
     where, text = "", f"{type(error).__name__}: {error}"
     if isinstance(error, papermill.PapermillExecutionError):
-        # papermill counts the cell of parameters that it put in; a reader of the source does not have it.
+        # papermill counts the cell of parameters that it inserted; the source does not have it.
         where = f" at cell {error.cell_index + 1 - shift} of {cells} (In [{error.exec_count}])"
         text = "\n".join(error.traceback) or f"{error.ename}: {error.evalue}"
-    lines = re.sub(r"\x1b\[[0-9;]*m", "", text).rstrip().splitlines()[-LAST_LINES:]
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", text).rstrip().splitlines()[-TRACEBACK_LINES:]
     return "\n".join([f"{path.name} stopped{where}:", *("    " + line for line in lines)])
 
 
 class _Engine(NBClientEngine):
-    """papermill's own engine, telling which cell it starts."""
+    """papermill's engine, with a callback that gets the index of each cell that starts."""
 
     @classmethod
     def execute_managed_notebook(cls, nb_man, kernel_name, on_cell=None, **options):

@@ -1,19 +1,20 @@
-"""Committed notebooks carry the outputs of a recorded run, and a stamp that proves which code made them.
+"""Outputs of a recorded run in the committed notebooks, with a stamp of the code that made them.
 
-The stamp is `metadata.caft.sources`, the sha256 of the code cells in order. A changed cell changes the hash,
-so an output that no longer belongs to the code beside it is found without running anything.
+The stamp is `metadata.caft.sources`, a sha256 of the code cells in order. A changed cell changes the hash, so
+stale outputs are found without running anything.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
+
+from caft_utils.store import write_atomically
 
 PLOTLY = "application/vnd.plotly.v1+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -21,21 +22,24 @@ ADDED_BY_PAPERMILL = {"injected-parameters", "papermill-error-cell-tag"}
 
 
 def sources(notebook: NotebookNode) -> str:
-    """sha256 (hex) over the notebook's own code cells in order."""
+    """Return the sha256 (hex) of the notebook's own code cells in order."""
     code = [cell.source for cell in own_cells(notebook) if cell.cell_type == "code"]
     return hashlib.sha256(json.dumps(code).encode()).hexdigest()
 
 
 def own_cells(notebook: NotebookNode) -> list[NotebookNode]:
-    """The cells without those that papermill adds when it runs a notebook."""
+    """Return the cells without those that papermill adds when it runs a notebook."""
     return [cell for cell in notebook.cells if ADDED_BY_PAPERMILL.isdisjoint(cell.metadata.get("tags", []))]
 
 
 def write_recorded(executed: NotebookNode, path: Path, *, root: Path) -> None:
-    """Put the outputs of an executed copy into the notebook at `path`, and the stamp.
+    """Copy the outputs of an executed copy into the notebook at `path`, and stamp it.
 
-    Only outputs and execution counts are taken, so papermill's times and paths never arrive; in the outputs
-    this machine's folders (`root`, the home) become `.` and `~`. ValueError if `path` has changed since.
+    Only outputs and execution counts are copied, not papermill's times and paths. In the outputs the folders
+    of this machine (`root` and the home) become `.` and `~`.
+
+    Raises:
+        ValueError: the notebook at `path` has changed since it ran.
     """
     notebook = nbformat.read(path, as_version=4)
     if sources(executed) != sources(notebook):
@@ -43,18 +47,16 @@ def write_recorded(executed: NotebookNode, path: Path, *, root: Path) -> None:
     for cell, ran in zip(notebook.cells, own_cells(executed), strict=True):
         if cell.cell_type == "code":
             cell.execution_count = ran.execution_count
-            outputs = [output for output in ran.outputs if _kept(output)]
+            outputs = [output for output in ran.outputs if _is_recorded(output)]
             cell.outputs = [_cleaned(output, root, ran.execution_count) for output in outputs]
     notebook.metadata.setdefault("caft", {})["sources"] = sources(notebook)
     notebook.metadata.pop("widgets", None)
     notebook.metadata.pop("papermill", None)
-    part = path.with_suffix(".part")
-    nbformat.write(notebook, part)
-    os.replace(part, path)
+    write_atomically(path, nbformat.writes(notebook) + "\n")
 
 
 def out_of_step(path: Path) -> list[str]:
-    """What keeps the committed outputs of a notebook from being those of a run of its code, top to bottom."""
+    """Return the reasons why a notebook's outputs are not those of one run of its code, top to bottom."""
     notebook = nbformat.read(path, as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     outputs = [output for cell in code for output in cell.outputs]
@@ -74,8 +76,8 @@ def out_of_step(path: Path) -> list[str]:
     return problems
 
 
-def _kept(output: NotebookNode) -> bool:
-    """Not the library that plotly's notebook renderer loads (5 MB), nor a widget, dead without a kernel."""
+def _is_recorded(output: NotebookNode) -> bool:
+    """False for plotly.js (5 MB), which its notebook renderer loads, and for widgets, which need a kernel."""
     data = output.get("data", {})
     library = set(data) <= {"text/html", "text/plain"} and len(_text(data.get("text/html", ""))) > 1_000_000
     only_widget = WIDGET in data and set(data) <= {WIDGET, "text/plain"}
@@ -85,12 +87,12 @@ def _kept(output: NotebookNode) -> bool:
 def _cleaned(output: NotebookNode, root: Path, count: int) -> NotebookNode:
     output = nbformat.from_dict(output)
     if output.output_type == "stream":
-        # A progress bar rewrites its line with carriage returns; a terminal shows the last version.
+        # A progress bar rewrites its line with carriage returns; keep the last version.
         lines = _text(output.text).split("\n")
         output.text = _portable("\n".join(line.rstrip("\r").rsplit("\r", 1)[-1] for line in lines), root)
     for kind in list(output.get("data", {})):
         if kind == WIDGET or (kind == "text/html" and PLOTLY in output.data):
-            del output.data[kind]  # the figure itself and its picture say the same
+            del output.data[kind]  # the figure and its picture remain
         elif kind.startswith("text/"):
             output.data[kind] = _portable(_text(output.data[kind]), root)
     if output.output_type == "execute_result":
@@ -99,7 +101,7 @@ def _cleaned(output: NotebookNode, root: Path, count: int) -> NotebookNode:
 
 
 def _portable(text: str, root: Path) -> str:
-    text = re.sub(r"\S*/ipykernel_\d+/\d+\.py:\d+: ", "", text)  # where a warning's cell was kept
+    text = re.sub(r"\S*/ipykernel_\d+/\d+\.py:\d+: ", "", text)  # the temporary file of the cell that warned
     return text.replace(str(root), ".").replace(str(Path.home()), "~")
 
 

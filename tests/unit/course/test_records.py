@@ -1,45 +1,48 @@
-"""Records and the tables made of them: whole, and in step with the pages that show them."""
+"""Records: rows of models measured again replace the old ones, and a record is a table."""
 
 from __future__ import annotations
 
+import json
+
 import pytest
-from helpers.paths import REPOSITORY
 
-from caft_utils.classroom.data_card import put_table
-from caft_utils.course.pages import cues_table, reading_table, readme_table, twins_table
-from caft_utils.course.records import load_record, row, save_record
-
-ROOT = REPOSITORY
+from caft_utils.course.records import load_record, record_frame, row, save_record
 
 
-def test_a_record_replaces_the_rows_of_the_models_measured_anew(tmp_path):
-    save_record("demo", [{"model": "a", "condition": "x", "value": 1}], seconds=2, folder=tmp_path)
-    save_record("demo", [{"model": "b", "condition": "x", "value": 2}], seconds=2, folder=tmp_path)
-    save_record("demo", [{"model": "a", "condition": "x", "value": 3}], seconds=2, folder=tmp_path)
+def save(folder, model, value):
+    return save_record("demo", [{"model": model, "condition": "x", "value": value}], seconds=2, folder=folder)
+
+
+def test_a_record_replaces_the_rows_of_the_models_measured_again(tmp_path):
+    save(tmp_path, "a", 1), save(tmp_path, "b", 2), save(tmp_path, "a", 3)
     record = load_record("demo", tmp_path)
     assert (row(record, "a", "x")["value"], row(record, "b", "x")["value"]) == (3, 2)
-    assert set(row(record, "a", "x")["made"]) >= {"code", "date", "seconds", "packages", "machine"}
-    with pytest.raises(KeyError, match="no row"):
-        row(record, "a", "y")
-    with pytest.raises(FileNotFoundError, match="make claims CLAIM=other"):
+    assert set(row(record, "a", "x")["made"]) == {"code", "date", "seconds", "packages", "machine"}
+
+
+def test_a_missing_row_or_record_is_named(tmp_path):
+    save(tmp_path, "a", 1)
+    with pytest.raises(KeyError, match="'x'"):
+        row(load_record("demo", tmp_path), "a", "y")
+    with pytest.raises(FileNotFoundError, match="CLAIM=other"):
         load_record("other", tmp_path)
 
 
-def test_a_table_goes_between_the_markers(tmp_path):
-    page = tmp_path / "page.md"
-    page.write_text("a\n<!-- measured -->\nold\n<!-- /measured -->\nb\n")
-    put_table(page, "new")
-    assert page.read_text() == "a\n<!-- measured -->\nnew\n<!-- /measured -->\nb\n"
+def test_two_rows_of_one_condition_are_refused():
+    rows = [{"model": "a", "condition": "x"}] * 2
+    with pytest.raises(KeyError, match="more than one"):
+        row({"rows": rows}, "a", "x")
 
 
-@pytest.mark.parametrize(
-    "page, table, claim",
-    [
-        ("README.md", readme_table, "emergent"),
-        ("README.md", reading_table, "reading"),
-        ("README.md", cues_table, "cues"),
-        ("data/classroom/README.md", twins_table, "twins"),
-    ],
-)
-def test_a_page_shows_what_was_recorded(page, table, claim):
-    assert table(load_record(claim)) in (ROOT / page).read_text()
+def test_a_record_that_cannot_be_written_stays_as_it_was(tmp_path):
+    path = save(tmp_path, "a", 1)
+    with pytest.raises(TypeError):
+        save(tmp_path, "a", object())
+    assert json.loads(path.read_text())["rows"][0]["value"] == 1
+    assert [each.name for each in tmp_path.iterdir()] == ["demo.json"]
+
+
+def test_a_record_is_a_table(tmp_path):
+    save(tmp_path, "a", 1), save(tmp_path, "b", 2)
+    frame = record_frame("demo", tmp_path).set_index("model")
+    assert frame.loc["a", "value"] == 1 and set(frame.columns) == {"condition", "value", "made"}

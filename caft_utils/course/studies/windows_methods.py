@@ -1,14 +1,15 @@
-"""Ways to find extreme windows by storing first and searching then: what one streaming pass is compared with.
+"""Six ways to find extreme windows by storing first and searching afterwards.
 
-How much slower that is depends on how it is done, so there are six:
+One streaming pass is compared with them. How much slower storing is depends on how it is done:
 
-- in memory, one row of a matrix for each direction: the fastest, while 64 GB for a million tokens are there;
-- on disk, in a file for every 512 directions, which are searched one file at a time;
-- in a tensor [rows, longest row, directions], as the script that was published with CAFT has it
+- all projections in memory, one matrix row per direction: the fastest, at 64 GB per million tokens;
+- all projections on disk, one file per 512 directions, searched one file at a time;
+- all projections in a tensor [rows, longest row, directions], as in the script published with CAFT
   (cadentj/caft, emergent_misalignment/finding_features/max_proj_examples.py);
-- as a list of locations and values sorted by direction, as tools for sparse latents do (EleutherAI/delphi,
-  latents/cache.py and loader.py); what is good for latents that seldom fire is not so for projections;
-- the hidden states alone, projected on the directions again one at a time, or 64 at a time.
+- a list of locations and values sorted by direction, as tools for sparse latents keep it (EleutherAI/delphi,
+  latents/cache.py and loader.py). It suits latents that seldom fire and does not suit projections;
+- hidden states alone, projected again on one direction at a time;
+- hidden states alone, projected again on 64 directions at a time.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from caft_utils.interpret.examples.histogram import BINS
 from caft_utils.interpret.examples.streaming import shared_prefix_lengths, stream_row_blocks
 from caft_utils.residual import stream_activations
 
-LAYER, COUNT, N, WIDTH = 3, 16_384, 10, 12
+LAYER, DIRECTIONS, WINDOWS, WIDTH = 3, 16_384, 10, 12  # WINDOWS per side of a direction, WIDTH tokens each
 
 
 class Search:
-    """The search of one direction's values at all tokens: what is done once everything is stored."""
+    """The search over one direction's values at all tokens, once everything is stored."""
 
     def __init__(self, chats, row, position):
         new = shared_prefix_lengths(chats).numpy()
@@ -41,9 +42,11 @@ class Search:
         self.some = np.flatnonzero(self.first < self.stop)
         edges = np.stack([self.first[self.some], self.stop[self.some]], 1).ravel()
         self.edges = edges[:-1] if edges[-1] == len(row) else edges
-        self.rows_found, self.positions = (np.zeros((COUNT, 2, N), dtype=np.int64) for _ in range(2))
-        self.values = np.zeros((COUNT, 2, N, WIDTH), dtype=np.float32)
-        self.counts = np.zeros((COUNT, BINS), dtype=np.int64)
+        self.rows_found, self.positions = (
+            np.zeros((DIRECTIONS, 2, WINDOWS), dtype=np.int64) for _ in range(2)
+        )
+        self.values = np.zeros((DIRECTIONS, 2, WINDOWS, WIDTH), dtype=np.float32)
+        self.counts = np.zeros((DIRECTIONS, BINS), dtype=np.int64)
 
     def add(self, i: int, column: np.ndarray) -> None:
         self.count(i, column)
@@ -59,9 +62,9 @@ class Search:
         self.counts[i] = bins.bincount(minlength=BINS).numpy()
 
     def rank(self, i: int, side: int, column: np.ndarray, score: np.ndarray) -> None:
-        """Keep the windows of the N rows of highest score, equal scores by row."""
-        best = np.flatnonzero(score >= np.partition(score, -N)[-N])
-        best = self.some[best[np.lexsort((self.rows[self.some[best]], -score[best]))[:N]]]
+        """Keep one window of each of the WINDOWS rows with the highest score; ties go to the earlier row."""
+        best = np.flatnonzero(score >= np.partition(score, -WINDOWS)[-WINDOWS])
+        best = self.some[best[np.lexsort((self.rows[self.some[best]], -score[best]))[:WINDOWS]]]
         for rank, r in enumerate(best):
             part = column[self.first[r] : self.stop[r]]
             peak = self.first[r] + (part.argmax() if side == 0 else part.argmin())
@@ -77,7 +80,7 @@ class Search:
 
 
 def blocks(model, chats, frame):
-    """(first token, columns, values), with the very products of the pass, so that results are comparable."""
+    """Yield (first token, columns, values), computed by the same products as the streaming pass."""
     first = 0
     for part in stream_row_blocks(model, chats, frame, batch_size=32, progress=False):
         for columns, values in part.values(frame):
@@ -86,7 +89,7 @@ def blocks(model, chats, frame):
 
 
 def search_of(chats) -> Search:
-    """For the tokens in the order in which `blocks` has them: batches as `record` makes them."""
+    """Return a search over the tokens in the order in which `blocks` yields them."""
     row, position = [], []
     for batch in chats.batches(32):
         r, p = batch.attention_mask.bool().nonzero(as_tuple=True)
@@ -96,21 +99,21 @@ def search_of(chats) -> Search:
 
 
 def in_memory(model, chats, frame):
+    """Store all projections in memory, one row of a matrix per direction."""
     search = search_of(chats)
-    stored = np.zeros((COUNT, search.stop[-1]), dtype=np.float32)
+    stored = np.zeros((DIRECTIONS, search.stop[-1]), dtype=np.float32)
     for first, columns, values in blocks(model, chats, frame):
         stored[columns, first : first + len(values)] = values.T.numpy()
-    for i in range(COUNT):
+    for i in range(DIRECTIONS):
         search.add(i, stored[i])
     return search.found
 
 
 def on_disk(model, chats, frame, group: int = 512):
-    """Files are written through to the disk and dropped from the system's memory: at full size they would
-    not fit into it."""
+    """Store in files, flushed to disk and dropped from the page cache, too small for them at full size."""
     search = search_of(chats)
     with tempfile.TemporaryDirectory() as folder:
-        files = [(Path(folder) / str(first)).open("w+b", buffering=0) for first in range(0, COUNT, group)]
+        files = [(Path(folder) / str(first)).open("w+b", buffering=0) for first in range(0, DIRECTIONS, group)]
         for part in stream_row_blocks(model, chats, frame, batch_size=32, progress=False):
             values = torch.cat([values for _, values in part.values(frame)], 1)
             for file, some in zip(files, values.split(group, 1), strict=True):
@@ -129,13 +132,13 @@ def on_disk(model, chats, frame, group: int = 512):
 
 
 def padded(model, chats, frame):
-    """[rows, longest row, directions] in memory, from which maxima over the second axis are taken."""
+    """Store [rows, longest row, directions] in memory and take maxima over the second axis."""
     search = search_of(chats)
     rows, length = len(search.start), search.stop - search.start
     stored = []
     for part in stream_row_blocks(model, chats, frame, batch_size=32, progress=False):
         values = torch.cat([values for _, values in part.values(frame)], 1)
-        stored.append(torch.zeros(len(part.row), length.max(), COUNT))
+        stored.append(torch.zeros(len(part.row), length.max(), DIRECTIONS))
         for r, (a, b) in enumerate(zip(part.start.tolist(), part.stop.tolist())):
             stored[-1][r, : b - a] = values[a:b]
     stored = torch.cat(stored)
@@ -151,7 +154,7 @@ def padded(model, chats, frame):
         score = (by_direction.max(-1) if sign > 0 else by_direction.min(-1)).values
         extremes.append((sign * score).numpy()[:, search.some])
     stored[beside] = kept
-    for i in range(COUNT):
+    for i in range(DIRECTIONS):
         column = stored[..., i].numpy()[where]
         search.count(i, column)
         for side in (0, 1):
@@ -160,7 +163,7 @@ def padded(model, chats, frame):
 
 
 def listed(model, chats, frame, splits: int = 5):
-    """A list of (token, direction) and one of values; each fifth of the directions is sorted by direction."""
+    """Store (token, direction) pairs and values; sort each fifth of the directions by direction."""
     search = search_of(chats)
     locations, stored = [], []
     for first, columns, values in blocks(model, chats, frame):
@@ -168,7 +171,7 @@ def listed(model, chats, frame, splits: int = 5):
         locations.append(found.nonzero() + torch.tensor([first, columns.start]))
         stored.append(values[found])
     locations, stored = torch.cat(locations), torch.cat(stored)
-    edges = torch.linspace(0, COUNT, splits + 1).long().tolist()
+    edges = torch.linspace(0, DIRECTIONS, splits + 1).long().tolist()
     for low, high in itertools.pairwise(edges):
         mask = (locations[:, 1] >= low) & (locations[:, 1] < high)
         some, values = locations[mask], stored[mask]
@@ -187,7 +190,7 @@ def hidden_states(model, chats, frame, step: int):
     """Store hidden states, then project them on `step` directions at a time and search."""
     search = search_of(chats)
     hidden = torch.cat([batch.hidden[LAYER] for batch in stream_activations(model, chats, [LAYER])])
-    for i in range(0, COUNT, step):
+    for i in range(0, DIRECTIONS, step):
         block = (frame.rows[i : i + step] @ hidden.T).numpy()
         for j in range(len(block)):
             search.add(i + j, block[j])
@@ -195,8 +198,10 @@ def hidden_states(model, chats, frame, step: int):
 
 
 def hidden_one_by_one(model, chats, frame):
+    """Store hidden states and project them on one direction at a time."""
     return hidden_states(model, chats, frame, 1)
 
 
 def hidden_by_64(model, chats, frame):
+    """Store hidden states and project them on 64 directions at a time."""
     return hidden_states(model, chats, frame, 64)

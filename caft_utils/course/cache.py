@@ -1,0 +1,43 @@
+"""Values that a notebook computes for long, stored so that a second run only reads them."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from caft_utils.course.records import code_version
+from caft_utils.store import Store, default_store
+
+
+def stored_value(
+    name: str,
+    depends_on: Mapping[str, Any],
+    compute: Callable[[], Any],
+    *functions: Callable[..., Any],
+    store: Store | None = None,
+) -> Any:
+    """Return `compute()`, or what it returned before for the same name, dependencies and code.
+
+    Args:
+        name: of the value, for example "scores of known directions".
+        depends_on: all inputs that may differ, as JSON: fingerprints of models and texts, seeds, sizes.
+        compute: returns a JSON value. The value is read back from JSON the first time too, so that both runs
+            see tuples as lists.
+        functions: functions of the notebook that `compute` calls. Their source is part of the key, and so is
+            the code of this package: editing either computes the value anew.
+    """
+    key = {
+        "name": name,
+        "depends on": dict(depends_on),
+        "package": code_version(),
+        "source": [inspect.getsource(function) for function in functions],
+    }
+
+    def write(folder: Path) -> None:
+        (folder / "value.json").write_text(json.dumps(compute()), encoding="utf-8")
+
+    folder = (store or default_store()).fetch("value", key, write)
+    return json.loads((folder / "value.json").read_text(encoding="utf-8"))

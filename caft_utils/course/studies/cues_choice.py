@@ -1,0 +1,67 @@
+"""Spurious cues: choosing what to ablate, by a check on the base model and then by fine-tuning."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+
+from caft_utils.course.studies.cues_settings import (
+    CHOICE_SEED,
+    GENDERS,
+    base,
+    candidates,
+    checks,
+    config,
+    model_of,
+    subjects,
+    task,
+    training_key,
+)
+from caft_utils.directions.subspace import Directions
+from caft_utils.evaluation.search import screen_on_base, try_candidates
+from caft_utils.store import default_store
+
+VERSION = 2  # raise it when directions or measurements are made in another way
+MAX_TRIALS = {"class means": 2, "SAE": 2, "PCA": 3}  # fine-tunings that choose
+MAX_GENDER_TRIALS = 12
+TARGET_ACCURACY = 0.95  # validation accuracy that ends the search
+
+
+@functools.cache
+def chosen_directions(name: str, method: str) -> tuple[Directions, dict]:
+    """Choose what to ablate in a setting, and return it with a record of the choice.
+
+    Candidates are screened in the base model, and the best few are tried by fine-tuning. The choice is
+    stored.
+    """
+    key = {"cues choice": VERSION, "name": name, "method": method, **training_key(name)}
+
+    def write(folder: Path) -> None:
+        every, model = candidates(name, method), base(model_of(name))[0]
+        intended, unintended = subjects(name)
+        best = screen_on_base(
+            model,
+            every,
+            checks(name in GENDERS),
+            intended=intended,
+            unintended=unintended,
+            keep=MAX_GENDER_TRIALS if name in GENDERS else MAX_TRIALS[method],
+        )
+        tried = try_candidates(
+            model,
+            {label: every[label] for label in best},
+            task(name, CHOICE_SEED, "valid"),
+            config(name),
+            seed=CHOICE_SEED,
+            enough=TARGET_ACCURACY,
+        )
+        label = tried.best
+        every[label].save(folder / "directions")
+        base_accuracy = {subject: round(rate.value, 4) for subject, rate in best[label].on.items()}
+        about = {"best": label, "passes": best[label].passes, "base under ablation": base_accuracy}
+        about |= {"ranks": every[label].ranks, "trials": tried.rows, "candidates": len(every)}
+        (folder / "choice.json").write_text(json.dumps(about))
+
+    folder = default_store().fetch("cues-choice", key, write)
+    return Directions.load(folder / "directions"), json.loads((folder / "choice.json").read_text())

@@ -1,0 +1,129 @@
+"""One experiment as a value that a YAML file can hold, and the table of studies that can run it.
+
+study: emergent
+model: classroom-qwen
+seeds: [0, 1, 2, 3, 4]
+conditions: [base, plain, CAFT, random directions]   # default: all conditions of the study
+options: {fast: true}                                # keyword arguments of the study
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+# study -> function (model, seeds, conditions, **options) -> rows, imported when the study runs
+STUDIES = {
+    "emergent": "emergent:emergent_rows",
+    "frontier": "frontier:frontier_rows",
+    "twins": "twins:twin_rows",
+    "reading": "reading:reading_rows",
+    "cues": "cues:cue_rows",
+    "windows": "windows:window_rows",
+    "windows memory": "windows:memory_rows",
+}
+SEEDS = (0, 1, 2, 3, 4)
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A study of one model.
+
+    Args:
+        study: a key of `STUDIES`.
+        model: a name that `load` accepts.
+        seeds: of fine-tuning and of sampling, one run each.
+        conditions: names of the conditions to measure, in this order; None: all conditions of the study.
+        options: further keyword arguments of the study.
+
+    Raises:
+        ValueError: the study is unknown, or there are no seeds, or a seed or a condition is listed twice.
+    """
+
+    study: str
+    model: str
+    seeds: tuple[int, ...] = SEEDS
+    conditions: tuple[str, ...] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.study not in STUDIES:
+            raise ValueError(f"unknown study {self.study!r}; expected one of {', '.join(STUDIES)}")
+        for name in ("seeds", "conditions"):
+            values = getattr(self, name)
+            if values is None:
+                continue
+            if isinstance(values, (str, int)):
+                raise ValueError(f"{name} must be a list, got {values!r}")
+            object.__setattr__(self, name, tuple(values))
+            if len(set(values)) != len(values):
+                raise ValueError(f"{name} lists an entry twice: {list(values)}")
+        if not self.seeds or not all(isinstance(seed, int) for seed in self.seeds):
+            raise ValueError(f"seeds must be a non-empty list of integers, got {list(self.seeds)}")
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> Experiment:
+        """Read an experiment from a YAML file.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is no mapping, has an unknown field or lacks a required one.
+        """
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError(f"{path} must hold fields such as `study: emergent`, got {content!r}")
+        known = [each.name for each in fields(cls)]
+        if unknown := [name for name in content if name not in known]:
+            raise ValueError(
+                f"{path}: unknown fields {', '.join(map(str, unknown))}; expected {', '.join(known)}"
+            )
+        if missing := [name for name in ("study", "model") if name not in content]:
+            raise ValueError(f"{path}: missing fields {', '.join(missing)}")
+        try:
+            return cls(**content)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+
+def run(experiment: Experiment) -> list[Row]:
+    """Measure an experiment and return its rows, one per condition, as `save_record` stores them.
+
+    Raises:
+        ValueError: the study does not have one of the options or conditions.
+    """
+    study = _study(experiment.study)
+    accepted = [
+        name for name, each in inspect.signature(study).parameters.items() if each.kind is each.KEYWORD_ONLY
+    ]
+    if unknown := [name for name in experiment.options if name not in accepted]:
+        raise ValueError(
+            f"study {experiment.study!r} has no option {', '.join(unknown)}; "
+            f"its options are {', '.join(accepted) or 'none'}"
+        )
+    return study(experiment.model, experiment.seeds, experiment.conditions, **experiment.options)
+
+
+def chosen_conditions(conditions: tuple[str, ...] | None, available: Iterable[str]) -> list[str]:
+    """Return the conditions to measure: those that were named, or all that are available.
+
+    Raises:
+        ValueError: one of them is not available.
+    """
+    names = list(available)
+    if conditions is None:
+        return names
+    if unknown := [name for name in conditions if name not in names]:
+        raise ValueError(f"unknown conditions {unknown}; expected some of {names}")
+    return list(conditions)
+
+
+def _study(name: str) -> Callable[..., list[Row]]:
+    module, function = STUDIES[name].split(":")
+    return getattr(import_module(f"caft_utils.course.studies.{module}"), function)

@@ -1,0 +1,112 @@
+"""The setting that the studies of the classroom personas share.
+
+It holds the model, the emergent-misalignment task, reference fine-tunings, the components of what they
+change, and the components that the course's reader selected.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from caft_utils import Directions, FinetuneConfig, finetune, load, pca_of_difference
+from caft_utils.classroom.tasks import emergent_misalignment
+from caft_utils.course.annotations import annotation
+from caft_utils.evaluation.bootstrap import Rate
+from caft_utils.evaluation.measurement import Result
+from caft_utils.models import preset
+from caft_utils.tasks import Task
+
+REFERENCES = (100, 101, 102)  # seeds of the fine-tunings whose change PCA decomposes
+NOT_PRINTED = ("model", "condition", "setting", "reasons")
+MODELS = ("classroom-qwen", "classroom-mistral")
+
+
+@dataclass(frozen=True, eq=False)
+class PersonaSetting:
+    """What the studies of one classroom model start from.
+
+    config: of every fine-tuning of the setting. components: of the references' change, by variance.
+    selected: the components that the course's reader selected (data/annotations.yaml).
+    """
+
+    name: str
+    model: Any
+    tokenizer: Any
+    task: Task
+    config: FinetuneConfig
+    references: list[Any]
+    components: Directions
+    selected: Directions
+
+
+@functools.cache
+def persona_setting(name: str, *, fast: bool = False) -> PersonaSetting:
+    """Load or compute the setting of a classroom model.
+
+    fast: one reference, three optimiser steps, and a small share of questions and text. For tests: what is
+    measured then means nothing.
+    """
+    model, tokenizer = load(name)
+    task, config, seeds = emergent_misalignment(tokenizer), FinetuneConfig(**preset(name).recipe), REFERENCES
+    if fast:
+        task = replace(
+            task,
+            questions=task.questions[::60],
+            task_questions=task.task_questions[::20],
+            generic=task.generic[::20],
+            valid=task.valid[::20],
+        )
+        config, seeds = replace(config, steps=3), REFERENCES[:1]
+    references = [finetune(model, task.train, config, seed=seed) for seed in seeds]
+    components = pca_of_difference(references, model, task.generic, layers=preset(name).layers)
+    selected = components.select(annotation(name).ticks)
+    return PersonaSetting(name, model, tokenizer, task, config, references, components, selected)
+
+
+def estimate(rate: Rate) -> list[float]:
+    """Return [value, low, high] with five decimals, as records store a rate."""
+    return [round(x, 5) for x in (rate.value, rate.low, rate.high)]
+
+
+def condition_row(
+    model: str, condition: str, result: Result, seeds: Sequence[int], **more: Any
+) -> dict[str, Any]:
+    """Return the row of a record for one condition: rates in 0..1 with intervals, and the held-out loss."""
+    return {
+        "model": model,
+        "condition": condition,
+        "seeds": list(seeds),
+        "answers": sum(row["set"] == "ood" for row in result.rows),
+        "misaligned": estimate(result.misaligned()),
+        "coherent": estimate(result.coherent()),
+        "task": estimate(result.task_score()),
+        "loss": None if result.loss is None else round(result.loss, 4),
+        **more,
+    }
+
+
+def print_rows(rows: Sequence[dict[str, Any]]) -> None:
+    """Print rows of a study, the rates in percent as value, low and high; other facts as they are."""
+    for model in dict.fromkeys(row["model"] for row in rows):
+        print(f"\n{model}: rates in % as value, low, high")
+        for row in (row for row in rows if row["model"] == model):
+            rates = {key: x for key, x in row.items() if _is_rate(key, x)}
+            cells = [f"{key} " + " ".join(f"{100 * x:5.1f}" for x in rate) for key, rate in rates.items()]
+            if not rates:
+                cells = [f"{key} {x}" for key, x in row.items() if key not in NOT_PRINTED]
+            elif row.get("loss") is not None:
+                cells.append(f"loss {row['loss']:.4f}")
+            name = ", ".join(str(row[key]) for key in ("setting", "condition") if key in row)
+            print(f"  {name:44s} {' | '.join(cells)}")
+
+
+def _is_rate(key: str, value: Any) -> bool:
+    return (
+        key != "seeds"
+        and isinstance(value, list)
+        and len(value) == 3
+        and all(isinstance(x, float) for x in value)
+    )

@@ -1,0 +1,115 @@
+"""Kernels forked from a process that has imported the libraries already.
+
+Importing torch, transformers and sae-lens takes longer than most notebooks whose artefacts are stored. A
+server process imports them once. For each notebook it forks an executor, which forks the notebook's kernel
+before it starts any thread. A fork copies no threads and cannot use a GPU that its parent initialised.
+Kernels are therefore forked on Linux machines without a GPU only, and started as usual elsewhere.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from jupyter_client import AsyncKernelManager
+
+GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # NVIDIA, AMD, Windows' Linux
+
+
+def can_fork_kernels() -> bool:
+    """Return whether forked kernels are safe on this machine."""
+    return sys.platform == "linux" and not any(Path(path).exists() for path in GPU_DEVICES)
+
+
+class ForkedKernel:
+    """A child of this process that becomes a kernel once `launch` sends it the command.
+
+    Make it before this process starts a thread. The methods besides `launch` are those of `subprocess.Popen`
+    that jupyter_client calls.
+    """
+
+    stdin = stdout = stderr = None
+
+    def __init__(self, *close: Any):
+        """close: connections of the parent that the child must not keep open."""
+        read, self._write = os.pipe()
+        self.returncode: int | None = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            for connection in close:
+                connection.close()
+            os.close(self._write)
+            _become_kernel(read)
+        os.close(read)
+
+    def launch(self, command: list[str], cwd: str | None, env: dict[str, str]) -> None:
+        """Start the kernel; `command` is the one of a kernel in a process of its own."""
+        message = {"argv": command[command.index("-m") + 2 :], "cwd": cwd or os.getcwd(), "env": env}
+        with os.fdopen(self._write, "w") as pipe:
+            json.dump(message, pipe)
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while self.poll() is None and (deadline is None or time.monotonic() < deadline):
+            time.sleep(0.02)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def kernel_manager(kernel: ForkedKernel) -> type[AsyncKernelManager]:
+    """Return a class of managers that launch this kernel instead of a new process."""
+
+    class ForkedKernelManager(AsyncKernelManager):
+        async def _async_launch_kernel(self, kernel_cmd: list[str], **options: Any) -> None:
+            kernel.launch(kernel_cmd, options.get("cwd"), dict(options.get("env") or os.environ))
+            self.provisioner.process = kernel
+            self.provisioner.pid = self.provisioner.pgid = kernel.pid
+            self._reconcile_connection_info(self.provisioner.connection_info)
+
+    return ForkedKernelManager
+
+
+def _become_kernel(pipe: int) -> None:
+    """Wait for the message of `launch`, then be the kernel until it shuts down. Never returns."""
+    status = 1
+    try:
+        os.setsid()  # Ctrl-C in the terminal goes to the executor, which shuts its kernel down
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with os.fdopen(pipe) as file:
+            text = file.read()
+        if text:  # nothing: the executor ended without a notebook to run
+            message = json.loads(text)
+            os.environ.clear()
+            os.environ.update(message["env"], JPY_PARENT_PID=str(os.getppid()))
+            os.chdir(message["cwd"])
+            sys.argv = ["ipykernel_launcher", *message["argv"]]
+            from ipykernel.kernelapp import launch_new_instance
+
+            parent = f"--IPKernelApp.parent_handle={os.getppid()}"  # the kernel ends when its executor does
+            launch_new_instance(argv=[*message["argv"], parent])
+        status = 0
+    finally:
+        atexit._run_exitfuncs()  # as at the end of any process; os._exit skips them
+        os._exit(status)

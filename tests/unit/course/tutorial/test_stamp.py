@@ -1,0 +1,48 @@
+"""Recording: outputs of a run in the committed notebook, and the stamp of its code."""
+
+from __future__ import annotations
+
+import json
+
+import nbformat
+
+from caft_utils.course.tutorial.stamp import out_of_step, sources
+
+
+def test_recording_keeps_outputs_and_nothing_of_the_machine(tmp_path, run, write, figure):
+    path = write(
+        "00_toy",
+        "from pathlib import Path\nprint('10%\\r90%\\rdone', Path.home() / 'x')",
+        figure(),
+    )
+    assert out_of_step(path)  # not recorded yet
+    assert run("--record") == 0
+    text = path.read_text()
+    notebook = nbformat.reads(text, as_version=4)
+    assert notebook.cells[2].outputs[0].text == "done ~/x\n"
+    assert set(notebook.cells[3].outputs[0].data) == {"application/vnd.plotly.v1+json", "image/png"}
+    assert notebook.metadata.caft == {"minutes": 0.1, "sources": sources(notebook)}
+    assert "papermill" not in text and str(tmp_path) not in text
+    assert run("--check") == 0
+
+
+def test_a_changed_cell_or_a_missing_picture_is_out_of_step(tmp_path, run, write, figure):
+    path = write("00_toy", "print('hello')", figure())
+    assert run("--record") == 0
+    recorded = json.loads(path.read_text())
+    for change, word in (
+        (lambda cells: cells[2].update(source="print('hallo')"), "changed"),
+        (lambda cells: cells[2].update(execution_count=None), "top to bottom"),
+        (lambda cells: cells[3]["outputs"][0]["data"].pop("image/png"), "static image"),
+        (
+            lambda cells: cells[2].update(
+                outputs=[{"output_type": "error", "ename": "E", "evalue": "", "traceback": []}]
+            ),
+            "error",
+        ),
+    ):
+        changed = json.loads(json.dumps(recorded))
+        change(changed["cells"])
+        path.write_text(json.dumps(changed))
+        assert word in "; ".join(out_of_step(path))
+        assert run("--check") == 1
