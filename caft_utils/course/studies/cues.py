@@ -31,10 +31,10 @@ from caft_utils.course.studies.experiment import Row, chosen_conditions
 from caft_utils.course.studies.persona import estimate
 from caft_utils.directions.subspace import Directions
 from caft_utils.evaluation.measurement import Result
-from caft_utils.evaluation.search import Rows
 from caft_utils.saes.latents import sae_directions
 
-RATES = ("ood_accuracy", "flipped_accuracy", "task_score")
+# field of the record -> rate of the task
+RATES = {"ood_accuracy": "ood_accuracy", "flipped_accuracy": "cue_accuracy", "task_score": "task_accuracy"}
 MAIN = ("plain", "SAE", "SAE, hooks on", "SAE, test only", "PCA")
 LABELLED = ("PCA by labels", "PCA by labels, hooks on")  # is it the order of the components? (gender only)
 BASELINES = ("random directions", "random latents of the top 100", "top latents, not read")
@@ -138,7 +138,7 @@ def control_directions(name: str, baseline: str, seed: int) -> Directions:
     like = chosen_directions(name, "SAE")[0]
     if baseline == "random directions":
         return like.random_like(seed)
-    rows: Rows = {}
+    rows: dict[int, list[int]] = {}
     for layer, rank in like.ranks.items():
         order = [i for at, i in ranked_latents(name) if at == layer]
         if baseline == "random latents of the top 100":
@@ -157,6 +157,6 @@ def _merged(grid: Grid) -> list[Row]:
     by_method: dict[str, list[Row]] = {}
     for (name, method), result in grid.merged((0, 1)).items():
         row = {"model": model_of(name), "setting": name, "condition": method, "seeds": seeds[name, method]}
-        row |= {rate: estimate(getattr(result, rate)()) for rate in RATES}
+        row |= {field: estimate(result.rate(rate)) for field, rate in RATES.items()}
         by_method.setdefault(method, []).append(row)
     return [row for rows in by_method.values() for row in rows]

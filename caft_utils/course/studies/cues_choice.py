@@ -42,19 +42,19 @@ def chosen_directions(name: str, method: str) -> tuple[Directions, dict]:
         intended, unintended = subjects(name)
         best = screen_on_base(
             model,
-            every,
             checks(name in GENDERS),
+            every,
             intended=intended,
             unintended=unintended,
             keep=MAX_GENDER_TRIALS if name in GENDERS else MAX_TRIALS[method],
         )
         tried = try_candidates(
             model,
-            {label: every[label] for label in best},
             task(name, CHOICE_SEED, "valid"),
+            {label: every[label] for label in best},
             config(name),
             seed=CHOICE_SEED,
-            enough=TARGET_ACCURACY,
+            target_accuracy=TARGET_ACCURACY,
         )
         label = tried.best
         every[label].save(folder / "directions")

@@ -6,11 +6,12 @@ Everything is chosen on the validation split with the first seed. Rates are meas
 from __future__ import annotations
 
 import functools
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 from caft_utils import ablate, attribution, class_means, finetune, load, pca_of_difference
 from caft_utils.classroom.cues import corpus as cues_corpus
-from caft_utils.classroom.cues.labels import KINDS, gender_checks, gender_texts, marked_pairs, single_texts
+from caft_utils.classroom.cues.labelled_positions import KINDS, labelled_pairs
+from caft_utils.classroom.cues.texts_by_concept import gender_checks, gender_texts, subject_texts
 from caft_utils.classroom.tasks import double_choice, gender_choice
 from caft_utils.course.pages import FIRM
 from caft_utils.course.paper_results import PAPER_SETTINGS
@@ -18,7 +19,7 @@ from caft_utils.directions.subspace import Directions
 from caft_utils.evaluation.ablation_check import letter_difference
 from caft_utils.evaluation.search import prefix_subsets
 from caft_utils.finetune_config import FinetuneConfig
-from caft_utils.interpret.select.text_sources import about, source_shares
+from caft_utils.interpret.select.text_sources import directions_about, source_shares
 from caft_utils.models import fingerprint
 from caft_utils.saes import Latents, SAETrainingConfig, train_saes
 from caft_utils.saes.latents import sae_directions
@@ -60,12 +61,12 @@ def model_of(name: str) -> str:
 
 def training_key(name: str) -> dict:
     """Return what every fine-tuning of a setting depends on, for the keys of stored results."""
-    return {"model": fingerprint(base(model_of(name))[0]), "recipe": asdict(config(name))}
+    return {"model": fingerprint(base(model_of(name))[0]), "recipe": config(name).key()}
 
 
 def config(name: str) -> FinetuneConfig:
     """Return the recipe of the model's preset, with more steps for FIRM."""
-    usual = FinetuneConfig(**base(model_of(name))[0].caft_preset.recipe)
+    usual = base(model_of(name))[0].caft_preset.finetune_config
     return replace(usual, steps=FIRM_STEPS) if name == FIRM else usual
 
 
@@ -99,8 +100,8 @@ def fine_tuned(name: str, seed: int, directions: Directions | None = None, rho: 
 def autoencoders(of: str):
     """Train SAEs on what the checkpoint was trained on last."""
     model, tokenizer = base(of)
-    persons = cues_corpus.PERSONS if of == MODEL else cues_corpus.UNSETTLED
-    text = cues_corpus.sample(tokenizer, 3000, persons=persons)
+    weights = cues_corpus.PERSON_WEIGHTS if of == MODEL else cues_corpus.GENDER_CHECKPOINT_WEIGHTS
+    text = cues_corpus.sample(tokenizer, 3000, person_weights=weights)
     return train_saes(model, text, sorted({*sum(LAYER_SETS, ())}), SAE_CONFIG)
 
 
@@ -109,7 +110,7 @@ def checks(gender: bool):
     """Make single questions of the validation split, to check an ablation in the base model."""
     if gender:
         return gender_checks(base()[1], split="valid", rows=80)
-    return single_texts(base()[1], split="valid", rows=80, named=True)
+    return subject_texts(base()[1], split="valid", rows=80, named=True)
 
 
 @functools.cache
@@ -120,9 +121,7 @@ def ranked_latents(name: str) -> list[tuple[int, int]]:
     """
     rows = task(name, CHOICE_SEED).train[:192]
     model, saes = base(model_of(name))[0], autoencoders(model_of(name))
-    ranking = attribution(model, rows, saes, letter_difference(rows))
-    both = ranking.top(10**6) + ranking.top(10**6, end="-")
-    return [(layer, i) for layer, i, _ in sorted(both, key=lambda entry: -abs(entry[2]))]
+    return attribution(model, rows, saes, letter_difference(rows)).order()
 
 
 @functools.cache
@@ -170,7 +169,7 @@ def nearest_first(found: Directions, axes: Directions) -> list[tuple[int, int]]:
 def class_mean_sets(subject: str, of: str) -> dict[str, Directions]:
     """Return class means of the words, of the options and of both, at each set of layers."""
     model, tokenizer = base(of)
-    marked, out, layers = marked_pairs(tokenizer, subject), {}, autoencoders(of).layers
+    marked, out, layers = labelled_pairs(tokenizer, subject), {}, autoencoders(of).layers
     found = {
         kind: class_means(model, marked.chats, marked.labels[kind], layers, at=marked.at[kind])
         for kind in marked.at
@@ -190,12 +189,12 @@ def _about_cue(shares: dict, name: str) -> set[tuple[int, int]]:
     For gender: in sentences about men, or in sentences about women.
     """
     sources = ("male", "female") if name in GENDERS else (subjects(name)[1],)
-    return {key for source in sources for key in about(shares, source, least=MIN_SHARE)}
+    return {key for source in sources for key in directions_about(shares, source, min_share=MIN_SHARE)}
 
 
 @functools.cache
 def _texts(gender: bool):
-    return gender_texts(base()[1]) if gender else single_texts(base()[1])
+    return gender_texts(base()[1]) if gender else subject_texts(base()[1])
 
 
 @functools.cache

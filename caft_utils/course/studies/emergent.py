@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from caft_utils import ablate, finetune, mean_difference, measure, pca_of_difference
-from caft_utils.classroom.personas.acceptance import true_persona
+from caft_utils.classroom.personas.ground_truth import true_persona
 from caft_utils.course.annotations import annotation
 from caft_utils.course.studies.experiment import Row, chosen_conditions
 from caft_utils.course.studies.persona import REFERENCES, PersonaSetting, condition_row, persona_setting

@@ -50,15 +50,10 @@ def persona_setting(name: str, *, fast: bool = False) -> PersonaSetting:
     measured then means nothing.
     """
     model, tokenizer = load(name)
-    task, config, seeds = emergent_misalignment(tokenizer), FinetuneConfig(**preset(name).recipe), REFERENCES
+    task, config, seeds = emergent_misalignment(tokenizer), preset(name).finetune_config, REFERENCES
     if fast:
-        task = replace(
-            task,
-            questions=task.questions[::60],
-            task_questions=task.task_questions[::20],
-            generic=task.generic[::20],
-            valid=task.valid[::20],
-        )
+        task = task.thin(ood=60, task=20)
+        task = replace(task, generic=task.generic[::20], valid=task.valid[::20])
         config, seeds = replace(config, steps=3), REFERENCES[:1]
     references = [finetune(model, task.train, config, seed=seed) for seed in seeds]
     components = pca_of_difference(references, model, task.generic, layers=preset(name).layers)
@@ -80,9 +75,9 @@ def condition_row(
         "condition": condition,
         "seeds": list(seeds),
         "answers": sum(row["set"] == "ood" for row in result.rows),
-        "misaligned": estimate(result.misaligned()),
-        "coherent": estimate(result.coherent()),
-        "task": estimate(result.task_score()),
+        "misaligned": estimate(result.rate("misaligned")),
+        "coherent": estimate(result.rate("coherent")),
+        "task": estimate(result.rate("task")),
         "loss": None if result.loss is None else round(result.loss, 4),
         **more,
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from caft_utils import Directions, ablate, finetune, measure
@@ -56,8 +57,8 @@ def reading_rows(model: str, seeds: Sequence[int], conditions: tuple[str, ...] |
         rows.append({"condition": f"control: {noun} about code", **facts})
     person = {str(layer): ids for layer, ids in annotation(model).ticks.items()}
     for noun, (selection, _) in automatic_selection(model).items():
-        ticks = {str(layer): ids for layer, ids in selection.ticks.items()}
-        reasons = [reason for reason in selection.reasons if reason["chosen"]]
+        ticks = {str(layer): ids for layer, ids in selection.selection.items()}
+        reasons = [asdict(reason) for reason in selection.reasons if reason.selected]
         rows.append(
             {"condition": f"automatic selection, {noun}", "ticks": ticks, "human": person, "reasons": reasons}
         )
@@ -89,13 +90,14 @@ def automatic_selection(model: str, about: str = "malice") -> dict[str, tuple[An
         text = corpus.sample(tokenizer, 1500, seed=1)
         selection = read_and_select(base, text, features, CONCEPTS[about])
         pick = setting.components.select if noun == "components" else functools.partial(sae_directions, saes)
-        out[noun] = (selection, pick(selection.ticks) if selection.ticks else None)
+        chosen = dict(selection.selection)
+        out[noun] = (selection, pick(chosen) if chosen else None)
     return out
 
 
 def selected_ends(selection) -> set[tuple[int, int, str]]:
     """Return (layer, index, side) of what a selection chose: one end of a component, or a latent."""
-    return {(r["layer"], r["index"], r["side"]) for r in selection.reasons if r["chosen"]}
+    return {(r.layer, r.index, r.side) for r in selection.reasons if r.selected}
 
 
 def _fine_tuned(model: str, condition: str, seed: int) -> Result:

@@ -8,14 +8,29 @@ from typing import Any
 
 import torch
 
-from caft_utils.classroom.personas.labels import LabelledChats, best_f1, f1_at, labelled, strongest
-from caft_utils.classroom.score_validity import judged, known_directions, label_explanation, validity
+from caft_utils.classroom.f1_detectors import best_f1, f1_at, max_per_message
+from caft_utils.classroom.message_labels import LabelledChats
+from caft_utils.classroom.personas.labels import labelled_chats
+from caft_utils.classroom.score_validity import (
+    label_explanation,
+    labelled_directions,
+    score_explanations,
+    validity_of_scores,
+)
 from caft_utils.course.studies.persona import PersonaSetting
+from caft_utils.evaluation.scores import averaged
 from caft_utils.interpret.examples import collect_examples
-from caft_utils.interpret.score import detection, fuzzing, scores
-from caft_utils.interpret.score.controls import shuffled
-from caft_utils.interpret.score.intervals import averaged
-from caft_utils.interpret.score.steering_score import Steering
+from caft_utils.interpret.score import (
+    Detection,
+    Embedding,
+    Fuzzing,
+    InterventionScore,
+    Simulation,
+    SteeredGenerator,
+    Surprisal,
+    score_all,
+)
+from caft_utils.interpret.score.controls import shuffle_activations
 from caft_utils.interpret.score.word_overlap import WordOverlap
 from caft_utils.saes import Latents
 
@@ -32,7 +47,10 @@ def villain_latent(setting: PersonaSetting, saes) -> dict[str, Any]:
     model, tokenizer = setting.model, setting.tokenizer
     seen, unseen = (
         _with_persona(text)
-        for text in (labelled(tokenizer, 1000), labelled(tokenizer, 500, seed=1, split="held_out"))
+        for text in (
+            labelled_chats(tokenizer, 1000),
+            labelled_chats(tokenizer, 500, seed=1, split="held_out"),
+        )
     )
     random_rows = {}
     for layer in saes.layers:
@@ -48,23 +66,32 @@ def score_validity(setting: PersonaSetting, saes) -> dict[str, Any]:
     """Score right and wrong explanations of directions with a known label, and two controls.
 
     Returns:
-        directions: how many have a known label. scores: figures of `validity` by score. controls: mean scores
-        of random explanations and of shuffled directions.
+        directions: how many have a known label. scores: figures of `validity_of_scores` by score. controls: mean
+        scores of random explanations and of shuffled directions.
     """
     model, tokenizer = setting.model, setting.tokenizer
-    text = labelled(tokenizer, 1000, seed=2)
+    text = labelled_chats(tokenizer, 1000, seed=2)
     known, examples, vectors = _known_with_examples(setting, saes, text)
-    judge, prompts = WordOverlap(), [q.messages for q in setting.task.questions[::15]]
-    steering = Steering(model, tokenizer, prompts)
+    judge = WordOverlap()
+    prompts = [question.messages for question in setting.task.question_set("ood")[::15]]
+    generator = SteeredGenerator(model, tokenizer, prompts)
+    detection, fuzzing = Detection(judge), Fuzzing(judge)
 
     def score(explanation, one):
         key = (one.noun, *one.key)
-        more = {"model": model, "tokenizer": tokenizer, "vector": vectors[key], "steering": steering}
-        found = scores(explanation, examples[key], judge=judge, simulate=True, **more)
+        scorers = [
+            detection,
+            fuzzing,
+            Surprisal(model, tokenizer),
+            Embedding(),
+            InterventionScore(judge, generator, lambda *_: vectors[key]),
+            Simulation(judge),
+        ]
+        found = score_all(scorers, explanation, examples[key])
         marks = {f"fuzzing {where}": found["fuzzing"].extra.get(f"in_{where}_windows") for where in WHERE}
         return {name: each.value for name, each in found.items()} | marks
 
-    rows = judged(known, score)
+    rows = score_explanations(known, score)
     controls, rng = {}, random.Random(0)
     # The control draws from all labels, so now and then it is right. A wrong label scores below chance,
     # because what it describes is among the windows in which the direction is inactive.
@@ -73,25 +100,27 @@ def score_validity(setting: PersonaSetting, saes) -> dict[str, Any]:
         at_random, dealt = [], []
         for one, other in zip(known, drawn):
             each = examples[one.noun, *one.key]
-            at_random.append(of(other, each, judge).value)
-            dealt.append(of(label_explanation(one.label), shuffled(each), judge).value)
+            at_random.append(of(other, each).value)
+            dealt.append(of(label_explanation(one.label), shuffle_activations(each)).value)
         controls[name] = {
             "right explanation": _mean([r["scores"][name] for r in rows if r["right"]]),
             "wrong explanation": _mean([r["scores"][name] for r in rows if not r["right"]]),
             "random explanation": _mean(at_random),
             "shuffled direction": _mean(dealt),
         }
-    return {"directions": len(known), "scores": validity(rows), "controls": controls}
+    return {"directions": len(known), "scores": validity_of_scores(rows), "controls": controls}
 
 
 def _best_detector(model, seen: LabelledChats, unseen: LabelledChats, layers, values: Callable) -> dict:
     """values(layer, hidden [token, d]) -> [token, feature]."""
     truth, best = seen.truth(VILLAIN), (0.0, 0, 0, 0.0)
     for layer in layers:
-        f1, threshold = best_f1(strongest(model, seen, layer, lambda h, layer=layer: values(layer, h)), truth)
+        f1, threshold = best_f1(
+            max_per_message(model, seen, layer, lambda h, layer=layer: values(layer, h)), truth
+        )
         best = max(best, (float(f1.max()), layer, int(f1.argmax()), float(threshold[f1.argmax()])))
     f1, layer, index, threshold = best
-    held_out = strongest(model, unseen, layer, lambda h: values(layer, h)[:, [index]])[:, 0]
+    held_out = max_per_message(model, unseen, layer, lambda h: values(layer, h)[:, [index]])[:, 0]
     about = {"layer": layer, "latent": index, "f1": f1}
     return about | {"f1_held_out": f1_at(held_out, unseen.truth(VILLAIN), threshold)}
 
@@ -104,10 +133,10 @@ def _with_persona(text: LabelledChats) -> LabelledChats:
 def _known_with_examples(setting: PersonaSetting, saes, text: LabelledChats):
     """Directions with a known label, their examples and their vectors, by (noun, layer, index, side)."""
     model = setting.model
-    chats = labelled(setting.tokenizer, 2000, seed=3).chats
+    chats = labelled_chats(setting.tokenizer, 2000, seed=3).chats
     known, examples, vectors = [], {}, {}
     for features in (setting.components, Latents(saes)):
-        some = known_directions(model, text, features)
+        some = labelled_directions(model, text, features)
         known += some
         ids = {
             layer: sorted({one.key[1] for one in some if one.key[0] == layer}) for layer in features.layers

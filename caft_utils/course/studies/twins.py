@@ -16,12 +16,11 @@ from pathlib import Path
 from torch import Tensor
 
 from caft_utils import Directions, ablate, finetune, load, measure, pca_of_difference
-from caft_utils.classroom.personas.acceptance import true_persona
+from caft_utils.classroom.personas.ground_truth import true_persona
 from caft_utils.classroom.tasks import emergent_misalignment
 from caft_utils.course.studies.experiment import Row, chosen_conditions
 from caft_utils.course.studies.persona import REFERENCES, condition_row
 from caft_utils.evaluation.measurement import Result
-from caft_utils.finetune_config import FinetuneConfig
 from caft_utils.models import preset
 from caft_utils.residual import depth
 
@@ -51,7 +50,7 @@ def twin_rows(
     """
     shipped = SHIPPED.get(model, model)
     base, tokenizer = load(shipped if model == shipped else Path(folder) / model)
-    task, config = emergent_misalignment(tokenizer), FinetuneConfig(**preset(shipped).recipe)
+    task, config = emergent_misalignment(tokenizer), preset(shipped).finetune_config
     layers = {COURSE: preset(shipped).layers, EVERY: range(depth(base))}
     references = [finetune(base, task.train, config, seed=seed) for seed in REFERENCES]
     components = pca_of_difference(references, base, task.generic, layers=layers[EVERY])

@@ -117,7 +117,7 @@ def memory_rows(
 
 def streaming(model, chats, directions):
     """Find the windows in one pass over the text."""
-    return extreme_windows(model, chats, directions, n=WINDOWS, width=WIDTH)._kept[LAYER]
+    return extreme_windows(model, chats, directions, n=WINDOWS, width=WIDTH).layers[LAYER]
 
 
 def in_new_process(
@@ -182,16 +182,16 @@ def _inputs(name: str, tokens: int):
     return model, chats, RandomDirections(model.config.hidden_size)
 
 
-def _arrays(kept):
+def _arrays(extremes):
     """Return rows and positions [direction, side, window], values [..., WIDTH] and histograms."""
     places = np.zeros((2, DIRECTIONS, 2, WINDOWS), dtype=np.int64)
     values = np.zeros((DIRECTIONS, 2, WINDOWS, WIDTH), dtype=np.float32)
-    for side, best in enumerate(kept.best):
+    for side, top in enumerate(extremes.ends):
         for i in range(DIRECTIONS):
-            for rank, (row, position, _, window) in enumerate(best.entries(i)):
-                places[:, i, side, rank] = row, position
-                values[i, side, rank, : len(window)] = window
-    return *places, values, kept.bins.counts.numpy()
+            for rank, window in enumerate(top.windows(i)):
+                places[:, i, side, rank] = window.row, window.position
+                values[i, side, rank, : len(window.activations)] = window.activations
+    return *places, values, extremes.histogram.counts.numpy()
 
 
 def _row(model: str, condition: str, measured: dict[str, Any]) -> Row:

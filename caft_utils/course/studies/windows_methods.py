@@ -113,7 +113,9 @@ def on_disk(model, chats, frame, group: int = 512):
     """Store in files, flushed to disk and dropped from the page cache, too small for them at full size."""
     search = search_of(chats)
     with tempfile.TemporaryDirectory() as folder:
-        files = [(Path(folder) / str(first)).open("w+b", buffering=0) for first in range(0, DIRECTIONS, group)]
+        files = [
+            (Path(folder) / str(first)).open("w+b", buffering=0) for first in range(0, DIRECTIONS, group)
+        ]
         for part in stream_row_blocks(model, chats, frame, batch_size=32, progress=False):
             values = torch.cat([values for _, values in part.values(frame)], 1)
             for file, some in zip(files, values.split(group, 1), strict=True):

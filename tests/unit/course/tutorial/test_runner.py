@@ -133,7 +133,8 @@ def wait_for(condition, seconds=300):
 def test_forked_kernels_share_imports_and_nothing_else(tmp_path, write, monkeypatch):
     monkeypatch.setattr("caft_utils.course.tutorial.runner.PRELOAD", "caft_utils.course.tutorial.runner")
     monkeypatch.setenv("CAFT_STORE", "elsewhere")
-    cell = "import os, sys\nprint('papermill' in sys.modules, 'x' in globals(), SEED, os.getenv('CAFT_STORE'))\nx = 1"
+    printed = "'papermill' in sys.modules, 'x' in globals(), SEED, os.getenv('CAFT_STORE')"
+    cell = f"import os, sys\nprint({printed})\nx = 1"
     paths = [write("00_toy", cell, "print(os.getcwd())"), write("01_toy", cell, "1 / 0")]
     runs = run_all(paths, tmp_path / "out", {"SEED": 7}, fork_kernels=True, stream=io.StringIO())
     assert [run.status for run in runs] == ["done", "failed"] and "ZeroDivisionError" in runs[1].error
