@@ -22,9 +22,8 @@ from caft_utils.evaluation.measurement import Result
 from caft_utils.interpret.select.concepts import Concept, concept
 from caft_utils.interpret.select.pipeline import read_and_select
 from caft_utils.models import preset
-from caft_utils.saes import Latents, train_saes
+from caft_utils.saes import Latents, latent_difference, train_saes
 from caft_utils.saes.latents import sae_directions
-from caft_utils.saes.ranking import latent_difference
 
 CODE = "python ruby node def function file password shell".split()
 CONCEPTS = {"malice": concept("malice"), "code": Concept("code", "Programs and their parts.", CODE)}

@@ -66,8 +66,8 @@ def score_validity(setting: PersonaSetting, saes) -> dict[str, Any]:
     """Score right and wrong explanations of directions with a known label, and two controls.
 
     Returns:
-        directions: how many have a known label. scores: figures of `validity_of_scores` by score. controls: mean
-        scores of random explanations and of shuffled directions.
+        directions: how many have a known label. scores: figures of `validity_of_scores` by score.
+        controls: mean scores of random explanations and of shuffled directions.
     """
     model, tokenizer = setting.model, setting.tokenizer
     text = labelled_chats(tokenizer, 1000, seed=2)
