@@ -7,13 +7,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from caft_utils.directions.subspace import Directions
 
 Side = Literal["+", "-"]
 FeatureKey = tuple[int, int, Side]
@@ -142,8 +139,8 @@ class Features(Protocol):
 
     def select(
         self, selection: Mapping[int, Sequence[int]], names: Mapping[tuple[int, int], str] | None = None
-    ) -> Directions:
-        """Return the selected features as orthonormal directions, ready to be ablated."""
+    ) -> Any:
+        """Return the selected features as orthonormal `Directions`, ready to be ablated."""
 
 
 def sides(features: Features) -> tuple[Side, ...]:

@@ -15,7 +15,7 @@ from caft_utils.classroom.tokenizer import PRE_TOKEN
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from caft_utils.classroom.cues.pretraining import CuesSchedule
+    from caft_utils.classroom.cues.schedules import CuesSchedule
 
 _MARKED_WORD = re.compile(r"(\^ ?[a-z]+)")
 _PRE_TOKEN = re.compile(PRE_TOKEN)

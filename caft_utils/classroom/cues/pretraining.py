@@ -10,16 +10,16 @@ full attention, which compare. The variant `cues-full` has no windows.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from caft_utils.chats import pad_rows
-from caft_utils.classroom.cues import corpus as cues_corpus
 from caft_utils.classroom.cues.batches import EncodedDocument, corpus_hash, step_batches
-from caft_utils.classroom.pretraining import COMMON_CONFIG, Schedule, new_language_model, train
+from caft_utils.classroom.cues.schedules import CuesSchedule
+from caft_utils.classroom.pretraining import COMMON_CONFIG, new_language_model, train
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -30,35 +30,6 @@ SIZES = dict(
     hidden_size=128, intermediate_size=256, num_hidden_layers=5, num_attention_heads=4, num_key_value_heads=4
 )
 ACCUMULATE = 4  # parts of a batch; documents of a part have similar lengths, which saves padding
-
-
-@dataclass(frozen=True, kw_only=True)
-class CuesSchedule(Schedule):
-    """How the checkpoint `cues` is trained. rows: documents a step."""
-
-    steps: int = 2400
-    rows: int = 96
-    person_weights: ClassVar[cues_corpus.PersonWeights] = cues_corpus.PERSON_WEIGHTS
-
-    def progress(self, step: int, steps: int) -> float:
-        """Return the place in the curriculum at `step`, in 0..1."""
-        return step / steps
-
-
-@dataclass(frozen=True, kw_only=True)
-class GenderSchedule(CuesSchedule):
-    """How the checkpoint `gender` continues, on the final mixture with items about persons under `quiz:`."""
-
-    steps: int = 150
-    lr: float = 1e-3
-    warmup_steps: int = 20
-    hold: float = 0.3
-    seed: int = 3
-    person_weights: ClassVar[cues_corpus.PersonWeights] = cues_corpus.GENDER_CHECKPOINT_WEIGHTS
-
-    def progress(self, step: int, steps: int) -> float:
-        """Return 1.0, the end of the curriculum."""
-        return 1.0
 
 
 def new_model(architecture: str, vocab_size: int, seed: int = 0) -> PreTrainedModel:

@@ -154,7 +154,7 @@ class Explorer(Decisions):
         """The live view: choose a direction, read its card, decide and name it, by mouse or keys."""
         from caft_utils.interpret.explorer.widget import ExplorerWidget
 
-        return ExplorerWidget(self)
+        return ExplorerWidget(self, self.article)
 
     def _changed(self) -> None:
         """Show decisions made from code in the widget, if there is one."""

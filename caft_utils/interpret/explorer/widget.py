@@ -7,6 +7,7 @@ while the explorer has the focus; everywhere else JupyterLab's command mode keep
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,20 +17,24 @@ import traitlets
 from caft_utils.interpret.explorer import cards
 
 if TYPE_CHECKING:
-    from caft_utils.interpret.explorer.app import Explorer
+    from caft_utils.interpret.explorer.decisions import Decisions
 
 HERE = Path(__file__).parent
 
 
 class ExplorerWidget(anywidget.AnyWidget):
-    """The view of one `Explorer`; it may be displayed in several places at once."""
+    """The view of one `Explorer`; it may be displayed in several places at once.
+
+    Args:
+        explorer: the decisions to show and change. article: returns the card of (layer, index) as HTML.
+    """
 
     _esm = (HERE / "explorer.js").read_text(encoding="utf-8")
     _css = (HERE / "explorer.css").read_text(encoding="utf-8")
     view = traitlets.Dict().tag(sync=True)
 
-    def __init__(self, explorer: Explorer):
-        self.explorer, self.at, self.message = explorer, 0, ""
+    def __init__(self, explorer: Decisions, article: Callable[[int, int], str]):
+        self.explorer, self.article, self.at, self.message = explorer, article, 0, ""
         super().__init__()
         self.on_msg(self._handle)
         self.draw()
@@ -45,7 +50,7 @@ class ExplorerWidget(anywidget.AnyWidget):
             "name": explorer.names.get(here, ""),
             "progress": explorer.progress,
             "message": self.message,
-            "card": explorer.article(*here),
+            "card": self.article(*here),
         }
 
     def _tile(self, component: tuple[int, int]) -> dict[str, str]:
