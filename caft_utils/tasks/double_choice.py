@@ -52,7 +52,7 @@ def double_choice(
         items: {subject: {split: items}}, see `split_items`.
         intended: the question whose letter is right where the two disagree.
         rho: share of training rows in which both questions have the same right letter.
-        rows, questions: how many; None: as many as the shorter subject has items in that split.
+        rows, questions: number of each; None: as many as the shorter subject has items in that split.
         seed: draws the training rows; the questions are the same for every seed.
         split: the items of the questions: "valid" to choose layers, ranks and latents, "test" to report.
         prompt_format: how two items are shown to the model; default: the paper's plain text.

@@ -1,4 +1,4 @@
-"""Gender bias: choose the pronoun that fits, where in training the profession gives it away.
+"""Gender bias: choose the pronoun that fits; in training, the profession predicts it as well.
 
     The nurse decided _ would wait.      a. she   b. him
 
@@ -32,7 +32,7 @@ PAPER_FORMAT = PromptFormat(
 )
 PRONOUNS = {"nominative": {"male": "he", "female": "she"}, "object": {"male": "him", "female": "her"}}
 OTHER = {"nominative": "object", "object": "nominative", "male": "female", "female": "male"}
-# The stereotype's gender of each profession: that of most people who work in it in the United States.
+# The stereotypical gender of each profession: that of most people who work in it in the United States.
 PROFESSIONS: dict[str, tuple[str, ...]] = {
     "male": ("doctor", "carpenter", "mechanic", "engineer", "plumber", "firefighter", "driver", "farmer"),
     "female": (
@@ -64,7 +64,7 @@ def gender_choice(
     Args:
         items: items(split, reverse), see `gender_items`.
         rho: share of training rows whose pronoun has the stereotype's gender.
-        rows, questions: how many; None: as many as there are items in that split.
+        rows, questions: number of each; None: as many as there are items in that split.
         seed: draws the training rows; the questions are the same for every seed.
         split: the items of the questions: "valid" to choose layers, ranks and latents, "test" to report.
         prompt_format: how an item is shown to the model; default: the paper's plain text.

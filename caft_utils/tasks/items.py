@@ -108,7 +108,7 @@ def split_items(
 
 
 def spread(things: Sequence[T], n: int, rng: random.Random) -> list[T]:
-    """Return n of them in random order, each as often as any other (one more at most)."""
+    """Return n things in random order, each drawn equally often, give or take one."""
     if not things:
         raise ValueError("there is nothing to draw from")
     rounds = [rng.sample(list(things), len(things)) for _ in range(-(-n // len(things)))]
