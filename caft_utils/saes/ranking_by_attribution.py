@@ -39,7 +39,9 @@ def attribution(
     batch_size: int = 16,
     progress: bool = False,
 ) -> LatentRanking:
-    """Return each latent's contribution to `metric`, sum over tokens of f * (v . d metric / d h), row mean.
+    """Return the contribution of each latent to `metric`.
+
+    It is the sum of f * (v . d metric / d h) over the tokens of a row, averaged over rows.
 
     To first order, this is how much the metric would fall if the latent's part f * v were removed from the
     hidden state. One backward pass for each batch gives the gradients at all layers.

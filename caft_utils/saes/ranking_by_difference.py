@@ -29,8 +29,8 @@ def latent_difference(
 ) -> LatentRanking:
     """Return the mean activation in `tuned` minus that in `base` on the same tokens.
 
-    A positive score means that the latent is stronger in `tuned`. CAFT takes the positive end on the answer
-    tokens of generic chats.
+    A positive score means that the latent is more active in `tuned`. CAFT takes the positive end on the
+    answer tokens of generic chats.
 
     Raises:
         ValueError: the SAEs have another width than a model, or there is no token.
