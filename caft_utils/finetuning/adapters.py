@@ -78,7 +78,7 @@ def restore(base: nn.Module, config: FinetuneConfig, folder: Path) -> nn.Module:
 
 
 def _foundation(model: nn.Module, config: FinetuneConfig) -> nn.Module:
-    """Return what a run starts from: a clone, with the adapter of an earlier run merged into its weights."""
+    """Return the start of a run: a clone, with the adapter of an earlier run merged into its weights."""
     adapted = hasattr(model, "peft_config")
     twin = _clone(model, share=config.method == "lora" and not adapted)
     return twin.merge_and_unload() if adapted else twin

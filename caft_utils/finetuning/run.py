@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from caft_utils.finetuning.objective import Objective
     from caft_utils.interventions.base import Intervention
 
-FORMAT = 1  # raise it when the same key would give other weights
+FORMAT = 1  # increase it when the same key would give different weights
 KIND = "finetune"
 
 

@@ -63,7 +63,7 @@ def train(
     arguments = _arguments(config, steps, work, device, seed=seed, save_every=save_every)
     last_checkpoint = processes.from_main(lambda: _last_checkpoint(work))
     with seeded(seed, device), warnings.catch_warnings():
-        # PEFT and Trainer still use an old name of activation checkpointing with each other.
+        # PEFT and Trainer still use a deprecated name of activation checkpointing.
         warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
         trainer = _AnswerTrainer(
             model=model,
@@ -79,7 +79,7 @@ def train(
                 trainer.train(resume_from_checkpoint=last_checkpoint)
         finally:
             if processes.is_main():
-                _last_checkpoint(work)  # removes a half-written checkpoint, for example of a full disk
+                _last_checkpoint(work)  # removes a half-written checkpoint, for example after a full disk
     steps_logged = [entry for entry in trainer.state.log_history if "loss" in entry]
     losses = [entry["loss"] for entry in steps_logged]
     if not np.isfinite(losses).all():
@@ -116,8 +116,8 @@ def check_optimizer(config: FinetuneConfig, device: torch.device) -> None:
 def _arguments(
     config: FinetuneConfig, steps: int, work: Path, device: torch.device, *, seed: int, save_every: int
 ) -> TrainingArguments:
-    """Return the config in Trainer's terms."""
-    # "adamw" is Trainer's default, which implementation of AdamW suits this version of torch.
+    """Return the config as arguments of Trainer."""
+    # "adamw" is Trainer's default: the implementation of AdamW that suits this version of torch.
     optimizer = {} if config.optimizer == "adamw" else {"optim": config.optimizer}
     arguments = TrainingArguments(
         output_dir=str(work),
