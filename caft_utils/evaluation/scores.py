@@ -6,7 +6,7 @@ draws rows with replacement. Row r gets a multinomial weight w_r, and each of it
     AUROC* = sum_pn w_p w_n [s_p > s_n] / sum_pn w_p w_n      (p active, n not; a tie counts one half)
 
 The interval is given by the 2.5 % and 97.5 % quantiles. Unreadable replies do not enter the value; their
-share is reported as `failures`, because a score without it would look better the worse its judge is.
+share is reported as `failures`, because otherwise a judge would gain by giving unreadable replies.
 """
 
 from __future__ import annotations
@@ -149,13 +149,13 @@ def spearman(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> float:
 
 
 def _readable(values: Sequence[float | None]) -> tuple[list[int], float]:
-    """Return the places of the values that are finite numbers, and the share of the others."""
+    """Return the indices of the values that are finite numbers, and the share of the others."""
     places = [i for i, value in enumerate(values) if value is not None and math.isfinite(value)]
     return places, 1 - len(places) / len(values) if len(values) else 0.0
 
 
 def _weights(unit: Int[np.ndarray, " n"]) -> Float[np.ndarray, "draws n"]:
-    """Return how often each item counts in each draw of as many units as there are."""
+    """Return how often each item counts in each bootstrap draw of its units."""
     drawn = multiplicities(np.random.default_rng(0), int(unit.max()) + 1, DRAWS)
     return drawn[:, unit].astype(float)
 
