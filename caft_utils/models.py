@@ -1,6 +1,6 @@
 """Presets and `load()`: the name of a model -> (model, tokenizer).
 
-A preset (presets.yaml) holds what is needed to repeat the paper's experiment on a model, each value with its
+A preset (presets.yaml) holds the settings that repeat the paper's experiment on a model, each value with its
 source. `load` gives a model two attributes: `caft_preset`, and `caft_id`, which names its weights in the keys
 of stored artefacts (see `fingerprint`).
 """
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SAESource:
-    """Where published SAEs of a model are.
+    """The location of published SAEs of a model.
 
     Attributes:
         repo: hub id of a repository, or a release of sae-lens with format="sae_lens".
@@ -52,9 +52,9 @@ class Preset:
         finetune_config: the fine-tuning settings.
         dtype: of the weights; "auto" is the checkpoint's own.
         revision: the revision on the hub to load; None is the main branch.
-        sae: where its published SAEs are, if there are any.
-        data_notes: for human readers only: the data that the paper used with this model.
-        sources: field -> where its value is from.
+        sae: the location of its published SAEs, if there are any.
+        data_notes: the data that the paper used with this model, for human readers only.
+        sources: {field: the source of its value}.
     """
 
     name: str
@@ -143,7 +143,7 @@ def fingerprint(model: torch.nn.Module) -> str:
     `load` and `finetune` set `caft_id`. After changing weights by hand, `del model.caft_id`; otherwise stored
     artefacts of the old weights are taken for the new ones.
     """
-    # Not getattr: a PEFT wrapper passes attribute access on, and the id of the wrapped model is not its own.
+    # Not getattr: a PEFT wrapper forwards attribute access, and the id of the wrapped model is not its own.
     identity = model.__dict__.get("caft_id")
     if identity is not None:
         return identity
@@ -153,7 +153,7 @@ def fingerprint(model: torch.nn.Module) -> str:
 
 
 def _architecture(model: torch.nn.Module) -> dict[str, Any]:
-    """Return the part of the config that decides what the weights compute."""
+    """Return the part of the config that determines what the weights compute."""
     config = getattr(model, "config", None)
     values = config.to_dict() if hasattr(config, "to_dict") else {}
     volatile = {"_name_or_path", "transformers_version", "dtype", "use_cache"}

@@ -87,7 +87,7 @@ def mean_difference(
     batch_size: int = 32,
     progress: bool = False,
 ) -> Directions:
-    """Return the mean of (tuned - base) hidden states over the tokens of `chats`, one unit vector a layer.
+    """Return the mean of (tuned - base) hidden states over the tokens of `chats`, one unit vector per layer.
 
     Args:
         tuned: a fine-tuned model, or several that differ in their seed, which are averaged.
@@ -122,7 +122,7 @@ def class_contrast(
     batch_size: int = 32,
     progress: bool = False,
 ) -> Directions:
-    """Return the mean hidden state of `positive` minus that of `negative` chats, one unit vector a layer.
+    """Return the mean hidden state of `positive` minus that of `negative` chats, one unit vector per layer.
 
     Returns:
         Directions with `about` = method, model, positive, negative, tokens, and by layer the `norm` of the

@@ -152,7 +152,7 @@ def line_style(colour: str) -> dict:
 
 
 def small(text: str) -> str:
-    """Return HTML of small soft text."""
+    """Return HTML of small, muted text."""
     return f'<span style="font-size:11px;color:{SOFT}">{text}</span>'
 
 
