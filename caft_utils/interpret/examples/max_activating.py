@@ -93,9 +93,9 @@ def extreme_windows(
 
 
 class ExtremeWindows(Mapping[tuple[int, int], Extremes]):
-    """{(layer, i): Extremes}, made when it is looked up.
+    """Extremes by (layer, i), created on lookup.
 
-    Few of thousands of features are ever looked at, so windows stay tensors until then.
+    Only a few of thousands of features are ever looked at, so windows stay tensors until then.
     """
 
     def __init__(self, chats: Chats, features: Features, layers: Mapping[int, LayerExtremes]):

@@ -48,10 +48,10 @@ class Explainer(Protocol):
 
 @dataclass(frozen=True)
 class TokenStatistics:
-    """List distinctive words, for example: text about "villain", "steal" (at the peak: "rob"; after "how");
-    pushes towards "laugh", "gloat".
+    """List the distinctive words of activating windows.
 
-    Function words are listed only where a direction peaks on them.
+    For example: text about "villain", "steal" (at the peak: "rob"; after "how"); pushes towards "laugh",
+    "gloat". Function words are listed only where a direction peaks on them.
 
     about: largest number of words that are active or follow active ones.
     peak: largest number of words that contain the peak.
@@ -66,7 +66,7 @@ class TokenStatistics:
     name: str = "token statistics"
 
     def __call__(self, examples: FeatureExamples) -> Explanation:
-        """Write the sentence; the order of the windows has no influence."""
+        """Write the sentence. The order of the windows does not matter."""
         active, peaks, before, elsewhere = Counter(), Counter(), Counter(), Counter()
         for window in examples.train:
             words = _words_by_place(window, examples.max_activation)

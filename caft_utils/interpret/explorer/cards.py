@@ -1,4 +1,4 @@
-"""The card of one component or latent as HTML: what a reader needs to say what it means.
+"""The card of one component or latent as HTML, with what a reader needs to interpret it.
 
 A component has two sides next to each other, since its sign is a convention; a latent has one. Each side
 shows the explanation and its scores if there are any, the words that it promotes, and its windows. Tokens are
@@ -131,7 +131,7 @@ class Bar(NamedTuple):
 class HistogramBars(NamedTuple):
     """A histogram drawn on a canvas of 1000 x 40, with the logarithm of counts as height.
 
-    Rare extremes are visible that way beside the many tokens near zero.
+    Rare extremes would otherwise be invisible beside the many tokens near zero.
     """
 
     quantity: str
@@ -185,7 +185,7 @@ def article(card: Card) -> str:
 
 
 def title(layer: int, index: int, noun: str = "component") -> str:
-    """Return what a card is called, for example "Layer 2 \u00b7 component 1"."""
+    """Return the title of a card, for example "Layer 2 \u00b7 component 1"."""
     return f"{'Embedding' if layer < 0 else f'Layer {layer}'} \u00b7 {noun} {index}"
 
 

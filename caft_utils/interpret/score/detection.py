@@ -1,4 +1,4 @@
-"""Detection: can a judge who knows the explanation tell activating windows from the others?
+"""Detection: can a judge tell activating windows from the others, given the explanation?
 
 The score is the AUROC of the judge's probabilities. (arXiv 2410.13928, section 3.3.)
 """

@@ -22,8 +22,8 @@ Encoder = Callable[[list[str]], Float[np.ndarray, "n d"]]
 class TfIdfEncoder:
     """TF-IDF vectors over the vocabulary of `texts`; other words are ignored.
 
-    `interpret.tfidf.TfIdf` weighs words alike, but adds them in another order. Cosines that tie here would no
-    longer tie there, and recorded scores would change.
+    `interpret.tfidf.TfIdf` has the same weights, but sums them in another order. Cosines that tie here would
+    no longer tie there, and recorded scores would change.
     """
 
     def __init__(self, texts: Sequence[str]):

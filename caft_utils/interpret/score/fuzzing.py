@@ -1,4 +1,4 @@
-"""Fuzzing: can a judge who knows the explanation tell marks on active tokens from marks on others?
+"""Fuzzing: can a judge tell marks on active tokens from marks on others, given the explanation?
 
 The score is the AUROC of the judge's probabilities. (arXiv 2410.13928, section 3.3.)
 """
@@ -28,7 +28,7 @@ class Fuzzing(Scorer):
     wrong marks. Words are replaced by words and signs by signs; otherwise the marks could be told apart
     without any explanation.
 
-    seed: of the choice of wrong tokens, which differs from feature to feature.
+    seed: of the choice of wrong tokens, which also depends on the feature.
 
     `Score.extra` holds the AUROC against each kind of wrong marks.
     """

@@ -17,8 +17,8 @@ from caft_utils.interpret.score.window_judges import WindowJudge
 class Simulation(Scorer):
     """Pearson's r, -1 to 1, between the judge's probability that a token fits and its activation.
 
-    Negative activations count as 0. Each token is asked about by itself, as a window in which it alone is
-    marked: one question per token, so a language model as judge costs many times more than for `Detection`.
+    Negative activations count as 0. The judge is asked about each token separately, as a window in which only
+    that token is marked. A language model as judge therefore costs many times more than for `Detection`.
     """
 
     judge: WindowJudge

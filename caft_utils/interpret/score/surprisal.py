@@ -4,8 +4,8 @@ For a window x, an explanation z and a dummy z0 without content, the reduction i
 
     reduction(x) = loss(x | z0) - loss(x | z)      (nats per token of x)
 
-and the score is the AUROC with which it tells activating windows from the others. (arXiv 2410.13928, section
-3.3.)
+and the score is the AUROC with which it separates activating windows from the others. (arXiv 2410.13928,
+section 3.3.)
 
 The prefix is encoded once, and each batch of windows continues from a copy of its keys and values. Without
 the copy, the cache would grow with each batch, and later windows would be read after earlier ones.

@@ -1,4 +1,4 @@
-"""A window judge without a model: does the window contain words of the explanation, rare ones above all?
+"""A window judge without a model: does a window contain words of the explanation, above all rare ones?
 
 Each word w of the explanation that occurs in a window is evidence of strength s_w = 1 - df_w / N, the share
 of windows without it ("the" proves nothing). A noisy OR joins the evidence:

@@ -1,6 +1,6 @@
-"""The whole reading by a program: examples, explanations, their scores and the selection, in one call.
+"""Automatic reading from start to end: examples, explanations, scores and selection in one call.
 
-These are the four steps of notebook 05 without a person: collect windows in which a direction is active and
+It runs the four steps of notebook 05 without a person: collect windows in which a direction is active and
 windows in which it is not, write an explanation from one half of the rows, score it by detection on the other
 half, and select by the hints that occur where the direction is active.
 """

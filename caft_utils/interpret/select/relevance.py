@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class RelevanceFunction(Protocol):
-    """Return the relevance of each explanation to a concept, 0 to 100; None where none could be found.
+    """Return the relevance of each explanation to a concept, 0 to 100; None where it failed.
 
     threshold: the relevance from which a direction is selected by default.
     """
@@ -52,7 +52,7 @@ class WordRelevance:
     """
 
     name = "relevance of words"
-    threshold = 20.0  # a few of the distinctive words are among a handful of hints
+    threshold = 20.0  # reached when a few of the distinctive words are hints
 
     def __init__(self, encoder: Encoder | None = None, min_similarity: float = 0.5):
         self.encoder, self.min_similarity = encoder, min_similarity
