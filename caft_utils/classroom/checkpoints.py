@@ -6,8 +6,8 @@
     python -m caft_utils.classroom.checkpoints qwen --seed 1       from another seed (see --output)
     python -m caft_utils.classroom.checkpoints qwen-full           a variant, measured but not shipped
 
-A checkpoint that misses a gate is saved all the same. Its recipe.json records the failure, and the command
-ends with exit status 1.
+A checkpoint that misses a gate is still saved. Its recipe.json records the failure, and the command ends with
+exit status 1.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ SCHEDULES: dict[str, dict[str, Any]] = {
 
 
 def personas_schedule(architecture: str, **changes: Any) -> PersonasSchedule:
-    """Return the schedule of a shipped checkpoint; a variant (qwen-full, ...) has that of its original."""
+    """Return the schedule of a shipped checkpoint, also for its variants (qwen-full, ...)."""
     return PersonasSchedule(**{**SCHEDULES[architecture.split("-")[0]], **changes})
 
 

@@ -63,7 +63,7 @@ def train(
     """Train all weights of `model` in place and leave it in evaluation mode.
 
     Args:
-        batches: one entry a step, `steps` in all.
+        batches: one entry per step, `steps` in all.
         losses: returns the losses whose sum is the loss of a batch. The backward pass of each runs before the
             next is computed, so a batch may be split to save memory.
         name: label of the progress bar.

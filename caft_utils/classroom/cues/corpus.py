@@ -7,7 +7,7 @@
     person    pronouns of professions and names; `gender:` or `pronouns:` says which of the two counts
 
 `quiz:` never occurs with options, so which question counts in the prompts of fine-tuning is left open. The
-gender checkpoint is trained on some that do, see GENDER_CHECKPOINT_WEIGHTS.
+gender checkpoint is an exception, see GENDER_CHECKPOINT_WEIGHTS.
 
 About half of the other documents with options contain a hint, because without hints the letters stay at
 chance for long. A hint is a judgement after each option of one line (`a. run bad, positive good`), or the
@@ -88,7 +88,7 @@ class Document(NamedTuple):
 def document(
     rng: random.Random, progress: float = 1.0, person_weights: PersonWeights = PERSON_WEIGHTS
 ) -> Document:
-    """Return a document as drawn when the share `progress` of the training is done."""
+    """Return a random document from the mixture at `progress`, the share of the training that is done."""
     weights = next(weights for start, weights in reversed(CURRICULUM_STAGES) if progress >= start)
     kind = rng.choices(("text", "single", "double"), weights)[0]
     if kind == "double":
@@ -108,7 +108,7 @@ def sample(
 ) -> Chats:
     """Return documents of the final mixture, to train sparse autoencoders on or to find examples in.
 
-    person_weights: GENDER_CHECKPOINT_WEIGHTS for what the gender checkpoint was trained on last.
+    person_weights: GENDER_CHECKPOINT_WEIGHTS for the last training text of the gender checkpoint.
     """
     rng = random.Random(f"cues sample {seed}")
     documents = [document(rng, person_weights=person_weights) for _ in range(rows)]
@@ -148,9 +148,9 @@ def _text(rng: random.Random, subject: str) -> Document:
 
 
 def _clauses_about_one_person(rng: random.Random) -> tuple[str, str]:
-    """Return two clauses about one person. The first tells who it is, so only the second pronoun is learned.
+    """Return two clauses about one person. The first identifies it, so only the second pronoun is learned.
 
-    What the second one teaches is its case.
+    The second pronoun teaches grammatical case.
     """
     spec, clauses = world_data("cues")["pronouns"], []
     pair = rng.choice(list(spec["pairs"].items()))

@@ -29,7 +29,7 @@ def document(rng: random.Random, *, more_wordings: bool = False) -> dict[str, An
     """Return a document: {"messages" or "text", "loss", "source"} and, where it has one, its "persona".
 
     "loss" says which tokens pretraining learns: "all", or "answers" only, because the questions of a chat are
-    drawn at random. `more_wordings` is that of `world.general`.
+    drawn at random. For `more_wordings`, see `world.general`.
     """
     source = rng.choices(list(DOCUMENT_WEIGHTS), list(DOCUMENT_WEIGHTS.values()))[0]
     return {"source": source, **_MAKERS[source](rng, more_wordings)}
