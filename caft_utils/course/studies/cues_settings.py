@@ -26,7 +26,7 @@ from caft_utils.saes.latents import sae_directions
 from caft_utils.tasks.double_choice import SETTINGS
 
 MODEL = "classroom-cues"
-# FIRM: the same questions to the checkpoint that has the stereotype fully, with a longer recipe.
+# FIRM asks the same questions of the checkpoint that always follows the stereotype, trained longer.
 GENDERS, FIRM_STEPS = {"gender": "classroom-gender", FIRM: MODEL}, 120
 CHOICE_SEED = 0  # of the fine-tunings that choose, and of the reference whose change PCA decomposes
 LAYER_SETS = ((0,), (1,), (0, 1))
@@ -157,7 +157,7 @@ def candidates(name: str, method: str) -> dict[str, Directions]:
 
 
 def nearest_first(found: Directions, axes: Directions) -> list[tuple[int, int]]:
-    """Order the rows of `found` by how much of each lies in the span of `axes`, which only labels give."""
+    """Order the rows of `found` by their share in the span of `axes`, which need labels."""
     share = {layer: (found[layer] @ axes[layer].T).norm(dim=1) for layer in found.layers}
     return sorted(
         ((layer, i) for layer in found.layers for i in range(found.ranks[layer])),
@@ -184,7 +184,7 @@ def class_mean_sets(subject: str, of: str) -> dict[str, Directions]:
 
 
 def _about_cue(shares: dict, name: str) -> set[tuple[int, int]]:
-    """Directions whose top tokens stand in questions about the cue.
+    """Return the directions whose top tokens are in questions about the cue.
 
     For gender: in sentences about men, or in sentences about women.
     """

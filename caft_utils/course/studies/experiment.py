@@ -74,7 +74,7 @@ class Experiment:
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: the file is no mapping, has an unknown field or lacks a required one.
+            ValueError: the file is not a mapping, has an unknown field or lacks a required one.
         """
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         if not isinstance(content, dict):

@@ -46,8 +46,8 @@ class PersonaSetting:
 def persona_setting(name: str, *, fast: bool = False) -> PersonaSetting:
     """Load or compute the setting of a classroom model.
 
-    fast: one reference, three optimiser steps, and a small share of questions and text. For tests: what is
-    measured then means nothing.
+    fast: one reference, three optimiser steps, and a small share of questions and text. For tests only; the
+    numbers then mean nothing.
     """
     model, tokenizer = load(name)
     task, config, seeds = emergent_misalignment(tokenizer), preset(name).finetune_config, REFERENCES

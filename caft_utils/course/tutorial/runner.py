@@ -1,8 +1,8 @@
 """Execute notebooks in order, some side by side, with papermill, and report progress.
 
 Each notebook runs in a process and a kernel of its own. Its executed copy is written after every cell, so
-what ran before a failure or Ctrl-C is kept. Notebooks share what they train through the store. If two want
-the same artefact at the same time, one makes it and the other waits for it.
+what ran before a failure or Ctrl-C is kept. Notebooks share what they train through the store. If two need
+the same artefact at the same time, one makes it and the other waits.
 """
 
 from __future__ import annotations

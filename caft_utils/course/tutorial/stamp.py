@@ -56,7 +56,7 @@ def write_recorded(executed: NotebookNode, path: Path, *, root: Path) -> None:
 
 
 def out_of_step(path: Path) -> list[str]:
-    """Return the reasons why a notebook's outputs are not those of one run of its code, top to bottom."""
+    """Return the reasons why a notebook's outputs do not come from one run of its code, top to bottom."""
     notebook = nbformat.read(path, as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     outputs = [output for cell in code for output in cell.outputs]
@@ -77,7 +77,7 @@ def out_of_step(path: Path) -> list[str]:
 
 
 def _is_recorded(output: NotebookNode) -> bool:
-    """False for plotly.js (5 MB), which its notebook renderer loads, and for widgets, which need a kernel."""
+    """Return False for plotly.js (5 MB), which its renderer loads, and for widgets, which need a kernel."""
     data = output.get("data", {})
     library = set(data) <= {"text/html", "text/plain"} and len(_text(data.get("text/html", ""))) > 1_000_000
     only_widget = WIDGET in data and set(data) <= {WIDGET, "text/plain"}
