@@ -65,9 +65,9 @@ def finetune(
         save_every: optimiser steps between the checkpoints from which a killed run resumes.
 
     Returns:
-        The model, with `.caft_run`: "loss" (one value a step; nats per answer token plus the objective),
-        "objective_loss" (the objective's part of it, if there is one), "seconds", the config under
-        "recipe", fingerprints, and the folder of the stored artefact.
+        The model, with `.caft_run`: "loss" (one value per step; nats per answer token plus the objective),
+        "objective_loss" (the objective's part of it, if there is one), "seconds", the config under "recipe",
+        fingerprints, and the folder of the stored artefact.
 
     Raises:
         ValueError: no rows, a snapshot outside the run, or a block that the model does not have.

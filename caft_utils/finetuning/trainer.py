@@ -50,7 +50,7 @@ def train(
     """Train `model` in place, with checkpoints and snapshots (`work`/step-N, written by `save`) in `work`.
 
     Returns:
-        "loss" (one value a step; nats per answer token plus the objective), "objective_loss" (the
+        "loss" (one value per step; nats per answer token plus the objective), "objective_loss" (the
         objective's part of it, if there is one), "steps" and "seconds".
 
     Raises:

@@ -46,7 +46,7 @@ def sae_quality(
         loss: also measure loss_recovered, which takes two more passes over the text for each layer.
 
     Raises:
-        ValueError: no row has two tokens, or the SAEs have another width than the model.
+        ValueError: no row has two tokens, or the SAEs and the model differ in width.
     """
     count, sums = 0, {layer: _Sums() for layer in saes.layers}
     for batch in stream_activations(model, chats, saes.layers, batch_size=batch_size, progress=progress):

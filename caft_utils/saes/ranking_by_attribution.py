@@ -53,8 +53,8 @@ def attribution(
         progress: show a progress bar.
 
     Raises:
-        ValueError: the SAEs have another width than the model, or the metric does not return one number for
-            each row.
+        ValueError: the SAEs and the model differ in width, or the metric does not return one number for each
+            row.
     """
     from tqdm.auto import tqdm
 

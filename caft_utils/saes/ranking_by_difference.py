@@ -33,7 +33,7 @@ def latent_difference(
     answer tokens of generic chats.
 
     Raises:
-        ValueError: the SAEs have another width than a model, or there is no token.
+        ValueError: the SAEs and a model differ in width, or there is no token.
     """
     options = {"tokens": tokens, "batch_size": batch_size, "progress": progress}
     scores = _token_mean(
@@ -64,7 +64,7 @@ def difference_latents(
             relative to zero. False encodes the plain difference, as in the code released with CAFT.
 
     Raises:
-        ValueError: the SAEs have another width than a model, or there is no token.
+        ValueError: the SAEs and a model differ in width, or there is no token.
     """
 
     def read(layer: int, after: Tensor, before: Tensor) -> Tensor:
