@@ -204,9 +204,7 @@ def _tokenise(
             if not end:
                 answer = without_special_tokens(tokenizer, ids, answer)
         except Exception as error:  # templates raise their own errors, e.g. on roles that do not alternate
-            raise ValueError(
-                f"{where}: the tokenizer's chat template rejects this row: {error}"
-            ) from error
+            raise ValueError(f"{where}: the tokenizer's chat template rejects this row: {error}") from error
     if max_length is not None:
         ids, answer = ids[:max_length], answer[:max_length]
     if not any(answer):

@@ -117,8 +117,8 @@ def hub_repository(name: str, revision: str | None = None) -> ModelSource | None
         ) from error
     except Exception as error:
         raise ConnectionError(
-            f"{name} is neither a local folder nor in this machine's hub cache, and the hub cannot be reached "
-            f"({type(error).__name__}); "
+            f"{name} is neither a local folder nor in this machine's hub cache, and the hub cannot be "
+            f"reached ({type(error).__name__}); "
             'connect (and unset HF_HUB_OFFLINE), pass a local folder, or use load("classroom")'
         ) from error
     return source
