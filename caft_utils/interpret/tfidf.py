@@ -31,7 +31,7 @@ class TfIdf:
         self._idf[0] = 0
 
     def __len__(self) -> int:
-        """Number of terms, with term 0."""
+        """Return the number of terms, with term 0."""
         return len(self._idf)
 
     def sparse(
