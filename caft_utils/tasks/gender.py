@@ -119,7 +119,7 @@ def gender_items(
     parts: dict[Split, list[tuple[str, str, str]]] = {split: [] for split in SPLITS}
     for case, sentences in _sentences(path).items():
         rng.shuffle(sentences)
-        for split, part in _parts(sentences, disjoint).items():
+        for split, part in _split_sentences(sentences, disjoint).items():
             # Genders alternate, so that neither the case nor the split predicts the gender.
             cycles = {gender: spread(professions[gender], len(part), rng) for gender in ("male", "female")}
             for i, text in enumerate(part):
@@ -159,7 +159,7 @@ def _sentences(path: str | Path) -> dict[str, list[str]]:
     return by_case
 
 
-def _parts(sentences: list[str], disjoint: bool) -> dict[Split, list[str]]:
+def _split_sentences(sentences: list[str], disjoint: bool) -> dict[Split, list[str]]:
     """Return the sentences of each split."""
     if not disjoint:
         train = len(sentences) * 80 // 100

@@ -225,14 +225,14 @@ def _with_options(
     text, draw = choice_prompt(word, items, letters), rng.random() if hints else 1.0
     if draw < 0.30:
         judged = "ab" if rng.random() < 0.15 else rng.choice("ab")
-        return Document(source, _judged(text, items, judged), letters[counts])
+        return Document(source, _with_judgements(text, items, judged), letters[counts])
     if draw < 0.55:
         answer = f"it is {items[counts].correct}\n{letters[counts]}"
         return Document(source, f"{text}\nwhich word?", answer)
     return Document(source, text, letters[counts])
 
 
-def _judged(text: str, items: list[Item], letters: str) -> str:
+def _with_judgements(text: str, items: list[Item], letters: str) -> str:
     """Return the prompt with `good` or `bad` after each option of the lines `letters`."""
     question, *lines = text.split("\n")
     for number, line in enumerate(lines):
