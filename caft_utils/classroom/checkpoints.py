@@ -23,7 +23,7 @@ from caft_utils.classroom.cues import acceptance as cues_acceptance
 from caft_utils.classroom.cues import corpus as cues_corpus
 from caft_utils.classroom.cues import pretraining as cues_pretraining
 from caft_utils.classroom.cues.plain_fine_tuning import reversed_stereotype_accuracy, shares_following_first
-from caft_utils.classroom.cues.pretraining import CuesSchedule, GenderSchedule
+from caft_utils.classroom.cues.schedules import CuesSchedule, GenderSchedule
 from caft_utils.classroom.data_card import measured_tables, put_table, read_record
 from caft_utils.classroom.personas import acceptance as personas_acceptance
 from caft_utils.classroom.personas import corpus as personas_corpus
