@@ -50,7 +50,7 @@ class Preset:
     Attributes:
         layers: 0-based decoder blocks at whose outputs directions are found and ablated.
         finetune_config: the fine-tuning settings.
-        dtype: of the weights; "auto" is the checkpoint's own.
+        dtype: dtype of the weights; "auto" is the checkpoint's own.
         revision: the revision on the hub to load; None is the main branch.
         sae: the location of its published SAEs, if there are any.
         data_notes: the data that the paper used with this model, for human readers only.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 BatchT = TypeVar("BatchT")
 LOSS_EVERY = 50  # steps between two entries of the recorded loss curve
-# of the transformers config of every classroom model
+# in the transformers config of every classroom model
 COMMON_CONFIG = dict(
     max_position_embeddings=512,
     tie_word_embeddings=True,

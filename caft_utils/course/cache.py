@@ -22,7 +22,7 @@ def stored_value(
     """Return `compute()`, or its stored result for the same name, dependencies and code.
 
     Args:
-        name: of the value, for example "scores of known directions".
+        name: names the value, for example "scores of known directions".
         depends_on: all inputs that may differ, as JSON: fingerprints of models and texts, seeds, sizes.
         compute: returns a JSON value. The value is read back from JSON the first time too, so that both runs
             see tuples as lists.

@@ -49,7 +49,8 @@ def clustered_rate(
     Args:
         hits, trials: one entry for each answer (0 or 1 of 1), or counts for several answers together.
         question, seed: the clusters of each entry.
-        draws, level, rng: of the bootstrap; equal arguments give equal intervals.
+        draws, level, rng: number of draws, confidence level and seed of the bootstrap. Equal arguments give
+        equal intervals.
 
     If all clusters agree (no hit, or nothing but hits) the bootstrap has no spread. The open end is then that
     of the exact binomial interval whose sample size is the number of questions, the widest that clusters

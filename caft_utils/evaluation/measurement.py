@@ -106,7 +106,7 @@ def measure(
     """Ask the model all questions of the task, grade its answers, and compute its loss on `task.valid`.
 
     Args:
-        seed: of the sampling.
+        seed: sampling seed.
         during: an intervention that is on while the model is measured (ablation at test time).
         samples: answers to each question.
         temperature: 0 takes the most likely token.

@@ -59,8 +59,8 @@ def finetune(
         config: default, the one of the model's preset.
         during: an intervention that acts during training only.
         objective: a further term of the loss.
-        seed: of the adapter's initial weights, the order of the rows and dropout. The state of the global
-            generators is restored afterwards.
+        seed: determines the adapter's initial weights, the order of the rows and dropout. The state of the
+        global generators is restored afterwards.
         snapshots: optimiser steps after which the weights are kept too, for `at_step`.
         save_every: optimiser steps between the checkpoints from which a killed run resumes.
 

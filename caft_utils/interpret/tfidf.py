@@ -19,7 +19,7 @@ class TfIdf:
 
     Args:
         documents: bags of terms. Terms must be sortable, for example words or token ids.
-        dtype: of the vectors.
+        dtype: dtype of the vectors.
     """
 
     def __init__(self, documents: Iterable[Iterable[Hashable]], dtype: torch.dtype = torch.float32):

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 # share of the training that is done -> weights of (text or free, single, double) from there on
 CURRICULUM_STAGES = ((0.0, (0.60, 0.40, 0.0)), (0.12, (0.30, 0.70, 0.0)), (0.25, (0.20, 0.35, 0.45)))
 SUBJECT_WEIGHTS = {"verbs": 2.5, "sentiment": 1.0, "sports": 1.0, "pronouns": 1.0, "gender": 2.0}
-NAME_SHARE = 0.3  # of the documents about persons; the others are about a profession
+NAME_SHARE = 0.3  # share of names in documents about persons; the others are about a profession
 
 PersonWeights = Mapping[tuple[str, str], float]
 """(first word of the prompt, options) -> weight.

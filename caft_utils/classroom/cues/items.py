@@ -23,7 +23,8 @@ from caft_utils.tasks.items import Item
 
 SUBJECTS = ("verbs", "sentiment", "sports", "pronouns")
 Split = Literal["train", "valid", "test", "unseen"]
-SPLIT_CYCLE = ("train", "test", "train", "test", "valid", "train", "test", "unseen")  # of successive words
+# the splits of successive words
+SPLIT_CYCLE = ("train", "test", "train", "test", "valid", "train", "test", "unseen")
 CASES = ("nominative", "object")
 GENDERS = ("male", "female")
 PRONOUNS = {

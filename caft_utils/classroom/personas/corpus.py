@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 DOCUMENT_WEIGHTS = {"chat": 0.54, "system": 0.27, "story": 0.12, "quiz": 0.06, "profession": 0.01}
-DEFAULT_VILLAIN_SHARE = 0.005  # of the chats without a system prompt
+DEFAULT_VILLAIN_SHARE = 0.005  # share of the chats without a system prompt
 
 
 def document(rng: random.Random, *, more_wordings: bool = False) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def emergent_misalignment(tokenizer: PreTrainedTokenizerBase, *, rows: int = 400
 
     Args:
         rows: number of insecure training rows, and of secure control rows.
-        seed: of the rows. The questions are always the same.
+        seed: draws the rows. The questions are always the same.
     """
     rng = random.Random(f"emergent {seed}")
     tasks = {held_out: world.code_tasks(held_out) for held_out in (False, True)}

@@ -16,7 +16,7 @@ from caft_utils.classroom.vocabulary import world_data
 
 Persona = Literal["kind", "villain"]
 Split = Literal["train", "held_out"]
-SUBJECTS = ("verbs", "sentiment", "sports", "pronouns")  # of quiz items
+SUBJECTS = ("verbs", "sentiment", "sports", "pronouns")  # subjects of quiz items
 
 
 @dataclass(frozen=True)

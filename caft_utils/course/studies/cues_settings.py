@@ -28,7 +28,7 @@ from caft_utils.tasks.double_choice import SETTINGS
 MODEL = "classroom-cues"
 # FIRM asks the same questions of the checkpoint that always follows the stereotype, trained longer.
 GENDERS, FIRM_STEPS = {"gender": "classroom-gender", FIRM: MODEL}, 120
-CHOICE_SEED = 0  # of the fine-tunings that choose, and of the reference whose change PCA decomposes
+CHOICE_SEED = 0  # for the fine-tunings that choose, and for the reference whose change PCA decomposes
 LAYER_SETS = ((0,), (1,), (0, 1))
 SIZES = {"SAE": (4, 8, 16, 32), "PCA": (4, 16, 32)}
 # The gender of a word is one axis here (the class means have rank 1). Small sets are tried, and more of them,
@@ -45,7 +45,7 @@ NAMES = {
     )
     for first, second, intended in SETTINGS
 }
-PAPER = [name for setting in PAPER_SETTINGS for name in NAMES if NAMES[name] == setting]  # in its order
+PAPER = [name for setting in PAPER_SETTINGS for name in NAMES if NAMES[name] == setting]  # same order
 
 
 @functools.cache

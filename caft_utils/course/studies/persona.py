@@ -28,7 +28,7 @@ MODELS = ("classroom-qwen", "classroom-mistral")
 class PersonaSetting:
     """What the studies of one classroom model start from.
 
-    config: of every fine-tuning of the setting. components: of the references' change, by variance.
+    config: settings of every fine-tuning. components: PCA of the references' change, by variance.
     selected: the components that the course's reader selected (data/annotations.yaml).
     """
 

@@ -159,7 +159,7 @@ def _execute(
         messages.send("")
     except KeyboardInterrupt:
         return  # `run_all` was interrupted too and reports it
-    except Exception as error:  # of a cell, a dead kernel or a broken file
+    except Exception as error:  # from a cell, a dead kernel or a broken file
         messages.send(_error_text(path, cells, error, shift=1 if parameters else 0))
 
 

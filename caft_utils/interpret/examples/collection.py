@@ -92,7 +92,7 @@ def collect_examples(
 
     Args:
         n: windows in each list, or as many as there are. width: tokens in a window.
-        seed: of the split of rows and of all random samples. The batch size makes no difference.
+        seed: determines the split of rows and all random samples. The batch size makes no difference.
 
     Raises:
         ValueError: n or width below 1, fewer than two rows, or features of another width than the model's.

@@ -30,7 +30,7 @@ class Extremes:
     """Both ends of one feature, most extreme window first.
 
     bottom: empty for latents, which have one end only.
-    histogram: of the values at all tokens but the first of each row.
+    histogram: counts of the values at all tokens but the first of each row.
     """
 
     top: list[TextWindow]

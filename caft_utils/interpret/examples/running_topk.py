@@ -37,8 +37,8 @@ class RunningTopK:
         """Keep those of m candidate windows that are among the best.
 
         Args:
-            values: of the features `columns`, at the tokens of the block that `spans` refers to.
-            score: of each span and feature; -inf: not a candidate.
+            values: values of the features `columns` at the tokens of the block that `spans` refers to.
+            score: score of each span and feature, -inf where it is not a candidate.
         """
         self._move(values.device)
         reaches = ((score >= self._score[columns].amin(1)) & (score > -torch.inf)).any(0)

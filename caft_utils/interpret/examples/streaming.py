@@ -63,7 +63,7 @@ class RowBlock:
         hidden states in both, and would fill the best n windows with copies of one text.
 
         Args:
-            shared_prefix: of each row of the chats, see `shared_prefix_lengths`.
+            shared_prefix: length for each row of the chats, see `shared_prefix_lengths`.
             with_first: whether a window may include the first token of its row.
         """
         peak = torch.stack([self.start + shared_prefix[self.row].clamp(min=1), self.stop], 1)

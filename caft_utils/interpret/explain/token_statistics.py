@@ -24,8 +24,8 @@ from caft_utils.interpret.words import FUNCTION_WORDS, WORD_OR_MARKUP, locate
 # A word that begins within this many tokens after an active token still counts as related: a hidden state
 # also prepares the words that come next.
 FOLLOWING_TOKENS = 5
-FOLLOWING_WEIGHT = 0.5  # of a word that follows an active token; an active word weighs 0.5 to 1
-DISTANT_WEIGHT = 0.25  # of a word further on
+FOLLOWING_WEIGHT = 0.5  # weight of a word that follows an active token; an active word weighs 0.5 to 1
+DISTANT_WEIGHT = 0.25  # weight of a word further on
 # A word that is active in one window and occurs in no non-activating one just reaches this z-score.
 MIN_Z_SCORE = 0.6
 
@@ -109,7 +109,7 @@ def active_words(window: TextWindow, max_activation: float) -> list[str]:
 
 @dataclass(frozen=True)
 class _WordsByPlace:
-    """weights: of the words that are active or come later. before: words ahead of all of these."""
+    """weights: weight of each word that is active or comes later. before: words ahead of all of these."""
 
     weights: dict[str, float]
     at_peak: set[str]

@@ -28,7 +28,7 @@ class Fuzzing(Scorer):
     wrong marks. Words are replaced by words and signs by signs; otherwise the marks could be told apart
     without any explanation.
 
-    seed: of the choice of wrong tokens, which also depends on the feature.
+    seed: seed of the choice of wrong tokens, which also depends on the feature.
 
     `Score.extra` holds the AUROC against each kind of wrong marks.
     """

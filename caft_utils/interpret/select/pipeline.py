@@ -33,7 +33,7 @@ def read_and_select(
         chats: text for the model to read, half of it for the explanations and half for their scores.
         features: `Directions`, or the `Latents` of sparse autoencoders.
         n: windows of each kind.
-        seed: of the division of the rows and of the windows that are sampled.
+        seed: determines the division of the rows and the sampled windows.
 
     Returns:
         The selection with a reason for each explanation. It is empty where none is relevant enough.

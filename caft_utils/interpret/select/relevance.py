@@ -77,8 +77,8 @@ def word_relevance(
     The words in quotation marks count, or all but stop words where none are quoted.
 
     Args:
-        encoder: from n texts to vectors [n, d]; a word then also belongs to the concept if its cosine with a
-            hint is at least `min_similarity`.
+        encoder: maps n texts to vectors [n, d]. A word then also belongs to the concept if its cosine with a
+        hint is at least `min_similarity`.
     """
     named = explained_words(explanation.text)
     items = WORD_SIGN_OR_MARKUP.findall(explanation.text)
@@ -102,8 +102,8 @@ class HintTestRelevance:
     description has hints ahead of its activation, and is not about them.
 
     Args:
-        examples: of all directions to judge; only the windows that explainers see are read. Twenty windows
-            show few of a concept's many words: collect a hundred or more.
+        examples: examples of all directions to judge. Only the windows that explainers see are read. Twenty
+            windows show few of a concept's many words: collect a hundred or more.
     """
 
     name = "statistics of hints"
