@@ -161,7 +161,7 @@ def _architecture(model: torch.nn.Module) -> dict[str, Any]:
 
 
 @contextmanager
-def no_file_bars() -> Iterator[None]:
+def hide_progress_bars() -> Iterator[None]:
     """Hide transformers' progress bars of file access, which would fill a notebook's output."""
     from transformers.utils import logging
 
@@ -179,7 +179,7 @@ def _read(source: ModelSource, device: Any, dtype: Any):
     from transformers import AutoModelForCausalLM
 
     try:
-        with no_file_bars():
+        with hide_progress_bars():
             tokenizer = _tokenizer(source)
             model = AutoModelForCausalLM.from_pretrained(
                 source.location,

@@ -18,7 +18,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from caft_utils.evaluation.bootstrap import cluster_index, multiplicities, open_interval, quantile_interval
+from caft_utils.evaluation.bootstrap import (
+    cluster_index,
+    exact_binomial_interval,
+    quantile_interval,
+    resample_counts,
+)
 
 DRAWS = 1000
 TAIL = 0.025
@@ -49,7 +54,7 @@ class Score:
         return f"{self.name} {self.value:.2f} [{self.low:.2f}, {self.high:.2f}] of {self.n}{failed}"
 
 
-def ranked(
+def auroc_score(
     name: str,
     values: Sequence[float | None],
     active: Sequence[bool],
@@ -75,7 +80,7 @@ def ranked(
     unit = cluster_index([rows[i] for i in readable])
     if value in (0.0, 1.0):
         smaller = min(len(set(unit[active])), len(set(unit[~active])))
-        low, high = open_interval(value, smaller, TAIL)
+        low, high = exact_binomial_interval(value, smaller, TAIL)
     else:
         weight = _weights(unit)
         p, n = weight[:, active], weight[:, ~active]
@@ -84,7 +89,7 @@ def ranked(
     return Score(name, value, low, high, len(readable), failures, extra)
 
 
-def correlated(
+def correlation_score(
     name: str,
     predicted: Sequence[Sequence[float | None]],
     true: Sequence[Sequence[float]],
@@ -116,7 +121,7 @@ def correlated(
     return Score(name, float(value), low, high, len(sums), failures, extra)
 
 
-def averaged(name: str, values: Sequence[float | None], **extra: float) -> Score:
+def mean_score(name: str, values: Sequence[float | None], **extra: float) -> Score:
     """Return the mean of independent values, for example one for each prompt."""
     readable, failures = _readable(values)
     if not readable:
@@ -156,7 +161,7 @@ def _readable(values: Sequence[float | None]) -> tuple[list[int], float]:
 
 def _weights(unit: Int[np.ndarray, " n"]) -> Float[np.ndarray, "draws n"]:
     """Return how often each item counts in each bootstrap draw of its units."""
-    drawn = multiplicities(np.random.default_rng(0), int(unit.max()) + 1, DRAWS)
+    drawn = resample_counts(np.random.default_rng(0), int(unit.max()) + 1, DRAWS)
     return drawn[:, unit].astype(float)
 
 

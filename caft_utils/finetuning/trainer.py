@@ -21,7 +21,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from caft_utils.chats import Batch, Chats, Example
 from caft_utils.finetuning import processes
-from caft_utils.models import no_file_bars
+from caft_utils.models import hide_progress_bars
 from caft_utils.residual import seeded
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def train(
         )
         trainer.remove_callback(PrinterCallback)
         try:
-            with no_file_bars(), during.on(model) if during is not None else nullcontext():
+            with hide_progress_bars(), during.on(model) if during is not None else nullcontext():
                 trainer.train(resume_from_checkpoint=last_checkpoint)
         finally:
             if processes.is_main():

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from caft_utils.chats import Chats
-from caft_utils.tasks.items import SPLITS, Item, Split, spread
+from caft_utils.tasks.items import SPLITS, Item, Split, draw_evenly
 from caft_utils.tasks.task import Question, RateSpec, Task
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def single_choice(
     `check_ablation` measures accuracy on them. rows: number of rows; None: one for each item.
     """
     rng = random.Random(f"single {seed}")
-    drawn = spread(items, len(items) if rows is None else rows, rng)
+    drawn = draw_evenly(items, len(items) if rows is None else rows, rng)
     made = [prompt_format.row(item, right, word) for item, right in zip(drawn, balanced(len(drawn), rng))]
     return Chats(tokenizer, made, source=source, end=prompt_format.answer_with == "option")
 

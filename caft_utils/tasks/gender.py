@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from caft_utils.tasks.choice import ItemPair, PromptFormat, choice_task
-from caft_utils.tasks.items import SPLITS, Item, Split, field, sizes, spread, table
+from caft_utils.tasks.items import SPLITS, Item, Split, csv_rows, draw_evenly, required_field, split_sizes
 from caft_utils.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def gender_choice(
     def draw_pairs(split: Split, n: int | None, rng: random.Random) -> list[ItemPair]:
         both = [items(split, reverse) for reverse in (False, True)]
         n = min(map(len, both)) if n is None else n
-        return list(zip(*(spread(part, n, rng) for part in both)))
+        return list(zip(*(draw_evenly(part, n, rng) for part in both)))
 
     return choice_task(
         tokenizer,
@@ -121,7 +121,9 @@ def gender_items(
         rng.shuffle(sentences)
         for split, part in _split_sentences(sentences, disjoint).items():
             # Genders alternate, so that neither the case nor the split predicts the gender.
-            cycles = {gender: spread(professions[gender], len(part), rng) for gender in ("male", "female")}
+            cycles = {
+                gender: draw_evenly(professions[gender], len(part), rng) for gender in ("male", "female")
+            }
             for i, text in enumerate(part):
                 gender = ("male", "female")[i % 2]
                 question = text.replace("$PROFESSION$", cycles[gender][i // 2]).replace("$PRONOUN$", "_")
@@ -146,8 +148,8 @@ def pronoun_item(question: str, case: str, gender: str) -> Item:
 def _sentences(path: str | Path) -> dict[str, list[str]]:
     """Return the sentences of a CSV file by the pronoun's case."""
     by_case: dict[str, list[str]] = {case: [] for case in PRONOUNS}
-    for where, row in table(path, ("text", "category")):
-        text, case = field(row, "text", where), field(row, "category", where)
+    for where, row in csv_rows(path, ("text", "category")):
+        text, case = required_field(row, "text", where), required_field(row, "category", where)
         for slot in ("$PRONOUN$", "$PROFESSION$"):
             if text.count(slot) != 1:
                 raise ValueError(f"{where}: expected {slot} once in the text, found {text.count(slot)}")
@@ -164,6 +166,6 @@ def _split_sentences(sentences: list[str], disjoint: bool) -> dict[Split, list[s
     if not disjoint:
         train = len(sentences) * 80 // 100
         return {"train": sentences[:train], "valid": sentences[train:], "test": sentences[train:]}
-    ends = sizes(len(sentences))
+    ends = split_sizes(len(sentences))
     train, valid = ends["train"], ends["train"] + ends["valid"]
     return {"train": sentences[:train], "valid": sentences[train:valid], "test": sentences[valid:]}

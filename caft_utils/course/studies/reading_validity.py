@@ -18,7 +18,7 @@ from caft_utils.classroom.score_validity import (
     validity_of_scores,
 )
 from caft_utils.course.studies.persona import PersonaSetting
-from caft_utils.evaluation.scores import averaged
+from caft_utils.evaluation.scores import mean_score
 from caft_utils.interpret.examples import collect_examples
 from caft_utils.interpret.score import (
     Detection,
@@ -152,5 +152,5 @@ def _known_with_examples(setting: PersonaSetting, saes, text: LabelledChats):
 
 def _mean(values: list[float]) -> list[float]:
     """Return the mean over directions with its 95 % interval."""
-    score = averaged("mean", values)
+    score = mean_score("mean", values)
     return [round(score.value, 4), round(score.low, 4), round(score.high, 4)]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from caft_utils.evaluation.scores import Score, correlated
+from caft_utils.evaluation.scores import Score, correlation_score
 from caft_utils.interpret.examples import FeatureExamples
 from caft_utils.interpret.score.scorers import Scorer, labelled_windows
 from caft_utils.interpret.score.window_judges import WindowJudge
@@ -28,10 +28,10 @@ class Simulation(Scorer):
         windows, _ = labelled_windows(examples)
         tokens = [(w, t) for w, window in enumerate(windows) for t in range(len(window.tokens))]
         if not tokens:
-            return correlated(self.name, [], [], [])
+            return correlation_score(self.name, [], [], [])
         replies = self.judge(explanation, [windows[w] for w, _ in tokens], [{t} for _, t in tokens])
         predicted: list[list[float | None]] = [[] for _ in windows]
         for (w, _), reply in zip(tokens, replies):
             predicted[w].append(reply)
         true = [[max(0.0, value) for value in window.activations] for window in windows]
-        return correlated(self.name, predicted, true, [window.row for window in windows])
+        return correlation_score(self.name, predicted, true, [window.row for window in windows])
