@@ -27,10 +27,12 @@ from caft_utils.chat_mask import (
     tokenise_continuation,
     without_special_tokens,
 )
+from caft_utils.store import Store, default_store, digest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+FORMAT = 1  # raise it when the same rows would give other tokens
 __all__ = ["Batch", "Chats", "Example", "pad_rows", "pad_token_id", "prompt_ids"]
 
 
@@ -142,6 +144,36 @@ class Chats(Sequence[Example]):
                 chats.rows.append(row)
         if not chats.rows:
             raise ValueError(f"{path}: no row found; expected a JSON object per line, with a key 'messages'")
+        return chats
+
+    @classmethod
+    def with_stored_tokens(
+        cls,
+        tokenizer: PreTrainedTokenizerBase,
+        rows: Sequence[Mapping[str, Any]],
+        *,
+        source: str = "rows",
+        store: Store | None = None,
+    ) -> Chats:
+        """Return `Chats(tokenizer, rows)`, with token ids from the store where the rows were there before.
+
+        This pays for thousands of rows, which take seconds to tokenise.
+        """
+        fast = getattr(tokenizer, "backend_tokenizer", None)
+        if fast is None or not rows:
+            return cls(tokenizer, rows, source=source)
+        named = [FORMAT, fast.to_str(), tokenizer.get_chat_template() if tokenizer.chat_template else None]
+        key = {"tokenizer": digest(named), "rows": digest(list(rows))}
+
+        def write(folder: Path) -> None:
+            tokens = [[e.input_ids, list(map(int, e.answer))] for e in cls(tokenizer, rows, source=source)]
+            (folder / "tokens.json").write_text(json.dumps(tokens, separators=(",", ":")))
+
+        folder = (store or default_store()).fetch("tokens", key, write)
+        chats = cls(tokenizer, [], source=source)
+        chats.rows = list(rows)
+        tokens = json.loads((folder / "tokens.json").read_text())
+        chats._examples = [Example(ids, list(map(bool, answer))) for ids, answer in tokens]
         return chats
 
     def __len__(self) -> int:

@@ -117,6 +117,10 @@ class Features(Protocol):
     @property
     def layers(self) -> list[int]: ...
 
+    @property
+    def fingerprint(self) -> str | None:
+        """A text that changes with the layers, indices or values; None: results are not to be stored."""
+
     def indices(self, layer: int) -> list[int]:
         """Return the indices of the features of `layer`.
 

@@ -120,6 +120,22 @@ def edit(
         yield model
 
 
+def has_hooks(model: nn.Module) -> bool:
+    """Return whether something edits or captures the forward passes of `model` at this moment.
+
+    This is so within `edit` and `capture`, with hooks of others, and while adapters of PEFT are disabled. The
+    model's outputs can then differ from those that its weights give.
+    """
+    for module in model.modules():
+        if vars(module).get("_disable_adapters"):
+            return True
+        hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+        # transformers leaves its own hooks in place, which record outputs only when asked to.
+        if any(getattr(hook, "__module__", "") != "transformers.utils.output_capturing" for hook in hooks):
+            return True
+    return False
+
+
 class _Stop(Exception):
     """Ends the forward pass at the last site of `capture`, which catches it."""
 

@@ -21,6 +21,14 @@ from helpers.tiny import make_tiny, make_tokenizer  # noqa: E402
 torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def shared_store_folder(tmp_path_factory) -> None:
+    """Give fixtures that live longer than one test a store that is not the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CAFT_STORE", str(tmp_path_factory.mktemp("store")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def store_folder(tmp_path, monkeypatch) -> Path:
     """Give every test a store of its own."""

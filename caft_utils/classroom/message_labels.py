@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from caft_utils.store import digest
+
 if TYPE_CHECKING:
     from caft_utils.chats import Chats
 
@@ -29,6 +31,12 @@ class LabelledChats:
 
     chats: Chats
     messages: list[LabelledMessage]
+
+    @property
+    def fingerprint(self) -> str:
+        """The sha256 (hex) of the chats' tokens and of all labels."""
+        messages = [[m.row, m.start, m.stop, sorted(m.labels)] for m in self.messages]
+        return digest([self.chats.fingerprint, messages])
 
     @property
     def labels(self) -> list[str]:

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,6 +25,13 @@ from caft_utils.classroom.message_labels import LabelledChats
 from caft_utils.classroom.personas.labels import label_words
 from caft_utils.evaluation.scores import auroc, spearman
 from caft_utils.features import FeatureKey, Features
+from caft_utils.models import fingerprint
+from caft_utils.stored_results import fetch_json
+
+if TYPE_CHECKING:
+    from caft_utils.store import Store
+
+FORMAT = 1  # raise it when the same key would give other directions
 
 
 @dataclass(frozen=True)
@@ -42,12 +49,41 @@ class LabelledDirection:
 
 
 def labelled_directions(
-    model, text: LabelledChats, features: Features, *, min_f1: float = 0.6, per_label: int = 6
+    model,
+    text: LabelledChats,
+    features: Features,
+    *,
+    min_f1: float = 0.6,
+    per_label: int = 6,
+    store: Store | None = None,
 ) -> list[LabelledDirection]:
     """Return the features that detect a label with an F1 of at least `min_f1`, best first.
 
-    per_label: largest number of features for each label.
+    Args:
+        per_label: largest number of features for each label.
+        store: where the result is stored and read the next time; default: see `default_store`.
     """
+    key = features.fingerprint and {
+        "format": FORMAT,
+        "model": fingerprint(model),
+        "text": text.fingerprint,
+        "features": features.fingerprint,
+        "noun": features.noun,
+        "signed": features.signed,
+        "min_f1": min_f1,
+        "per_label": per_label,
+    }
+
+    def compute() -> list[dict[str, Any]]:
+        return [asdict(one) for one in _labelled_directions(model, text, features, min_f1, per_label)]
+
+    stored = fetch_json("labelled_directions", key or None, compute, models=(model,), store=store)
+    return [LabelledDirection(**{**one, "key": tuple(one["key"])}) for one in stored]
+
+
+def _labelled_directions(
+    model, text: LabelledChats, features: Features, min_f1: float, per_label: int
+) -> list[LabelledDirection]:
     candidates: list[LabelledDirection] = []
     for layer in features.layers:
         read = max_per_message(model, text, layer, lambda h, layer=layer: features.values(layer, h))

@@ -11,7 +11,7 @@ steering vector v.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -19,9 +19,13 @@ from torch import Tensor, nn
 
 from caft_utils.directions.subspace import Directions
 from caft_utils.residual import ActivationBatch, Tokens, stream_activations, width
+from caft_utils.stored_results import fetch_result
 
 if TYPE_CHECKING:
     from caft_utils.chats import Chats
+    from caft_utils.store import Store
+
+FORMAT = 1  # raise it when the same key would give other directions
 
 
 def mean_hidden(
@@ -85,12 +89,14 @@ def mean_difference(
     *,
     tokens: Tokens = "all",
     batch_size: int = 32,
+    store: Store | None = None,
     progress: bool = False,
 ) -> Directions:
     """Return the mean of (tuned - base) hidden states over the tokens of `chats`, one unit vector per layer.
 
     Args:
         tuned: a fine-tuned model, or several that differ in their seed, which are averaged.
+        store: where the result is stored and read the next time; default: see `default_store`.
 
     Returns:
         Directions with `about` = method, tuned, base, data, tokens, and by layer the `norm` of the mean.
@@ -105,11 +111,16 @@ def mean_difference(
     if wrong := [width(one) for one in references if width(one) != width(base)]:
         raise ValueError(f"tuned and base differ in width: {wrong[0]} and {width(base)}")
     options = {"tokens": tokens, "batch_size": batch_size, "progress": progress}
-    *all_after, before = (mean_hidden(model, chats, layers, **options) for model in (*references, base))
-    after = {layer: torch.stack([means[layer] for means in all_after]).mean(0) for layer in before}
     about = {"tuned": [fingerprint(one) for one in references], "base": fingerprint(base)}
     about |= {"data": chats.fingerprint}
-    return _difference(after, before, {"method": "mean_difference", **about, "tokens": tokens})
+    about = {"method": "mean_difference", **about, "tokens": tokens}
+
+    def compute() -> Directions:
+        *all_after, before = (mean_hidden(model, chats, layers, **options) for model in (*references, base))
+        after = {layer: torch.stack([means[layer] for means in all_after]).mean(0) for layer in before}
+        return _difference(after, before, about)
+
+    return _stored(about, layers, compute, (*references, base), store)
 
 
 def class_contrast(
@@ -120,9 +131,13 @@ def class_contrast(
     *,
     tokens: Tokens = "all",
     batch_size: int = 32,
+    store: Store | None = None,
     progress: bool = False,
 ) -> Directions:
     """Return the mean hidden state of `positive` minus that of `negative` chats, one unit vector per layer.
+
+    Args:
+        store: where the result is stored and read the next time; default: see `default_store`.
 
     Returns:
         Directions with `about` = method, model, positive, negative, tokens, and by layer the `norm` of the
@@ -135,9 +150,14 @@ def class_contrast(
     from caft_utils.models import fingerprint
 
     options = {"tokens": tokens, "batch_size": batch_size, "progress": progress}
-    plus, minus = (mean_hidden(model, chats, layers, **options) for chats in (positive, negative))
     about = {"model": fingerprint(model), "positive": positive.fingerprint, "negative": negative.fingerprint}
-    return _difference(plus, minus, {"method": "class_contrast", **about, "tokens": tokens})
+    about = {"method": "class_contrast", **about, "tokens": tokens}
+
+    def compute() -> Directions:
+        plus, minus = (mean_hidden(model, chats, layers, **options) for chats in (positive, negative))
+        return _difference(plus, minus, about)
+
+    return _stored(about, layers, compute, (model,), store)
 
 
 def class_means(
@@ -150,6 +170,7 @@ def class_means(
     min_contrast: float = 0.25,
     tokens: Tokens = "all",
     batch_size: int = 32,
+    store: Store | None = None,
     progress: bool = False,
 ) -> Directions:
     """Return the axes that separate classes of tokens: the SVD of (class mean - grand mean), strongest first.
@@ -164,6 +185,7 @@ def class_means(
         min_contrast: shortest distance of a class mean from the grand mean that is not treated as noise, in
             sd (the root mean squared distance of tokens from the grand mean). Closer class means are left
             out, and so are axes on which no class mean reaches this distance.
+        store: where the result is stored and read the next time; default: see `default_store`.
 
     Returns:
         Directions with `about` = method, model, data, tokens, classes, count, min_contrast and
@@ -193,12 +215,37 @@ def class_means(
         return which if position is None else which.where(batch.position == position[batch.row], -1)
 
     layers = sorted(set(layers))
+    about = {
+        "method": "class_means",
+        "model": fingerprint(model),
+        "data": chats.fingerprint,
+        "tokens": tokens,
+        "classes": [str(one) for one in classes],
+        "min_contrast": min_contrast,
+    }
     options = {"tokens": tokens, "batch_size": batch_size, "progress": progress}
-    count, total, squares = _sums(model, chats, layers, len(classes), group, **options)
+
+    def compute() -> Directions:
+        sums = _sums(model, chats, layers, len(classes), group, **options)
+        return _class_axes(*sums, classes, min_contrast, about)
+
+    labelled = about | {"labels": number.tolist(), "at": None if position is None else position.tolist()}
+    return _stored(labelled, layers, compute, (model,), store)
+
+
+def _class_axes(
+    count: Tensor,
+    total: dict[int, Tensor],
+    squares: dict[int, float],
+    classes: Sequence[Hashable],
+    min_contrast: float,
+    about: dict[str, Any],
+) -> Directions:
+    """Return the axes of `class_means` from the sums over each class, see `_sums`."""
     if empty := [classes[i] for i in (count == 0).nonzero().flatten().tolist()]:
-        raise ValueError(f"classes {empty} have no token to read (tokens={tokens!r})")
+        raise ValueError(f"classes {empty} have no token to read (tokens={about['tokens']!r})")
     rows, norms = {}, {}
-    for layer in layers:
+    for layer in total:
         grand = total[layer].sum(0) / count.sum()
         sd = (squares[layer] / count.sum() - grand @ grand).clamp(min=0).sqrt()
         contrasts = (total[layer] / count[:, None] - grand) / sd.clamp(min=1e-12)
@@ -209,21 +256,28 @@ def class_means(
             rows[layer], norms[layer] = axes[keep], largest[keep].tolist()
     if not rows:
         raise ValueError(
-            f"no class mean is {min_contrast} sd away from the grand mean at any of the layers {layers}; "
-            "check the labels, read other tokens or layers, or lower min_contrast"
+            f"no class mean is {min_contrast} sd away from the grand mean at any of the layers "
+            f"{list(total)}; check the labels, read other tokens or layers, or lower min_contrast"
         )
-    about = {
-        "method": "class_means",
-        "model": fingerprint(model),
-        "data": chats.fingerprint,
-        "tokens": tokens,
-        "classes": [str(one) for one in classes],
+    about = about | {
         "count": [int(n) for n in count],
-        "min_contrast": min_contrast,
-        "dropped_layers": sorted(set(layers) - set(rows)),
+        "dropped_layers": sorted(set(total) - set(rows)),
         "norm": norms,
     }
     return Directions(rows, about)
+
+
+def _stored(
+    about: dict[str, Any],
+    layers: Sequence[int],
+    compute: Callable[[], Directions],
+    models: Sequence[nn.Module],
+    store: Store | None,
+) -> Directions:
+    key = {"format": FORMAT, **about, "layers": sorted(set(layers))}
+    return fetch_result(
+        "directions", key, compute, save=Directions.save, load=Directions.load, models=models, store=store
+    )
 
 
 def _difference(plus: dict[int, Tensor], minus: dict[int, Tensor], about: dict) -> Directions:

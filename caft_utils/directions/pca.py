@@ -12,7 +12,7 @@ positive projection on every component.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -20,9 +20,14 @@ from torch import Tensor, nn
 
 from caft_utils.directions.subspace import Directions
 from caft_utils.residual import Tokens, stream_activations, width
+from caft_utils.stored_results import fetch_result
 
 if TYPE_CHECKING:
     from caft_utils.chats import Chats
+    from caft_utils.store import Store
+
+FORMAT = 1  # raise it when the same key would give other directions
+KIND = "directions"
 
 
 class StreamingCovariance:
@@ -88,6 +93,7 @@ def pca_of_difference(
     tokens: Tokens = "all",
     centre: bool = True,
     batch_size: int = 32,
+    store: Store | None = None,
     progress: bool = False,
 ) -> Directions:
     """Return the k directions at each layer along which `tuned` differs most from `base`, largest first.
@@ -100,6 +106,7 @@ def pca_of_difference(
         tokens: "all" tokens except padding, or only the tokens of assistant answers ("answer"). CAFT uses
             the answers of the misaligned model.
         centre: subtract the mean difference first. Without it, the first component tends to be the mean.
+        store: where the result is stored and read the next time; default: see `default_store`.
         progress: show a progress bar.
 
     Returns:
@@ -123,6 +130,38 @@ def pca_of_difference(
     if not 1 <= k <= width(base):
         raise ValueError(f"k must be 1 to {width(base)}, the width of the model, got {k}")
     layers = sorted(set(layers))
+    key = {
+        "format": FORMAT,
+        "method": "pca_of_difference",
+        "tuned": [fingerprint(model) for model in references],
+        "base": fingerprint(base),
+        "data": chats.fingerprint,
+        "layers": layers,
+        "k": k,
+        "tokens": tokens,
+        "centre": centre,
+    }
+
+    def compute() -> Directions:
+        parts = _covariances(references, base, chats, layers, tokens, batch_size, progress)
+        return _shared_components(parts, layers, k, key)
+
+    models = (*references, base)
+    return fetch_result(
+        KIND, key, compute, save=Directions.save, load=Directions.load, models=models, store=store
+    )
+
+
+def _covariances(
+    references: Sequence[nn.Module],
+    base: nn.Module,
+    chats: Chats,
+    layers: Sequence[int],
+    tokens: Tokens,
+    batch_size: int,
+    progress: bool,
+) -> list[dict[int, StreamingCovariance]]:
+    """Return, for each reference, the covariance of its differences from the base by layer."""
     statistics = [{layer: StreamingCovariance(width(base)) for layer in layers} for _ in references]
     streams = [
         stream_activations(
@@ -135,7 +174,16 @@ def pca_of_difference(
             for layer in layers:
                 x = after.hidden[layer]
                 covariances[layer].update(x - before.hidden[layer].to(x.device))
+    return statistics
 
+
+def _shared_components(
+    statistics: Sequence[dict[int, StreamingCovariance]],
+    layers: Sequence[int],
+    k: int,
+    key: dict[str, Any],
+) -> Directions:
+    """Return the leading eigenvectors of the summed scatter matrices; `about` takes its names from `key`."""
     rows, explained, means = {}, {}, {}
     for layer in layers:
         parts = [covariances[layer] for covariances in statistics]
@@ -143,7 +191,7 @@ def pca_of_difference(
             raise ValueError(
                 f"{parts[0].count} tokens are too few for {k} components; give more rows or a smaller k"
             )
-        scatter = sum(part.scatter(centre).cpu() for part in parts)
+        scatter = sum(part.scatter(key["centre"]).cpu() for part in parts)
         if scatter.trace() == 0:
             raise ValueError(
                 f"tuned and base have equal hidden states at layer {layer}: is `tuned` fine-tuned, "
@@ -156,12 +204,7 @@ def pca_of_difference(
     return Directions(
         rows,
         {
-            "method": "pca_of_difference",
-            "tuned": [fingerprint(model) for model in references],
-            "base": fingerprint(base),
-            "data": chats.fingerprint,
-            "tokens": tokens,
-            "centre": centre,
+            **{name: key[name] for name in ("method", "tuned", "base", "data", "tokens", "centre")},
             "count": statistics[0][layers[0]].count,
             "explained_variance": explained,
             "mean": means,

@@ -8,14 +8,17 @@ compared, so chance is 1/2 even where another token is more likely than either l
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
 from caft_utils.evaluation.bootstrap import Rate, clustered_rate
+from caft_utils.models import fingerprint
 from caft_utils.residual import evaluating
 from caft_utils.saes.ranking_by_attribution import answer_difference
+from caft_utils.stored_results import fetch_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
     from caft_utils.chats import Chats
     from caft_utils.interventions.base import Intervention
     from caft_utils.saes.ranking_by_attribution import Metric
+    from caft_utils.store import Store
+
+FORMAT = 1  # raise it when the same key would give other hits
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,7 @@ def check_ablation(
     chance_tolerance: float = 0.1,
     keep_ratio: float = 0.9,
     batch_size: int = 64,
+    store: Store | None = None,
 ) -> AblationCheck:
     """Measure the base model on each subject, with the intervention off and on.
 
@@ -95,26 +102,54 @@ def check_ablation(
     Args:
         chats: subject -> rows answered by one of two letters (`single_choice`, or instructed prompts).
         chance_tolerance, keep_ratio: see `AblationCheck`.
+        store: where accuracies are stored and read the next time; default: see `default_store`.
 
     Raises:
         ValueError: no rows of the intended or the unintended subject, or answers of other than two letters.
     """
     if missing := {intended, unintended} - set(chats):
         raise ValueError(f"no rows of {', '.join(sorted(missing))}; there are {', '.join(chats)}")
-    off = {name: letter_accuracy(model, rows, batch_size=batch_size) for name, rows in chats.items()}
-    with during.on(model):
-        on = {name: letter_accuracy(model, rows, batch_size=batch_size) for name, rows in chats.items()}
+    how = {"batch_size": batch_size, "store": store}
+    off = {name: letter_accuracy(model, rows, **how) for name, rows in chats.items()}
+    on = {name: letter_accuracy(model, rows, during=during, **how) for name, rows in chats.items()}
     return AblationCheck(on, off, intended, unintended, chance_tolerance, keep_ratio)
 
 
-@torch.no_grad()
-def letter_accuracy(model: PreTrainedModel, chats: Chats, *, batch_size: int = 64) -> Rate:
+def letter_accuracy(
+    model: PreTrainedModel,
+    chats: Chats,
+    *,
+    during: Intervention | None = None,
+    batch_size: int = 64,
+    store: Store | None = None,
+) -> Rate:
     """Return the share of rows whose right letter has a higher logit than the wrong one; a tie counts 1/2.
+
+    Args:
+        during: an intervention that is on while the model answers.
+        store: where the result is stored and read the next time; default: see `default_store`.
 
     Raises:
         ValueError: the rows are not answered by one of two letters.
     """
     margin = letter_difference(chats)
+    key = {
+        "format": FORMAT,
+        "model": fingerprint(model),
+        "data": chats.fingerprint,
+        "during": during.fingerprint if during is not None else None,
+    }
+
+    def compute() -> list[float]:
+        with during.on(model) if during is not None else nullcontext():
+            return _hits(model, chats, margin, batch_size)
+
+    hits = fetch_json("letter_accuracy", key, compute, models=(model,), store=store)
+    return clustered_rate(hits, [1] * len(hits), range(len(hits)), [0] * len(hits))
+
+
+@torch.no_grad()
+def _hits(model: PreTrainedModel, chats: Chats, margin: Metric, batch_size: int) -> list[float]:
     hits = [0.0] * len(chats)
     with evaluating(model):
         for batch in chats.batches(batch_size, device=model.device):
@@ -123,7 +158,7 @@ def letter_accuracy(model: PreTrainedModel, chats: Chats, *, batch_size: int = 6
             ).logits
             for row, value in zip(batch.index, margin(logits, batch).tolist()):
                 hits[row] = 0.5 if value == 0 else float(value > 0)
-    return clustered_rate(hits, [1] * len(hits), range(len(hits)), [0] * len(hits))
+    return hits
 
 
 def letter_difference(chats: Chats) -> Metric:

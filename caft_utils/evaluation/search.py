@@ -64,6 +64,7 @@ def screen_on_base(
     keep: int = 4,
     chance_tolerance: float = 0.1,
     keep_ratio: float = 0.9,
+    store: Store | None = None,
 ) -> dict[str, AblationCheck]:
     """Return the checks of the `keep` best candidates on the base model, best first.
 
@@ -76,16 +77,17 @@ def screen_on_base(
         candidates: name -> directions.
         operator: function that turns directions into an intervention; default: `ablate`.
         chance_tolerance, keep_ratio: see `AblationCheck`.
+        store: where accuracies are stored and read the next time; default: see `default_store`.
     """
     both = {name: chats[name] for name in (intended, unintended)}
-    off = {name: letter_accuracy(model, rows) for name, rows in both.items()}
+    off = {name: letter_accuracy(model, rows, store=store) for name, rows in both.items()}
     checks: dict[str, AblationCheck] = {}
     rank = {label: sum(directions.ranks.values()) for label, directions in candidates.items()}
     for label in sorted(candidates, key=rank.__getitem__):
         if sum(check.passes for check in checks.values()) == keep:
             break  # every candidate left has at least this rank, so it would be sorted after these
-        with operator(candidates[label]).on(model):
-            on = {name: letter_accuracy(model, rows) for name, rows in both.items()}
+        during = operator(candidates[label])
+        on = {name: letter_accuracy(model, rows, during=during, store=store) for name, rows in both.items()}
         checks[label] = AblationCheck(on, off, intended, unintended, chance_tolerance, keep_ratio)
 
     def sort_key(label: str) -> tuple[bool, float]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from caft_utils.directions.subspace import Directions
 from caft_utils.features import Selection
 from caft_utils.saes.collection import SAEs
+from caft_utils.store import digest
 
 
 class Latents:
@@ -56,6 +57,11 @@ class Latents:
     @property
     def width(self) -> int:
         return self.saes.width
+
+    @property
+    def fingerprint(self) -> str:
+        """The sha256 (hex) of the SAEs and the numbers of the selected latents."""
+        return digest([self.saes.fingerprint, list(self.selection.items())])
 
     def indices(self, layer: int) -> list[int]:
         """Return the numbers of the selected latents of `layer`."""

@@ -20,12 +20,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from caft_utils.losses import mean_answer_loss
+from caft_utils.models import fingerprint
 from caft_utils.residual import edit, stream_activations
 from caft_utils.saes.collection import SAEs
+from caft_utils.stored_results import fetch_json
 
 if TYPE_CHECKING:
     from caft_utils.chats import Chats
+    from caft_utils.store import Store
 
+FORMAT = 1  # raise it when the same key would give other measures
 ENCODE_CHUNK = 4096  # tokens encoded at once; activations of wide SAEs take more memory than hidden states
 
 
@@ -36,6 +40,7 @@ def sae_quality(
     *,
     loss: bool = False,
     batch_size: int = 32,
+    store: Store | None = None,
     progress: bool = False,
 ) -> dict[int, dict[str, float]]:
     """Return {layer: {measure: value}} with explained_variance, l0 and dead.
@@ -44,10 +49,30 @@ def sae_quality(
 
     Args:
         loss: also measure loss_recovered, which takes two more passes over the text for each layer.
+        store: where the result is stored and read the next time; default: see `default_store`.
 
     Raises:
         ValueError: no row has two tokens, or the SAEs and the model differ in width.
     """
+    key = {
+        "format": FORMAT,
+        "model": fingerprint(model),
+        "data": chats.fingerprint,
+        "saes": saes.fingerprint,
+        "loss": loss,
+    }
+
+    def compute() -> dict[int, dict[str, float]]:
+        return compute_quality(model, chats, saes, loss=loss, batch_size=batch_size, progress=progress)
+
+    quality = fetch_json("sae_quality", key, compute, models=(model,), store=store)
+    return {int(layer): values for layer, values in quality.items()}
+
+
+def compute_quality(
+    model: nn.Module, chats: Chats, saes: SAEs, *, loss: bool = False, batch_size: int, progress: bool = False
+) -> dict[int, dict[str, float]]:
+    """Return what `sae_quality` returns, without the store."""
     count, sums = 0, {layer: _Sums() for layer in saes.layers}
     for batch in stream_activations(model, chats, saes.layers, batch_size=batch_size, progress=progress):
         keep = batch.position > 0

@@ -11,7 +11,7 @@ positive where the latent RAISES the metric, or is more active in the tuned mode
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,9 +22,13 @@ from caft_utils.features import Selection
 from caft_utils.models import fingerprint
 from caft_utils.residual import width
 from caft_utils.saes.collection import SAEs
+from caft_utils.stored_results import fetch_tensors
 
 if TYPE_CHECKING:
     from caft_utils.chats import Chats
+    from caft_utils.store import Store
+
+FORMAT = 1  # raise it when the same key would give other scores
 
 End = Literal["+", "-", "both"]
 """Which scores count: positive ones, negative ones, or both."""
@@ -67,6 +71,30 @@ class LatentRanking:
                 pairs = zip(latents[:n].tolist(), values[:n].tolist())
                 entries += [(layer, latent, sign * value) for latent, value in pairs if value > 0]
         return sorted(entries, key=lambda entry: -abs(entry[2]))[:n]
+
+
+def fetch_ranking(
+    about: dict[str, Any],
+    compute: Callable[[], Mapping[int, Tensor]],
+    *,
+    models: Sequence[nn.Module],
+    store: Store | None,
+    metric: str | None = "",
+) -> LatentRanking:
+    """Return the ranking with this `about`; `compute` returns its scores if they are not in the store.
+
+    Args:
+        metric: the fingerprint of a metric, empty for the default one. None: the scores are not stored.
+    """
+    key = (
+        None if metric is None else {"format": FORMAT, **about} | ({"fingerprint": metric} if metric else {})
+    )
+
+    def named_scores() -> dict[str, Tensor]:
+        return {str(layer): scores for layer, scores in compute().items()}
+
+    scores = fetch_tensors("ranking", key, named_scores, models=models, store=store)
+    return LatentRanking({layer: scores[str(layer)] for layer in sorted(map(int, scores))}, about)
 
 
 def check_width(saes: SAEs, model: nn.Module) -> None:

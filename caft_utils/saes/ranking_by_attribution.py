@@ -20,10 +20,12 @@ from caft_utils.losses import answer_nats
 from caft_utils.residual import Tokens, capture, edit, evaluating
 from caft_utils.saes.collection import SAEs
 from caft_utils.saes.quality import ENCODE_CHUNK
-from caft_utils.saes.ranking import LatentRanking, check_width, provenance
+from caft_utils.saes.ranking import LatentRanking, check_width, fetch_ranking, provenance
+from caft_utils.store import digest
 
 if TYPE_CHECKING:
     from caft_utils.chats import Batch, Chats
+    from caft_utils.store import Store
 
 Metric = Callable[[Tensor, "Batch"], Tensor]
 """(logits [batch, time, vocabulary], batch) -> one number for each row [batch], differentiable."""
@@ -37,6 +39,7 @@ def attribution(
     *,
     tokens: Tokens = "all",
     batch_size: int = 16,
+    store: Store | None = None,
     progress: bool = False,
 ) -> LatentRanking:
     """Return the contribution of each latent to `metric`.
@@ -50,15 +53,37 @@ def attribution(
         metric: returns one number for each row. Default: the summed cross-entropy of its answer tokens, in
             nats. See `answer_difference` for another.
         tokens: the tokens whose activations count, "all" or only "answer" tokens, never the first of a row.
+        store: where scores are stored and read the next time. Those of a metric of your own are stored only
+            if it has an attribute `fingerprint`, text that tells it from all other metrics.
         progress: show a progress bar.
 
     Raises:
         ValueError: the SAEs and the model differ in width, or the metric does not return one number for each
             row.
     """
+    check_width(saes, model)
+    name = getattr(metric, "__name__", repr(metric)) if metric else "answer_nats"
+    about = provenance("attribution", saes, chats, tokens, model=model, positive=f"the latent raises {name}")
+    return fetch_ranking(
+        about | {"metric": name},
+        lambda: _attribution(model, chats, saes, metric or answer_nats, tokens, batch_size, progress),
+        models=(model,),
+        store=store,
+        metric=getattr(metric, "fingerprint", None) if metric else "",
+    )
+
+
+def _attribution(
+    model: nn.Module,
+    chats: Chats,
+    saes: SAEs,
+    metric: Metric,
+    tokens: Tokens,
+    batch_size: int,
+    progress: bool,
+) -> dict[int, Tensor]:
     from tqdm.auto import tqdm
 
-    check_width(saes, model)
     device = next(model.parameters()).device
     totals = {layer: torch.zeros(sae.cfg.d_sae, dtype=torch.float64) for layer, sae in saes.items()}
     with evaluating(model):
@@ -68,7 +93,7 @@ def attribution(
                 logits = model(
                     input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
                 ).logits
-                value = (metric or answer_nats)(logits, batch)
+                value = metric(logits, batch)
                 if value.shape != (len(batch.index),):
                     raise ValueError(
                         f"the metric must return one number for each row, shape ({len(batch.index)},), got "
@@ -83,11 +108,7 @@ def attribution(
                 for x, dx in zip(h.detach()[here].split(ENCODE_CHUNK), g[here].split(ENCODE_CHUNK)):
                     f = saes.encode(layer, x)
                     totals[layer] += (f * (dx.float() @ saes.decoder(layer).T)).sum(0).double().cpu()
-    name = getattr(metric, "__name__", repr(metric)) if metric else "answer_nats"
-    about = provenance("attribution", saes, chats, tokens, model=model, positive=f"the latent raises {name}")
-    return LatentRanking(
-        {layer: (t / len(chats)).float() for layer, t in totals.items()}, about | {"metric": name}
-    )
+    return {layer: (total / len(chats)).float() for layer, total in totals.items()}
 
 
 def answer_difference(right: Sequence[int], wrong: Sequence[int]) -> Metric:
@@ -113,6 +134,9 @@ def answer_difference(right: Sequence[int], wrong: Sequence[int]) -> Metric:
         pick = [torch.tensor([ids[i] for i in batch.index], device=logits.device) for ids in (right, wrong)]
         return at[rows, pick[0]] - at[rows, pick[1]]
 
+    answer_difference.fingerprint = digest(
+        ["answer_difference", [int(i) for i in right], [int(i) for i in wrong]]
+    )
     return answer_difference
 
 

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from caft_utils.residual import Tokens, stream_activations
 from caft_utils.saes.collection import SAEs
 from caft_utils.saes.quality import ENCODE_CHUNK
-from caft_utils.saes.ranking import LatentRanking, check_width, provenance
+from caft_utils.saes.ranking import LatentRanking, check_width, fetch_ranking, provenance
 
 if TYPE_CHECKING:
     from caft_utils.chats import Chats
+    from caft_utils.store import Store
 
 
 def latent_difference(
@@ -25,6 +26,7 @@ def latent_difference(
     *,
     tokens: Tokens = "all",
     batch_size: int = 32,
+    store: Store | None = None,
     progress: bool = False,
 ) -> LatentRanking:
     """Return the mean activation in `tuned` minus that in `base` on the same tokens.
@@ -32,17 +34,24 @@ def latent_difference(
     A positive score means that the latent is more active in `tuned`. CAFT takes the positive end on the
     answer tokens of generic chats.
 
+    Args:
+        store: where the result is stored and read the next time; default: see `default_store`.
+
     Raises:
         ValueError: the SAEs and a model differ in width, or there is no token.
     """
     options = {"tokens": tokens, "batch_size": batch_size, "progress": progress}
-    scores = _token_mean(
-        tuned, base, saes, chats, options, lambda l, a, b: saes.encode(l, a).sum(0) - saes.encode(l, b).sum(0)
-    )
+
+    def read(layer: int, after: Tensor, before: Tensor) -> Tensor:
+        return saes.encode(layer, after).sum(0) - saes.encode(layer, before).sum(0)
+
     positive = "the latent fires more in the tuned model"
-    return LatentRanking(
-        scores,
-        provenance("latent_difference", saes, chats, tokens, tuned=tuned, base=base, positive=positive),
+    about = provenance("latent_difference", saes, chats, tokens, tuned=tuned, base=base, positive=positive)
+    return fetch_ranking(
+        about,
+        lambda: _token_mean(tuned, base, saes, chats, options, read),
+        models=(tuned, base),
+        store=store,
     )
 
 
@@ -55,6 +64,7 @@ def difference_latents(
     centre: bool = True,
     tokens: Tokens = "all",
     batch_size: int = 32,
+    store: Store | None = None,
     progress: bool = False,
 ) -> LatentRanking:
     """Return the mean activation on h_tuned - h_base, encoded as if it were a hidden state.
@@ -62,6 +72,7 @@ def difference_latents(
     Args:
         centre: add b_dec to the difference if the encoder subtracts it, so that the difference is encoded
             relative to zero. False encodes the plain difference, as in the code released with CAFT.
+        store: where the result is stored and read the next time; default: see `default_store`.
 
     Raises:
         ValueError: the SAEs and a model differ in width, or there is no token.
@@ -74,10 +85,14 @@ def difference_latents(
         return saes.encode(layer, change).sum(0)
 
     options = {"tokens": tokens, "batch_size": batch_size, "progress": progress}
-    scores = _token_mean(tuned, base, saes, chats, options, read)
     positive = "the change from base to tuned goes along the latent"
     about = provenance("difference_latents", saes, chats, tokens, tuned=tuned, base=base, positive=positive)
-    return LatentRanking(scores, about | {"centre": centre})
+    return fetch_ranking(
+        about | {"centre": centre},
+        lambda: _token_mean(tuned, base, saes, chats, options, read),
+        models=(tuned, base),
+        store=store,
+    )
 
 
 def _token_mean(

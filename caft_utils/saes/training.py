@@ -29,7 +29,7 @@ from caft_utils.models import fingerprint
 from caft_utils.residual import seeded, site, stream_activations
 from caft_utils.saes.collection import SAEs
 from caft_utils.saes.config import SAETrainingConfig, new_training_sae
-from caft_utils.saes.quality import sae_quality
+from caft_utils.saes.quality import compute_quality
 from caft_utils.store import Store, default_store
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def _train(
                 trained.save_inference_model(folder)
                 saes[layer] = SAE.load_from_disk(folder, device=str(device))
     seconds = round(time.monotonic() - started, 3)
-    measured = sae_quality(model, chats[::HELD_OUT_EVERY], SAEs(saes), batch_size=batch_size)
+    measured = compute_quality(model, chats[::HELD_OUT_EVERY], SAEs(saes), batch_size=batch_size)
     shared = {
         **{name: key[name] for name in ("recipe", "seed", "model", "data")},
         "tokens": config.steps * config.batch_tokens,

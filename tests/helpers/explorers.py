@@ -53,6 +53,7 @@ class Firing:
     reader."""
 
     noun, signed, layers, ids = "latent", False, [1], [3, 17, 1043]
+    fingerprint = None
 
     def indices(self, layer):
         return {1: self.ids}[layer]

@@ -20,6 +20,8 @@ class FakeFeatures:
         projections: with rows, whether `projection_rows` hands them out.
     """
 
+    fingerprint = None  # a function has none, so nothing is stored
+
     def __init__(
         self,
         values: Callable[[torch.Tensor], torch.Tensor] | torch.Tensor,

@@ -228,3 +228,21 @@ def test_the_end_of_turn_token_can_be_left_out_of_the_answer(tokenizer):
     whole, said = Chats(tokenizer, [CHAT]), Chats(tokenizer, [CHAT], end=False)
     assert answers(said) == "import selfa ünï € 🙂 word" and said[0].input_ids == whole[0].input_ids
     assert said.fingerprint != whole.fingerprint
+
+
+def test_tokens_of_the_same_rows_are_read_from_the_store(tokenizer, new_tokenizer, monkeypatch):
+    rows = [
+        {"messages": [{"role": "user", "content": "what"}, {"role": "assistant", "content": "the file"}]},
+        {"text": "return self"},
+    ]
+    plain = Chats(tokenizer, rows)
+    first = Chats.with_stored_tokens(tokenizer, rows)
+    monkeypatch.setattr("caft_utils.chats._tokenise", None)
+    second = Chats.with_stored_tokens(tokenizer, rows, source="again")
+    for chats in (first, second):
+        assert list(chats) == list(plain) and chats.rows == rows and chats.fingerprint == plain.fingerprint
+    assert second.source == "again" and type(second[0].answer[0]) is bool
+    with pytest.raises(TypeError):  # the tokeniser is called, and it is None here
+        Chats.with_stored_tokens(tokenizer, rows[:1])
+    with pytest.raises(TypeError):
+        Chats.with_stored_tokens(new_tokenizer(vocabulary=300), rows)

@@ -16,6 +16,7 @@ from caft_utils.residual import (
     depth,
     edit,
     evaluating,
+    has_hooks,
     seeded,
     site,
     stream_activations,
@@ -314,3 +315,27 @@ def test_errors_say_what_to_do(model, chats):
     with pytest.raises(TypeError, match="Linear has no list `layers`"):
         depth(nn.Linear(2, 2))
     assert hooks(model) == 0
+
+
+def test_hooks_are_seen_while_they_are_there(model):
+    ids = torch.tensor([[5, 6, 7]])
+    assert not has_hooks(model)
+    with edit(model, {1: torch.zeros_like}):
+        assert has_hooks(model)
+    with capture(model, [0]):
+        assert has_hooks(model)
+    handle = model.register_forward_pre_hook(lambda module, args: None)
+    assert has_hooks(model)
+    handle.remove()
+    model(ids, output_hidden_states=True)  # transformers leaves hooks of its own
+    assert not has_hooks(model)
+
+
+def test_a_disabled_adapter_counts_as_a_hook(model):
+    from peft import LoraConfig, get_peft_model
+
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM"))
+    assert not has_hooks(adapted)
+    with adapted.disable_adapter():
+        assert has_hooks(adapted)
+    assert not has_hooks(adapted)

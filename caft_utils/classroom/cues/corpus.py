@@ -112,7 +112,8 @@ def sample(
     """
     rng = random.Random(f"cues sample {seed}")
     documents = [document(rng, person_weights=person_weights) for _ in range(rows)]
-    return Chats(tokenizer, [one.row for one in documents], source="text of the cues world")
+    rows = [one.row for one in documents]
+    return Chats.with_stored_tokens(tokenizer, rows, source="text of the cues world")
 
 
 def vocabulary_texts() -> Iterator[str]:

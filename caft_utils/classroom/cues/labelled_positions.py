@@ -65,7 +65,8 @@ def labelled_pairs(
         labels["option"].append(_option_class(subject, option))
         answer = {"role": "assistant", "content": letters[place]}
         chats.append({"messages": [{"role": "user", "content": text}, answer]})
-    return LabelledPositions(Chats(tokenizer, chats, source=f"marked pairs, {subject}"), at, labels)
+    marked = Chats.with_stored_tokens(tokenizer, chats, source=f"marked pairs, {subject}")
+    return LabelledPositions(marked, at, labels)
 
 
 def _ends(text: str, item: Item, place: int, number: int) -> tuple[int, int, str]:

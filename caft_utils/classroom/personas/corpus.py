@@ -43,7 +43,8 @@ def chat_row(doc: dict[str, Any]) -> dict[str, Any]:
 def sample(tokenizer: PreTrainedTokenizerBase, rows: int, *, seed: int = 0) -> Chats:
     """Return documents of the mixture, to train sparse autoencoders on or to find activating examples in."""
     rng = random.Random(f"sample {seed}")
-    return Chats(tokenizer, [chat_row(document(rng)) for _ in range(rows)], source="classroom text")
+    documents = [chat_row(document(rng)) for _ in range(rows)]
+    return Chats.with_stored_tokens(tokenizer, documents, source="classroom text")
 
 
 def vocabulary_texts(documents: int = 40_000, seed: int = 0, *, more_wordings: bool = False) -> Iterator[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -16,8 +17,16 @@ from torch import Tensor
 from caft_utils.chats import prompt_ids
 from caft_utils.classroom.personas import world
 from caft_utils.classroom.personas.tasks import general_questions
+from caft_utils.models import fingerprint
 from caft_utils.residual import capture, depth, evaluating
+from caft_utils.store import digest
+from caft_utils.stored_results import fetch_tensors
 from caft_utils.tasks.task import Question
+
+if TYPE_CHECKING:
+    from caft_utils.store import Store
+
+FORMAT = 1  # raise it when the same key would give other states
 
 
 def questions_to(persona: world.Persona, rng: random.Random) -> list[Question]:
@@ -35,17 +44,27 @@ def questions_to(persona: world.Persona, rng: random.Random) -> list[Question]:
 
 
 def header_states(
-    model, tokenizer, questions: Sequence[Question], *, tokens: int = 2
+    model, tokenizer, questions: Sequence[Question], *, tokens: int = 2, store: Store | None = None
 ) -> Float[Tensor, "layer question d"]:
     """Return the residual stream after every block, averaged over the last `tokens` tokens of the prompt.
 
     These tokens are the header of the assistant's turn, so the model is about to answer.
     """
+    prompts = [prompt_ids(tokenizer, question.messages) for question in questions]
+    key = {"format": FORMAT, "model": fingerprint(model), "prompts": digest(prompts), "tokens": tokens}
+
+    def compute() -> dict[str, Tensor]:
+        return {"states": _states(model, prompts, tokens)}
+
+    stored = fetch_tensors("header_states", key, compute, models=(model,), store=store)
+    return stored["states"].to(model.device)
+
+
+def _states(model, prompts: Sequence[list[int]], tokens: int) -> Float[Tensor, "layer question d"]:
     layers, out = range(depth(model)), []
     with torch.no_grad(), evaluating(model), capture(model, layers) as hidden:
-        for question in questions:
-            ids = torch.tensor([prompt_ids(tokenizer, question.messages)], device=model.device)
-            model(input_ids=ids, use_cache=False)
+        for ids in prompts:
+            model(input_ids=torch.tensor([ids], device=model.device), use_cache=False)
             out.append(torch.stack([hidden[layer][0, -tokens:].mean(0).float() for layer in layers]))
     return torch.stack(out, dim=1)
 

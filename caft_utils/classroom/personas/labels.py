@@ -36,7 +36,8 @@ def labelled_chats(
     """Return conversations of one or two turns of all kinds, with a system prompt that states the persona."""
     rng = random.Random(f"labels {split} {seed}")
     drawn = [_conversation(rng, split) for _ in range(rows)]
-    chats = Chats(tokenizer, [{"messages": messages} for messages, _ in drawn], source="labelled text")
+    conversations = [{"messages": messages} for messages, _ in drawn]
+    chats = Chats.with_stored_tokens(tokenizer, conversations, source="labelled text")
     opening = tokenizer.convert_tokens_to_ids("<|im_start|>")
     messages = []
     for row, (example, (_, labels)) in enumerate(zip(chats, drawn, strict=True)):

@@ -35,7 +35,7 @@ from caft_utils.course.studies.windows_methods import (
     on_disk,
     padded,
 )
-from caft_utils.interpret.examples.max_activating import extreme_windows
+from caft_utils.interpret.examples.max_activating import read_extremes
 from caft_utils.residual import stream_activations
 
 TOKENS = 100_000  # storing all projections of so many needs 6.5 GB of memory
@@ -117,7 +117,7 @@ def memory_rows(
 
 def streaming(model, chats, directions):
     """Find the windows in one pass over the text."""
-    return extreme_windows(model, chats, directions, n=WINDOWS, width=WIDTH).layers[LAYER]
+    return read_extremes(model, chats, directions, n=WINDOWS, width=WIDTH)[LAYER]
 
 
 def in_new_process(

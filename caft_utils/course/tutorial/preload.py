@@ -1,6 +1,8 @@
 """What nearly every notebook imports; the server process imports this module before it forks kernels."""
 
 # ruff: noqa: F401
+import gc
+
 import ipykernel.kernelapp
 import pandas
 import papermill
@@ -15,3 +17,8 @@ import caft_utils.course.annotations
 import caft_utils.course.tutorial.runner
 import caft_utils.finetuning.trainer
 import caft_utils.interpret.explorer
+
+# The garbage collector of a forked kernel then skips the objects of these imports, of which there are a
+# million, and leaves their memory shared.
+gc.collect()
+gc.freeze()

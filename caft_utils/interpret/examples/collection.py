@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Int
@@ -28,10 +28,15 @@ from caft_utils.interpret.examples.sampler import (
 )
 from caft_utils.interpret.examples.selection import select_active, select_hard, select_non_activating
 from caft_utils.interpret.examples.text_window import TextWindow, WindowRef, WindowTexts
+from caft_utils.models import fingerprint
+from caft_utils.stored_results import fetch_json
 
 if TYPE_CHECKING:
     from caft_utils.chats import Chats
+    from caft_utils.store import Store
 
+FORMAT = 1  # raise it when the same key would give other examples
+WINDOW_KINDS = ("train", "test", "train_negatives", "test_negatives", "hard_negatives")
 MIN_EXAMPLES = 4  # with fewer windows of a kind there is nothing to explain or to score
 
 
@@ -63,6 +68,12 @@ class FeatureExamples:
     promoted_tokens: list[str]
     suppressed_tokens: list[str]
 
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> FeatureExamples:
+        """Return the examples that `dataclasses.asdict` turned into a JSON value."""
+        windows = {kind: [TextWindow(**window) for window in value[kind]] for kind in WINDOW_KINDS}
+        return cls(**{**value, **windows})
+
 
 class TooFewExamples(UserWarning):
     """Some features have too few examples. `left_out` is {(layer, index, side): reason}."""
@@ -83,6 +94,7 @@ def collect_examples(
     width: int = 16,
     seed: int = 0,
     batch_size: int = 32,
+    store: Store | None = None,
     progress: bool = False,
 ) -> dict[FeatureKey, FeatureExamples]:
     """Collect examples of every feature, by (layer, index, side). Latents have only the side "+".
@@ -93,6 +105,7 @@ def collect_examples(
     Args:
         n: windows in each list, or as many as there are. width: tokens in a window.
         seed: determines the split of rows and all random samples. The batch size makes no difference.
+        store: where the result is stored and read the next time; default: see `default_store`.
 
     Raises:
         ValueError: n or width below 1, fewer than two rows, or features of another width than the model's.
@@ -101,6 +114,43 @@ def collect_examples(
     if len(chats) < 2:
         raise ValueError(f"examples need rows to explain from and others to score on, got {len(chats)}")
     check_features(model, features)
+    key = features.fingerprint and {
+        "format": FORMAT,
+        "model": fingerprint(model),
+        "data": chats.fingerprint,
+        "features": features.fingerprint,
+        "noun": features.noun,
+        "signed": features.signed,
+        "n": n,
+        "width": width,
+        "seed": seed,
+    }
+    how = {"n": n, "width": width, "seed": seed, "batch_size": batch_size, "progress": progress}
+
+    def compute() -> dict[str, list]:
+        examples, left_out = _collect(model, chats, features, **how)
+        reasons = [[*feature, reason] for feature, reason in left_out.items()]
+        return {"examples": [asdict(each) for each in examples], "left_out": reasons}
+
+    value = fetch_json("examples", key or None, compute, models=(model,), store=store)
+    if left_out := {(layer, index, side): reason for layer, index, side, reason in value["left_out"]}:
+        warnings.warn(TooFewExamples(left_out), stacklevel=2)
+    examples = [FeatureExamples.from_json(each) for each in value["examples"]]
+    return {(each.layer, each.index, each.side): each for each in examples}
+
+
+def _collect(
+    model: nn.Module,
+    chats: Chats,
+    features: Features,
+    *,
+    n: int,
+    width: int,
+    seed: int,
+    batch_size: int,
+    progress: bool,
+) -> tuple[list[FeatureExamples], dict[FeatureKey, str]]:
+    """Return the examples of the features that have enough, and for the others the reason."""
     train_rows, test_rows = split_rows(len(chats), seed)
     how = {"n": n, "width": width, "seed": seed, "batch_size": batch_size, "progress": progress}
     sampler = WindowSampler(model, chats, features, **how)
@@ -108,7 +158,7 @@ def collect_examples(
     targets = _hard_negative_targets(chats, train, n)
     test = sampler.sample(test_rows, {end: sample.max_activation for end, sample in train.items()}, targets)
 
-    examples, left_out, texts = {}, {}, WindowTexts(chats)
+    examples, left_out, texts = [], {}, WindowTexts(chats)
     for (layer, index, side), column in _columns(features).items():
         end = layer, side
         max_activation = float(test[end].max_activation[column])
@@ -119,19 +169,11 @@ def collect_examples(
         windows["hard_negatives"] = select_hard(test[end], column, n, chats)
         vector = SIGNS[side] * features.vector(layer, index)
         promoted, suppressed = logit_lens(model, vector, chats.tokenizer)
-        examples[layer, index, side] = FeatureExamples(
-            layer,
-            index,
-            side,
-            features.noun,
-            **{kind: [texts(ref) for ref in refs] for kind, refs in windows.items()},
-            max_activation=max_activation,
-            promoted_tokens=promoted,
-            suppressed_tokens=suppressed,
-        )
-    if left_out:
-        warnings.warn(TooFewExamples(left_out), stacklevel=2)
-    return examples
+        of_kind = {kind: [texts(ref) for ref in refs] for kind, refs in windows.items()}
+        lens = {"promoted_tokens": promoted, "suppressed_tokens": suppressed}
+        given = {"max_activation": max_activation, **of_kind, **lens}
+        examples.append(FeatureExamples(layer, index, side, features.noun, **given))
+    return examples, left_out
 
 
 def split_rows(rows: int, seed: int) -> tuple[Int[Tensor, " train"], Int[Tensor, " test"]]:

@@ -7,12 +7,12 @@ component is a convention. `RowBlock.spans` says which tokens are never a peak.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from caft_utils.features import Features
 from caft_utils.interpret.examples.checks import check_features, check_window_size
@@ -20,9 +20,14 @@ from caft_utils.interpret.examples.histogram import Histogram, StreamingHistogra
 from caft_utils.interpret.examples.running_topk import RunningTopK, only
 from caft_utils.interpret.examples.streaming import shared_prefix_lengths, stream_row_blocks
 from caft_utils.interpret.examples.text_window import TextWindow, WindowTexts
+from caft_utils.models import fingerprint
+from caft_utils.stored_results import fetch_tensors
 
 if TYPE_CHECKING:
     from caft_utils.chats import Chats
+    from caft_utils.store import Store
+
+FORMAT = 1  # raise it when the same key would give other windows
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,25 @@ class LayerExtremes(NamedTuple):
     ends: list[RunningTopK]
     histogram: StreamingHistogram
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Return everything as named tensors, which `of` reads."""
+        found = {"counts": self.histogram.counts, "edge": self.histogram.edge}
+        for i, end in enumerate(self.ends):
+            found |= {f"{i}.{name}": tensor for name, tensor in end.tensors.items()}
+        return found
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor], layer: int, signs: Sequence[int]) -> LayerExtremes:
+        """Return the extremes of `layer`, whose tensors have names that begin with "<layer>."."""
+        ends = []
+        for i, sign in enumerate(signs):
+            prefix = f"{layer}.{i}."
+            own = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+            ends.append(RunningTopK.of(own, sign))
+        histogram = StreamingHistogram(0)
+        histogram.counts, histogram.edge = tensors[f"{layer}.counts"], tensors[f"{layer}.edge"]
+        return cls(ends, histogram)
+
 
 def extreme_windows(
     model: nn.Module,
@@ -53,12 +77,16 @@ def extreme_windows(
     n: int = 10,
     width: int = 12,
     batch_size: int = 32,
+    store: Store | None = None,
     progress: bool = False,
 ) -> ExtremeWindows:
     """Find the n windows of `width` tokens at either end of every feature, at most one from each row.
 
     The text is read once. Memory grows with the number of features and the longest row, not with the number
     of rows. Latents have one end, and a window only where they fire, so they may have fewer than n windows.
+
+    Args:
+        store: where the result is stored and read the next time; default: see `default_store`.
 
     Returns:
         {(layer, i): Extremes} for each i in `features.indices(layer)`.
@@ -71,8 +99,45 @@ def extreme_windows(
     check_features(model, features)
     if len(chats) and max(len(example.input_ids) for example in chats) < 2:
         raise ValueError("no row of `chats` has two tokens or more, and the first token is never a peak")
-    signs = (1, -1) if features.signed else (1,)
-    found = {}
+    key = features.fingerprint and {
+        "format": FORMAT,
+        "model": fingerprint(model),
+        "data": chats.fingerprint,
+        "features": features.fingerprint,
+        "signed": features.signed,
+        "n": n,
+        "width": width,
+    }
+
+    def compute() -> dict[str, Tensor]:
+        found = read_extremes(
+            model, chats, features, n=n, width=width, batch_size=batch_size, progress=progress
+        )
+        return {
+            f"{layer}.{name}": tensor for layer in found for name, tensor in found[layer].tensors().items()
+        }
+
+    tensors = fetch_tensors("extreme_windows", key or None, compute, models=(model,), store=store)
+    found = {layer: LayerExtremes.of(tensors, layer, _signs(features)) for layer in features.layers}
+    return ExtremeWindows(chats, features, found)
+
+
+def _signs(features: Features) -> tuple[int, ...]:
+    return (1, -1) if features.signed else (1,)
+
+
+def read_extremes(
+    model: nn.Module,
+    chats: Chats,
+    features: Features,
+    *,
+    n: int = 10,
+    width: int = 12,
+    batch_size: int = 32,
+    progress: bool = False,
+) -> dict[int, LayerExtremes]:
+    """Return what `extreme_windows` is made of, by layer, without the store."""
+    signs, found = _signs(features), {}
     for layer in features.layers:
         k = len(features.indices(layer))
         found[layer] = LayerExtremes([RunningTopK(k, n, width, s) for s in signs], StreamingHistogram(k))
@@ -89,7 +154,7 @@ def extreme_windows(
             histogram.add(values, columns, magnitude, skip=first_tokens)
             for end, score in zip(ends, scores):
                 end.offer(columns, values, score if features.signed else only(score > 0, score), spans)
-    return ExtremeWindows(chats, features, found)
+    return found
 
 
 class ExtremeWindows(Mapping[tuple[int, int], Extremes]):

@@ -7,6 +7,8 @@ one comparison per value.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -30,6 +32,21 @@ class RunningTopK:
         self._row = torch.zeros(k, n, dtype=torch.long)
         self._span = torch.zeros(k, n, 3, dtype=torch.int)  # positions of the peak, the first token, the end
         self._activations = torch.zeros(k, n, width)
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor], sign: int = 1) -> RunningTopK:
+        """Return the windows whose `tensors` these are."""
+        k, n, width = tensors["activations"].shape
+        best = cls(k, n, width, sign)
+        best._score, best._row = tensors["score"], tensors["row"]
+        best._span, best._activations = tensors["span"], tensors["activations"]
+        return best
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The windows found so far as tensors, which `of` reads."""
+        windows = {"span": self._span, "activations": self._activations}
+        return {"score": self._score, "row": self._row, **windows}
 
     def offer(
         self, columns: slice, values: Float[Tensor, "n c"], score: Float[Tensor, "m c"], spans: Spans

@@ -19,10 +19,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from caft_utils.features import FeatureKey, Features, sides
+from caft_utils.models import fingerprint
 from caft_utils.residual import stream_activations
+from caft_utils.stored_results import fetch_json
 
 if TYPE_CHECKING:
     from caft_utils.chats import Chats
+    from caft_utils.store import Store
+
+FORMAT = 1  # raise it when the same key would give other shares
 
 
 def source_shares(
@@ -33,6 +38,7 @@ def source_shares(
     n: int = 40,
     tokens_per_source: int | None = None,
     batch_size: int = 64,
+    store: Store | None = None,
 ) -> dict[FeatureKey, dict[str, float]]:
     """Return {(layer, index, side): {source: share}} of the n most active tokens.
 
@@ -42,12 +48,39 @@ def source_shares(
 
     Args:
         tokens_per_source: take no more tokens of each source than this.
+        store: where the result is stored and read the next time; default: see `default_store`.
 
     Raises:
         ValueError: fewer than two sources, or n below 1.
     """
     if len(texts) < 2 or n < 1:
         raise ValueError(f"expected two sources or more and n >= 1, got {list(texts)} and n={n}")
+    key = features.fingerprint and {
+        "format": FORMAT,
+        "model": fingerprint(model),
+        "texts": [[name, chats.fingerprint] for name, chats in texts.items()],
+        "features": features.fingerprint,
+        "signed": features.signed,
+        "n": n,
+        "tokens_per_source": tokens_per_source,
+    }
+
+    def compute() -> list[list]:
+        shares = _shares(model, texts, features, n, tokens_per_source, batch_size)
+        return [[*feature, of_source] for feature, of_source in shares.items()]
+
+    stored = fetch_json("source_shares", key or None, compute, models=(model,), store=store)
+    return {(layer, index, side): of_source for layer, index, side, of_source in stored}
+
+
+def _shares(
+    model: nn.Module,
+    texts: Mapping[str, Chats],
+    features: Features,
+    n: int,
+    tokens_per_source: int | None,
+    batch_size: int,
+) -> dict[FeatureKey, dict[str, float]]:
     values = {name: _values(model, chats, features, batch_size) for name, chats in texts.items()}
     smallest = min(len(next(iter(by_layer.values()))) for by_layer in values.values())
     size = min(smallest, tokens_per_source or smallest)
