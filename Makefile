@@ -36,11 +36,11 @@ claims: $(TESTS) ## measure every stated number again and print it (CLAIM=emerge
 pages: $(SETUP) ## write the tables and the picture of the READMEs from data/results (the picture needs chromium)
 	@$(BIN)/python -m caft_utils.course.pages
 
-# Keep freed memory in the process: by default glibc returns it and asks for it again at every step, which takes
+# Keep freed memory in the process. By default glibc returns it and requests it again at every step, which takes
 # half of the training time.
 KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184 MALLOC_TOP_PAD_=268435456
 
-classroom: $(SETUP) ## train the classroom models in data/classroom again from their seed (ARGS=)
+classroom: $(SETUP) ## train the classroom models in data/classroom again from their seeds (ARGS=)
 	@$(KEEP_MEMORY) $(BIN)/python -m caft_utils.classroom.checkpoints $(ARGS)
 
 lint: $(TESTS) ## check the style with ruff, and that imports run downward only

@@ -2,7 +2,7 @@
 
 In a chat an answer is an assistant's turn with its end-of-turn token. Templates mark it with
 `{% generation %}`. In a template without markers it is found by rendering the conversation's prefixes: the
-text that a turn adds is its answer. A prompt with the role "text" is outside of any template; what follows
+text that a turn adds is its answer. A prompt with the role "text" is outside any template, and the text after
 it is the answer.
 """
 
@@ -57,7 +57,8 @@ def prompt_and_answer(row: Any, where: str) -> tuple[str, str] | None:
     """Return the prompt and the answer of a row whose first message has the role "text", else None.
 
     Raises:
-        ValueError: anything but one assistant message follows, or one of the two has no text.
+        ValueError: the prompt is not followed by exactly one assistant message, or one of the two has no
+        text.
     """
     messages = row.get("messages") if isinstance(row, Mapping) else None
     if not isinstance(messages, list) or not all(isinstance(message, Mapping) for message in messages):
@@ -84,8 +85,8 @@ def tokenise_continuation(
     whole = list(tokenizer(prompt + answer)["input_ids"])
     if whole[: len(before)] != before or len(whole) == len(before):
         raise ValueError(
-            f"{where}: this tokenizer joins the end of the prompt with the answer {answer!r}, so that no "
-            "token is the answer's alone; put a space before the answer, or end the prompt otherwise"
+            f"{where}: this tokenizer joins the end of the prompt with the answer {answer!r}, so no "
+            "token belongs to the answer alone; put a space before the answer, or end the prompt differently"
         )
     return whole, [i >= len(before) for i in range(len(whole))]
 

@@ -1,8 +1,8 @@
 """Chats, tokenised once: the token ids that a model sees, and which of them are an assistant's answer.
 
 Fine-tuning (loss on answers only) and direction finding (differences on answer tokens) have to agree on the
-answer mask, so it is made in one place. It covers every assistant turn with its end-of-turn token, and
-nothing of the prompt; chat_mask.py says how it is found.
+answer mask, so it is computed in one place. It covers every assistant turn with its end-of-turn token, and no
+token of the prompt. chat_mask.py explains how it is found.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def pad_rows(
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows padded on the right. `index` holds their row numbers; `answer` is False on padding."""
+    """A batch of rows padded on the right. `index` holds their row numbers; `answer` is False on padding."""
 
     input_ids: Int[Tensor, "batch time"]
     attention_mask: Int[Tensor, "batch time"]
@@ -89,12 +89,12 @@ class Chats(Sequence[Example]):
 
     A row is {"messages": [{"role", "content"}, ...]} or {"text": "..."}. In plain text every token counts as
     answer, except special tokens that the tokenizer adds by itself (BOS). A first message of role "text" is a
-    prompt for a base model, outside of any chat template; the assistant's message continues it unchanged.
+    prompt for a base model, outside any chat template; the assistant's message continues it unchanged.
     `.rows` keeps the rows with all their other keys.
 
     Args:
         max_length: tokens kept of each row, from its beginning.
-        source: what error messages call these rows, usually a file name.
+        source: the name of these rows in error messages, usually a file name.
         end: whether special tokens that end a turn count as answer.
 
     Raises:
@@ -127,7 +127,7 @@ class Chats(Sequence[Example]):
         limit: int | None = None,
         max_length: int | None = None,
     ) -> Chats:
-        """Read a JSON-lines file, one row a line, at most `limit` rows. Errors name file:line."""
+        """Read at most `limit` rows of a JSON-lines file, one row per line. Errors name file:line."""
         chats = cls(tokenizer, [], source=str(path))
         with open(path, encoding="utf-8") as file:
             for number, line in enumerate(file, start=1):
@@ -143,7 +143,7 @@ class Chats(Sequence[Example]):
                 chats._examples.append(_tokenise(tokenizer, row, max_length, where))
                 chats.rows.append(row)
         if not chats.rows:
-            raise ValueError(f"{path}: no row found; expected one JSON object a line, with a key 'messages'")
+            raise ValueError(f"{path}: no row found; expected a JSON object per line, with a key 'messages'")
         return chats
 
     @classmethod
@@ -187,7 +187,7 @@ class Chats(Sequence[Example]):
         return part
 
     def take(self, rows: Sequence[int]) -> Chats:
-        """Return the rows of these numbers, in their order."""
+        """Return the rows with these numbers, in this order."""
         part = Chats(self.tokenizer, [], source=self.source)
         part.rows, part._examples = [self.rows[i] for i in rows], [self._examples[i] for i in rows]
         return part
@@ -198,7 +198,7 @@ class Chats(Sequence[Example]):
 
     @cached_property
     def fingerprint(self) -> str:
-        """The sha256 of all token ids and answer masks. Chats with one fingerprint train the same model."""
+        """The sha256 of token ids and answer masks. Chats with equal fingerprints train the same model."""
         hashed = sha256()
         for example in self._examples:
             hashed.update(json.dumps([example.input_ids, [int(a) for a in example.answer]]).encode())
@@ -236,9 +236,7 @@ def _tokenise(
             if not end:
                 answer = without_special_tokens(tokenizer, ids, answer)
         except Exception as error:  # templates raise their own errors, e.g. on roles that do not alternate
-            raise ValueError(
-                f"{where}: the tokenizer's chat template does not take this row: {error}"
-            ) from error
+            raise ValueError(f"{where}: the tokenizer's chat template rejects this row: {error}") from error
     if max_length is not None:
         ids, answer = ids[:max_length], answer[:max_length]
     if not any(answer):

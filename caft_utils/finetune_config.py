@@ -31,7 +31,7 @@ class FinetuneConfig:
         warmup_steps: optimiser steps; a value below 1 is a share of all steps.
         steps: optimiser steps. None: as many as `epochs` take.
         epochs: passes over the rows, possibly a fraction.
-        batch_size, accumulate: rows in a forward pass, and forward passes in an optimiser step.
+        batch_size, accumulate: rows per forward pass, and forward passes per optimiser step.
         gradient_checkpointing: recompute activations in the backward pass to save memory.
         bf16: autocast to bfloat16; the weights keep their own dtype.
 
@@ -70,7 +70,7 @@ class FinetuneConfig:
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be positive, got {value!r}")
         if self.blocks is not None:
-            blocks = tuple(sorted(set(self.blocks)))  # one value, and so one key, for any order
+            blocks = tuple(sorted(set(self.blocks)))  # one key for any order
             if not blocks or not all(isinstance(block, int) and block >= 0 for block in blocks):
                 raise ValueError(
                     f"blocks must name at least one decoder block, counted from 0, got {self.blocks!r}; "
@@ -78,7 +78,7 @@ class FinetuneConfig:
                 )
             object.__setattr__(self, "blocks", blocks)
         if self.optimizer not in OPTIMIZERS:
-            # transformers takes seconds to import, and the usual names need no look at its list.
+            # Importing transformers takes seconds, so its list of names is read for unusual names only.
             from transformers.training_args import OptimizerNames
 
             names = sorted({*OPTIMIZERS, *(member.value for member in OptimizerNames)})

@@ -1,4 +1,4 @@
-"""How a rate and its interval are printed, the same in tables, figures, notebooks and records."""
+"""Text of rates with intervals, and of Markdown tables, the same in figures, notebooks and pages."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def format_rate(value: float, low: float | None = None, high: float | None = Non
 
 
 def markdown_table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
-    """Return a Markdown table, one line a row, without a final line feed.
+    """Return a Markdown table, one line per row, without a trailing newline.
 
     Cells are written with `str`; characters that Markdown would interpret are not escaped.
 
     Raises:
-        ValueError: a row has another number of cells than the header.
+        ValueError: a row has more or fewer cells than the header.
     """
     lines = []
     for cells in (header, *rows):

@@ -1,7 +1,7 @@
-"""Where the files of a model are: resolvers that turn a model's name into a folder or a hub id.
+"""Resolvers, which turn the name of a model into the folder or hub id of its files.
 
-`load` asks each resolver of RESOLVERS in turn. A resolver returns None for a name that is not its own, and
-raises when the name is its own but leads nowhere. To support another source, put a resolver into the list.
+`load` asks each resolver of RESOLVERS in turn. A resolver returns None for a name that it does not handle,
+and raises for one that it handles but cannot find. To support another source, add a resolver to the list.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def local_folder(name: str, revision: str | None = None) -> ModelSource | None:
     """Resolve the path of a folder that `save_pretrained` wrote.
 
     Raises:
-        FileNotFoundError: the path leads nowhere, or to a folder without a model.
+        FileNotFoundError: there is no such folder, or it contains no model.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
@@ -87,9 +87,9 @@ def local_folder(name: str, revision: str | None = None) -> ModelSource | None:
 
 
 def hub_repository(name: str, revision: str | None = None) -> ModelSource | None:
-    """Resolve a hub id, after making sure at once that it can be read.
+    """Resolve a hub id, after checking that it can be read.
 
-    transformers would try an unreachable hub for 46 seconds.
+    Without this check, transformers retries an unreachable hub for 46 seconds.
 
     Raises:
         ValueError: the hub has no such repository or revision, or it is gated.
@@ -113,12 +113,12 @@ def hub_repository(name: str, revision: str | None = None) -> ModelSource | None
         raise ValueError(f"{name} has no revision {revision!r} on the hub") from error
     except errors.RepositoryNotFoundError as error:
         raise ValueError(
-            f"unknown model {name!r}: the hub has none of that name that you may read"
+            f"unknown model {name!r}: the hub has no such repository, or you may not read it"
         ) from error
     except Exception as error:
         raise ConnectionError(
-            f"{name} is no local folder and not in this machine's hub cache, and the hub cannot be reached "
-            f"({type(error).__name__}); "
+            f"{name} is neither a local folder nor in this machine's hub cache, and the hub cannot be "
+            f"reached ({type(error).__name__}); "
             'connect (and unset HF_HUB_OFFLINE), pass a local folder, or use load("classroom")'
         ) from error
     return source
@@ -130,5 +130,5 @@ RESOLVERS: list[Resolver] = [classroom_checkpoint, local_folder, hub_repository]
 
 
 def find_source(name: str, revision: str | None = None) -> ModelSource | None:
-    """Return the source of the first resolver that knows the name, or None."""
+    """Return the source from the first resolver that handles the name, or None."""
     return next((source for resolve in RESOLVERS if (source := resolve(name, revision))), None)

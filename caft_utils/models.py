@@ -1,6 +1,6 @@
 """Presets and `load()`: the name of a model -> (model, tokenizer).
 
-A preset (presets.yaml) holds what is needed to repeat the paper's experiment on a model, each value with its
+A preset (presets.yaml) holds the settings that repeat the paper's experiment on a model, each value with its
 source. `load` gives a model two attributes: `caft_preset`, and `caft_id`, which names its weights in the keys
 of stored artefacts (see `fingerprint`).
 """
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SAESource:
-    """Where published SAEs of a model are.
+    """The location of published SAEs of a model.
 
     Attributes:
         repo: hub id of a repository, or a release of sae-lens with format="sae_lens".
@@ -50,11 +50,11 @@ class Preset:
     Attributes:
         layers: 0-based decoder blocks at whose outputs directions are found and ablated.
         finetune_config: the fine-tuning settings.
-        dtype: of the weights; "auto" is the checkpoint's own.
+        dtype: dtype of the weights; "auto" is the checkpoint's own.
         revision: the revision on the hub to load; None is the main branch.
-        sae: where its published SAEs are, if there are any.
-        data_notes: for human readers only: the data that the paper used with this model.
-        sources: field -> where its value is from.
+        sae: the location of its published SAEs, if there are any.
+        data_notes: the data that the paper used with this model, for human readers only.
+        sources: {field: the source of its value}.
     """
 
     name: str
@@ -143,7 +143,7 @@ def fingerprint(model: torch.nn.Module) -> str:
     `load` and `finetune` set `caft_id`. After changing weights by hand, `del model.caft_id`; otherwise stored
     artefacts of the old weights are taken for the new ones.
     """
-    # Not getattr: a PEFT wrapper passes attribute access on, and the id of the wrapped model is not its own.
+    # Not getattr: a PEFT wrapper forwards attribute access, and the id of the wrapped model is not its own.
     identity = model.__dict__.get("caft_id")
     if identity is not None:
         return identity
@@ -153,7 +153,7 @@ def fingerprint(model: torch.nn.Module) -> str:
 
 
 def _architecture(model: torch.nn.Module) -> dict[str, Any]:
-    """Return the part of the config that decides what the weights compute."""
+    """Return the part of the config that determines what the weights compute."""
     config = getattr(model, "config", None)
     values = config.to_dict() if hasattr(config, "to_dict") else {}
     volatile = {"_name_or_path", "transformers_version", "dtype", "use_cache"}
@@ -161,7 +161,7 @@ def _architecture(model: torch.nn.Module) -> dict[str, Any]:
 
 
 @contextmanager
-def no_file_bars() -> Iterator[None]:
+def hide_progress_bars() -> Iterator[None]:
     """Hide transformers' progress bars of file access, which would fill a notebook's output."""
     from transformers.utils import logging
 
@@ -179,7 +179,7 @@ def _read(source: ModelSource, device: Any, dtype: Any):
     from transformers import AutoModelForCausalLM
 
     try:
-        with no_file_bars():
+        with hide_progress_bars():
             tokenizer = _tokenizer(source)
             model = AutoModelForCausalLM.from_pretrained(
                 source.location,

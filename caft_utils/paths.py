@@ -1,4 +1,4 @@
-"""Where the data of this project are: classroom checkpoints, concepts, annotations and records."""
+"""The location of the project's data: classroom checkpoints, concepts, annotations and records."""
 
 from __future__ import annotations
 

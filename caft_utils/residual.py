@@ -273,9 +273,9 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's global generator within this context, and restore those of torch, numpy and python after.
+    """Seed torch's global generator within this context, and restore all global generators afterwards.
 
-    Only torch is seeded. The states of the other two are restored because trainers draw from them, too.
+    Only torch is seeded. The states of numpy and Python are restored because trainers also draw from them.
     """
     python, numpy = random.getstate(), np.random.get_state()
     try:

@@ -59,15 +59,15 @@ class Store:
         return folder if folder.exists() else None
 
     def put(self, kind: str, key: Mapping[str, Any], write: Callable[[Path], object]) -> Path:
-        """Let `write(folder)` fill an empty folder, and make that the artefact of `key`.
+        """Let `write(folder)` fill an empty folder, store it as the artefact of `key`, and return its path.
 
         Raises:
-            OSError: the disk is full or not writable. Nothing half-written stays.
+            OSError: the disk is full or not writable. No partial artefact remains.
         """
         folder = self._folder(kind, key)
         part = folder.with_name(folder.name + ".part")
         with _clear_disk_errors(self.root), self._lock(kind, key):
-            shutil.rmtree(part, ignore_errors=True)  # left by a killed process: nobody else holds the lock
+            shutil.rmtree(part, ignore_errors=True)  # left by a killed process: this one holds the lock
             part.mkdir(parents=True)
             try:
                 write(part)
@@ -84,7 +84,7 @@ class Store:
         return folder
 
     def fetch(self, kind: str, key: Mapping[str, Any], write: Callable[[Path], object]) -> Path:
-        """Return the artefact of `key`; `write(folder)` builds it if it is not there."""
+        """Return the folder of the artefact of `key`, built by `write(folder)` if it is missing."""
         folder = self.get(kind, key)
         if folder is None:
             with _clear_disk_errors(self.root), self._lock(kind, key):
@@ -115,7 +115,7 @@ class Store:
 
 
 def default_store() -> Store:
-    """Return the store of this machine's user, see `Store`."""
+    """Return the default store of the current user, see `Store`."""
     return Store()
 
 
@@ -153,7 +153,7 @@ def file_sha256(path: str | Path) -> str:
 def tensors_sha256(labelled: Iterable[tuple[str, Tensor]], *, start: str = "") -> str:
     """Return the sha256 (hex) of `start` and of each label with the raw bytes of its tensor, in this order.
 
-    Bytes do not tell a tensor's shape or dtype: a label should name them where they can differ.
+    The bytes do not contain a tensor's shape or dtype, so labels should name them where they can differ.
     """
     import torch
 
@@ -192,7 +192,7 @@ def _damage(folder: Path) -> str | None:
 
 @contextmanager
 def _clear_disk_errors(root: Path) -> Iterator[None]:
-    """Add what to do when a disk is full or not writable. Some writers wrap the system's error."""
+    """Add advice to the error when the disk is full or not writable. Some writers wrap the system's error."""
     try:
         yield
     except Exception as error:

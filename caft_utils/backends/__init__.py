@@ -1,1 +1,1 @@
-"""Bridges to other libraries, one file each. They use the interfaces of this package and change none."""
+"""Bridges to other libraries, one file each. They use this package's interfaces without changing them."""

@@ -129,7 +129,7 @@ class _HookpointWriter:
         self.last = [*(self.first[1:] - 1), shards[-1][-1]]
         self.raw = [open_files.enter_context((folder / f"{first}.raw").open("wb")) for first in self.first]
         self.min_share = ACTIVE_SHARE if self.signed else 0.0
-        self.maximum = torch.zeros(1)  # of each column, so far
+        self.maximum = torch.zeros(1)  # largest value of each column so far
 
     def add(self, token: Int[Tensor, " n"], values: Float[Tensor, "n k"]) -> None:
         values = (torch.stack([values, -values], -1).flatten(1) if self.signed else values).half().float()

@@ -6,8 +6,8 @@
     python -m caft_utils.classroom.checkpoints qwen --seed 1       from another seed (see --output)
     python -m caft_utils.classroom.checkpoints qwen-full           a variant, measured but not shipped
 
-A checkpoint that misses a gate is saved all the same. Its recipe.json records the failure, and the command
-ends with exit status 1.
+A checkpoint that misses a gate is still saved. Its recipe.json records the failure, and the command ends with
+exit status 1.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from caft_utils.classroom.cues import acceptance as cues_acceptance
 from caft_utils.classroom.cues import corpus as cues_corpus
 from caft_utils.classroom.cues import pretraining as cues_pretraining
 from caft_utils.classroom.cues.plain_fine_tuning import reversed_stereotype_accuracy, shares_following_first
-from caft_utils.classroom.cues.pretraining import CuesSchedule, GenderSchedule
+from caft_utils.classroom.cues.schedules import CuesSchedule, GenderSchedule
 from caft_utils.classroom.data_card import measured_tables, put_table, read_record
 from caft_utils.classroom.personas import acceptance as personas_acceptance
 from caft_utils.classroom.personas import corpus as personas_corpus
@@ -46,7 +46,7 @@ SCHEDULES: dict[str, dict[str, Any]] = {
 
 
 def personas_schedule(architecture: str, **changes: Any) -> PersonasSchedule:
-    """Return the schedule of a shipped checkpoint; a variant (qwen-full, ...) has that of its original."""
+    """Return the schedule of a shipped checkpoint, also for its variants (qwen-full, ...)."""
     return PersonasSchedule(**{**SCHEDULES[architecture.split("-")[0]], **changes})
 
 

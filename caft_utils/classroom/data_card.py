@@ -18,7 +18,7 @@ Record = Mapping[str, Any]  # the content of a recipe.json
 
 
 def put_table(page: Path, table: str, name: str = "measured") -> None:
-    """Replace what is between the markers <!-- name --> and <!-- /name --> of a Markdown page."""
+    """Replace the text between the markers <!-- name --> and <!-- /name --> of a Markdown page."""
     start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
     before, rest = page.read_text(encoding="utf-8").split(start)
     after = rest.split(end)[1]

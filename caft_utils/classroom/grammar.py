@@ -24,7 +24,7 @@ def expand(template: str, rng: random.Random, words: Words, bound: Mapping[str, 
 
     Args:
         words: fillers of each class.
-        bound: slots whose filler is already fixed.
+        bound: slots whose filler is given.
 
     Raises:
         KeyError: a slot is in neither `bound` nor `words`.

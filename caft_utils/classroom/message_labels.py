@@ -1,4 +1,4 @@
-"""Chats whose messages carry labels: the ground truth that a feature's detections are scored against."""
+"""Chats whose messages carry labels: the ground truth for features as detectors."""
 
 from __future__ import annotations
 

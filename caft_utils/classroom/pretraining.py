@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 BatchT = TypeVar("BatchT")
 LOSS_EVERY = 50  # steps between two entries of the recorded loss curve
-# of the transformers config of every classroom model
+# in the transformers config of every classroom model
 COMMON_CONFIG = dict(
     max_position_embeddings=512,
     tie_word_embeddings=True,
@@ -63,7 +63,7 @@ def train(
     """Train all weights of `model` in place and leave it in evaluation mode.
 
     Args:
-        batches: one entry a step, `steps` in all.
+        batches: one entry per step, `steps` in all.
         losses: returns the losses whose sum is the loss of a batch. The backward pass of each runs before the
             next is computed, so a batch may be split to save memory.
         name: label of the progress bar.

@@ -60,7 +60,7 @@ def labelled_directions(
     """Return the features that detect a label with an F1 of at least `min_f1`, best first.
 
     Args:
-        per_label: at most so many features of each label.
+        per_label: largest number of features for each label.
         store: where the result is stored and read the next time; default: see `default_store`.
     """
     key = features.fingerprint and {
@@ -127,8 +127,8 @@ def score_explanations(
 
     Args:
         score: returns {name: score} of an explanation for a direction.
-        n_wrong: wrong explanations a direction. They describe labels of other directions that this one does
-            not detect (F1 below half of its best).
+        n_wrong: number of wrong explanations per direction. They describe labels of other directions that
+            this one does not detect (F1 below half of its best).
 
     Returns:
         A row for every direction and explanation: "noun", "key", "label", "explained" (the label described),

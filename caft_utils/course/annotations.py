@@ -1,7 +1,7 @@
-"""What a person selected after reading: components of a model, and a name for each.
+"""The components of a model that a reader selected, and a name for each.
 
-data/annotations.yaml holds the selection of the course's own reader, so that notebooks and claims run without
-anybody at the keyboard. The file says what its reader was shown.
+data/annotations.yaml holds the selection of the course's own reader, so that notebooks and claims run
+unattended. The file says what its reader was shown.
 """
 
 from __future__ import annotations

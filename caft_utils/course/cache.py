@@ -1,4 +1,4 @@
-"""Values that a notebook computes for long, stored so that a second run only reads them."""
+"""Stored results of slow computations in notebooks."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def stored_value(
     *functions: Callable[..., Any],
     store: Store | None = None,
 ) -> Any:
-    """Return `compute()`, or what it returned before for the same name, dependencies and code.
+    """Return `compute()`, or its stored result for the same name, dependencies and code.
 
     Args:
-        name: of the value, for example "scores of known directions".
+        name: names the value, for example "scores of known directions".
         depends_on: all inputs that may differ, as JSON: fingerprints of models and texts, seeds, sizes.
         compute: returns a JSON value. The value is read back from JSON the first time too, so that both runs
             see tuples as lists.
         functions: functions of the notebook that `compute` calls. Their source is part of the key, and so is
-            the code of this package: editing either computes the value anew.
+            the code of this package: editing either recomputes the value.
     """
     key = {
         "name": name,

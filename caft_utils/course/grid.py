@@ -1,8 +1,8 @@
-"""A grid of measurements (settings x methods x seeds) that goes on where a killed run stopped.
+"""A grid of measurements (settings x methods x seeds) that resumes where a killed run stopped.
 
-Each cell is stored as soon as it is measured, with the seconds that it took. A later run reads what is there
-and measures the rest; the time left is estimated from the cells of this run alone, and the time that a grid
-"took" is that of all of its cells, whichever run measured them.
+Each cell is stored as soon as it is measured, with the seconds that it took. A later run reads these cells
+and measures the rest. The time left is estimated from the cells of the current run alone. The total time
+counts all cells, whichever run measured them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from caft_utils.evaluation.measurement import Result
 from caft_utils.store import Store, default_store
 
-FORMAT = 2  # raise it when the same key would give other results
+FORMAT = 2  # increase it when the same key would give different results
 Cell = tuple[str | int | float, ...]
 
 
@@ -33,8 +33,10 @@ class Grid:
         return sum(self.seconds.values())
 
     def merged(self, places: Sequence[int]) -> dict[Cell, Result]:
-        """Results of cells that agree in these places of their names as one: with (0, 1) of (setting, method,
-        seed) the seeds are merged."""
+        """Merge the results of cells whose names agree in `places`.
+
+        With places (0, 1) of (setting, method, seed), for example, the seeds are merged.
+        """
         groups: dict[Cell, list[Result]] = {}
         for cell, result in self.results.items():
             groups.setdefault(tuple(cell[i] for i in places), []).append(result)
@@ -50,13 +52,13 @@ def run_grid(
     progress: bool = True,
     skip_missing: bool = False,
 ) -> Grid:
-    """`measured(*cell)` for every cell that is not stored yet, in the order given.
+    """Call `measured(*cell)` for every cell that is not stored yet, in order, and return all results.
 
     Args:
         cells: names, for example (setting, method, seed); each once.
         key: all that a result depends on besides its cell (fingerprints of the model and of items, recipe,
-            the version of the methods): a stored cell counts for the same key only. A function of the cell
-            where cells depend on different things.
+        the version of the methods). A stored cell counts for the same key only. Where cells depend on
+        different things, a function of the cell.
         progress: a bar with the time left.
         skip_missing: measure nothing and return what is stored, for a look at a grid that is not finished.
 

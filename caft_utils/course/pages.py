@@ -1,4 +1,4 @@
-"""Tables and the picture that pages show of the records: the README and the data card.
+"""The tables and the picture in the README and the data card, made from the records.
 
     python -m caft_utils.course.pages
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 ROOT = Path(__file__).parents[2]
-FIRM = "gender, firm base"  # the setting in which the base has the stereotype fully
+FIRM = "gender, firm base"  # the setting whose base always follows the stereotype
 
 EMERGENT_CONDITIONS = (
     "base",
@@ -187,7 +187,7 @@ def _frame(rows: list[tuple[str, ...]], *columns: str) -> DataFrame:
 
 
 def _by_column(label: str, columns: dict[str, dict[str, str]]) -> DataFrame:
-    """{column: {label of a row: cell}} as a table whose first column has the labels."""
+    """Return {column: {row label: cell}} as a table whose first column has the labels."""
     from pandas import DataFrame
 
     return DataFrame(columns).rename_axis(label).reset_index()

@@ -1,4 +1,4 @@
-"""Records of what was measured: data/results/<claim>.json, one row per model and condition.
+"""Records of measurements: data/results/<claim>.json, one row per model and condition.
 
 A number that the README or a notebook states comes from a record, and a test in tests/claims measures the
 record again. A record names the seeds, the code, the packages and the machine that it was measured with.

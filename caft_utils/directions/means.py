@@ -92,7 +92,7 @@ def mean_difference(
     store: Store | None = None,
     progress: bool = False,
 ) -> Directions:
-    """Return the mean of (tuned - base) hidden states over the tokens of `chats`, one unit vector a layer.
+    """Return the mean of (tuned - base) hidden states over the tokens of `chats`, one unit vector per layer.
 
     Args:
         tuned: a fine-tuned model, or several that differ in their seed, which are averaged.
@@ -134,7 +134,7 @@ def class_contrast(
     store: Store | None = None,
     progress: bool = False,
 ) -> Directions:
-    """Return the mean hidden state of `positive` minus that of `negative` chats, one unit vector a layer.
+    """Return the mean hidden state of `positive` minus that of `negative` chats, one unit vector per layer.
 
     Args:
         store: where the result is stored and read the next time; default: see `default_store`.

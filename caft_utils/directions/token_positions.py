@@ -1,4 +1,4 @@
-"""Find the token of each row at which a word ends, to read hidden states there."""
+"""Find the token in each row at which a word ends, to read hidden states there."""
 
 from __future__ import annotations
 

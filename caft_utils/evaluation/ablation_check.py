@@ -1,7 +1,7 @@
-"""Check on the base model, before any training, that an ablation removes what it should remove.
+"""Check on the base model, before any training, that an ablation removes what it should.
 
 With the ablation on, the BASE model answers single items of each subject. Accuracy on the unintended subject
-should fall to chance, accuracy on the intended one should stay. Only the logits of the two letters are
+should fall to chance, and accuracy on the intended one should stay. Only the logits of the two letters are
 compared, so chance is 1/2 even where another token is more likely than either letter.
 """
 

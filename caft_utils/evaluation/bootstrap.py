@@ -49,7 +49,8 @@ def clustered_rate(
     Args:
         hits, trials: one entry for each answer (0 or 1 of 1), or counts for several answers together.
         question, seed: the clusters of each entry.
-        draws, level, rng: of the bootstrap; equal arguments give equal intervals.
+        draws, level, rng: number of draws, confidence level and seed of the bootstrap. Equal arguments give
+        equal intervals.
 
     If all clusters agree (no hit, or nothing but hits) the bootstrap has no spread. The open end is then that
     of the exact binomial interval whose sample size is the number of questions, the widest that clusters
@@ -77,10 +78,10 @@ def clustered_rate(
 
     value, tail = hits.sum() / total, (1 - level) / 2
     if value in (0, 1):
-        low, high = open_interval(value, rows, tail)
+        low, high = exact_binomial_interval(value, rows, tail)
     else:
         generator = np.random.default_rng(rng)
-        w, v = (multiplicities(generator, n, draws) for n in (rows, columns))
+        w, v = (resample_counts(generator, n, draws) for n in (rows, columns))
         above, below = ((w @ counts * v).sum(1) for counts in table)
         low, high = quantile_interval(above[below > 0] / below[below > 0], tail)
     return Rate(float(value), low, high, int(total))
@@ -92,12 +93,12 @@ def cluster_index(labels: Sequence[Hashable]) -> Int[np.ndarray, " n"]:
     return np.array([numbers.setdefault(label, len(numbers)) for label in labels], dtype=int)
 
 
-def multiplicities(rng: np.random.Generator, units: int, draws: int) -> Int[np.ndarray, "draws units"]:
+def resample_counts(rng: np.random.Generator, units: int, draws: int) -> Int[np.ndarray, "draws units"]:
     """Return how often each unit appears in each of `draws` samples of `units` with replacement."""
     return rng.multinomial(units, np.full(units, 1 / units), size=draws)
 
 
-def open_interval(value: float, units: int, tail: float) -> tuple[float, float]:
+def exact_binomial_interval(value: float, units: int, tail: float) -> tuple[float, float]:
     """Return the interval of a share of exactly 0 or 1 by the exact binomial bound for `units` trials."""
     reach = 1 - tail ** (1 / units)
     return (0.0, reach) if value == 0 else (1 - reach, 1.0)

@@ -27,7 +27,7 @@ class Comparison:
     """Results by label.
 
     model: names the models and the task in tables and figures.
-    rates, headline: of the task.
+    rates, headline: those of the task, see `Task`.
     """
 
     results: dict[str, Result]

@@ -42,7 +42,7 @@ def generate(
         samples: answers to each prompt.
         temperature: 0 takes the most likely token (then all `samples` are equal).
         max_new_tokens: length of an answer, in tokens.
-        seed: of the sampling; the global random generators keep their state.
+        seed: sampling seed. The global random generators keep their state.
         batch_size: answers generated at once.
 
     Returns:

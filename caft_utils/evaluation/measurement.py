@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from caft_utils.interventions.base import Intervention
 
-FORMAT = 1  # raise it when the same key would give other answers
+FORMAT = 1  # increase it when the same key would give different answers
 Method = Literal["generate", "logprob"]
 
 
@@ -103,16 +103,16 @@ def measure(
     store: Store | None = None,
     progress: bool = False,
 ) -> Result:
-    """Put all questions of the task to the model, grade its answers, and compute its loss on `task.valid`.
+    """Ask the model all questions of the task, grade its answers, and compute its loss on `task.valid`.
 
     Args:
-        seed: of the sampling.
+        seed: sampling seed.
         during: an intervention that is on while the model is measured (ablation at test time).
         samples: answers to each question.
         temperature: 0 takes the most likely token.
         method: "generate" answers; "logprob" chooses the most probable of the answers that the task's grader
             lists in `options(question)`, so it needs no sampling.
-        store: where results are stored; the same measurement is read from there the next time.
+        store: where results are stored. A repeated measurement is read from there.
 
     Raises:
         ValueError: a verdict that the question's set does not declare, or method="logprob" with several

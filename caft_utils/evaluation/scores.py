@@ -6,7 +6,7 @@ draws rows with replacement. Row r gets a multinomial weight w_r, and each of it
     AUROC* = sum_pn w_p w_n [s_p > s_n] / sum_pn w_p w_n      (p active, n not; a tie counts one half)
 
 The interval is given by the 2.5 % and 97.5 % quantiles. Unreadable replies do not enter the value; their
-share is reported as `failures`, because a score without it would look better the worse its judge is.
+share is reported as `failures`, because otherwise a judge would gain by giving unreadable replies.
 """
 
 from __future__ import annotations
@@ -18,7 +18,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from caft_utils.evaluation.bootstrap import cluster_index, multiplicities, open_interval, quantile_interval
+from caft_utils.evaluation.bootstrap import (
+    cluster_index,
+    exact_binomial_interval,
+    quantile_interval,
+    resample_counts,
+)
 
 DRAWS = 1000
 TAIL = 0.025
@@ -49,7 +54,7 @@ class Score:
         return f"{self.name} {self.value:.2f} [{self.low:.2f}, {self.high:.2f}] of {self.n}{failed}"
 
 
-def ranked(
+def auroc_score(
     name: str,
     values: Sequence[float | None],
     active: Sequence[bool],
@@ -75,7 +80,7 @@ def ranked(
     unit = cluster_index([rows[i] for i in readable])
     if value in (0.0, 1.0):
         smaller = min(len(set(unit[active])), len(set(unit[~active])))
-        low, high = open_interval(value, smaller, TAIL)
+        low, high = exact_binomial_interval(value, smaller, TAIL)
     else:
         weight = _weights(unit)
         p, n = weight[:, active], weight[:, ~active]
@@ -84,7 +89,7 @@ def ranked(
     return Score(name, value, low, high, len(readable), failures, extra)
 
 
-def correlated(
+def correlation_score(
     name: str,
     predicted: Sequence[Sequence[float | None]],
     true: Sequence[Sequence[float]],
@@ -116,7 +121,7 @@ def correlated(
     return Score(name, float(value), low, high, len(sums), failures, extra)
 
 
-def averaged(name: str, values: Sequence[float | None], **extra: float) -> Score:
+def mean_score(name: str, values: Sequence[float | None], **extra: float) -> Score:
     """Return the mean of independent values, for example one for each prompt."""
     readable, failures = _readable(values)
     if not readable:
@@ -149,14 +154,14 @@ def spearman(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> float:
 
 
 def _readable(values: Sequence[float | None]) -> tuple[list[int], float]:
-    """Return the places of the values that are finite numbers, and the share of the others."""
+    """Return the indices of the values that are finite numbers, and the share of the others."""
     places = [i for i, value in enumerate(values) if value is not None and math.isfinite(value)]
     return places, 1 - len(places) / len(values) if len(values) else 0.0
 
 
 def _weights(unit: Int[np.ndarray, " n"]) -> Float[np.ndarray, "draws n"]:
-    """Return how often each item counts in each draw of as many units as there are."""
-    drawn = multiplicities(np.random.default_rng(0), int(unit.max()) + 1, DRAWS)
+    """Return how often each item counts in each bootstrap draw of its units."""
+    drawn = resample_counts(np.random.default_rng(0), int(unit.max()) + 1, DRAWS)
     return drawn[:, unit].astype(float)
 
 

@@ -2,7 +2,7 @@
 
     1. `prefix_subsets` makes candidates: the n most important features at one layer, at another, at both ...
     2. `screen_on_base` checks each on the base model, which takes a few forward passes and no training.
-    3. `try_candidates` fine-tunes under the few best and measures them on the VALIDATION split.
+    3. `try_candidates` fine-tunes under the best few and measures them on the VALIDATION split.
 
 The test split must not take part: give `try_candidates` a task made with split="valid".
 """
@@ -75,7 +75,7 @@ def screen_on_base(
     Args:
         chats: subject -> rows answered by one of two letters.
         candidates: name -> directions.
-        operator: what is done with the directions, as a function that returns an intervention.
+        operator: function that turns directions into an intervention; default: `ablate`.
         chance_tolerance, keep_ratio: see `AblationCheck`.
         store: where accuracies are stored and read the next time; default: see `default_store`.
     """
@@ -85,7 +85,7 @@ def screen_on_base(
     rank = {label: sum(directions.ranks.values()) for label, directions in candidates.items()}
     for label in sorted(candidates, key=rank.__getitem__):
         if sum(check.passes for check in checks.values()) == keep:
-            break  # every candidate left has at least this rank, so it would be sorted behind these
+            break  # every candidate left has at least this rank, so it would be sorted after these
         during = operator(candidates[label])
         on = {name: letter_accuracy(model, rows, during=during, store=store) for name, rows in both.items()}
         checks[label] = AblationCheck(on, off, intended, unintended, chance_tolerance, keep_ratio)
@@ -138,7 +138,7 @@ def try_candidates(
     Args:
         task: made with split="valid"; it declares the rates "ood_accuracy" and "task_accuracy".
         candidates: name -> directions.
-        operator: what is done with the directions, as a function that returns an intervention.
+        operator: function that turns directions into an intervention; default: `ablate`.
         target_accuracy: the "ood" accuracy at which the search stops.
         min_task_accuracy: "task" accuracy that a candidate needs to be preferred.
     """

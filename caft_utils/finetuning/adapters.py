@@ -34,7 +34,7 @@ def trainable_copy(model: nn.Module, config: FinetuneConfig, seed: int) -> nn.Mo
     blocks, depth = config.blocks, len(decoder_blocks(model))
     if blocks is not None and blocks[-1] >= depth:
         raise ValueError(f"blocks {list(blocks)} exceed this model, whose blocks are 0 to {depth - 1}")
-    twin = _foundation(model, config)
+    twin = _starting_model(model, config)
     if config.method == "full":
         twin.requires_grad_(blocks is None)
         for block in blocks or ():
@@ -69,7 +69,7 @@ def restore(base: nn.Module, config: FinetuneConfig, folder: Path) -> nn.Module:
     from peft import PeftModel
     from safetensors.torch import load_model
 
-    twin = _foundation(base, config)
+    twin = _starting_model(base, config)
     if config.method == "full":
         load_model(twin, str(folder / WEIGHTS))
         return twin.requires_grad_(False).eval()
@@ -77,8 +77,8 @@ def restore(base: nn.Module, config: FinetuneConfig, folder: Path) -> nn.Module:
         return PeftModel.from_pretrained(twin, str(folder)).eval()
 
 
-def _foundation(model: nn.Module, config: FinetuneConfig) -> nn.Module:
-    """Return what a run starts from: a clone, with the adapter of an earlier run merged into its weights."""
+def _starting_model(model: nn.Module, config: FinetuneConfig) -> nn.Module:
+    """Return the start of a run: a clone, with the adapter of an earlier run merged into its weights."""
     adapted = hasattr(model, "peft_config")
     twin = _clone(model, share=config.method == "lora" and not adapted)
     return twin.merge_and_unload() if adapted else twin

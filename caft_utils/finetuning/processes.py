@@ -17,7 +17,7 @@ Value = TypeVar("Value")
 
 
 def connect(device: torch.device) -> None:
-    """Join the process group when a launcher started several processes and nobody has joined it yet."""
+    """Join the process group if a launcher started several processes and this one has not joined yet."""
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not _connected():
         from accelerate import PartialState
 
@@ -30,7 +30,7 @@ def is_main() -> bool:
 
 
 def barrier() -> None:
-    """Wait until every process is here; nothing in a single process."""
+    """Wait until every process is here. In a single process, return at once."""
     if _connected():
         torch.distributed.barrier()
 
@@ -49,7 +49,7 @@ def from_main(compute: Callable[[], Value]) -> Value:
         try:
             value = compute()
         except BaseException as error:
-            failure = error  # raised below, after the other processes have heard of it
+            failure = error  # raised below, after the other processes were notified
     message = [value, failure and f"{type(failure).__name__}: {failure}"]
     torch.distributed.broadcast_object_list(message, src=0)
     if failure is not None:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from caft_utils.finetuning.objective import Objective
     from caft_utils.interventions.base import Intervention
 
-FORMAT = 1  # raise it when the same key would give other weights
+FORMAT = 1  # increase it when the same key would give different weights
 KIND = "finetune"
 
 
@@ -59,15 +59,15 @@ def finetune(
         config: default, the one of the model's preset.
         during: an intervention that acts during training only.
         objective: a further term of the loss.
-        seed: of the adapter's initial weights, the order of the rows and dropout. The state of the global
-            generators is restored afterwards.
+        seed: determines the adapter's initial weights, the order of the rows and dropout. The state of the
+        global generators is restored afterwards.
         snapshots: optimiser steps after which the weights are kept too, for `at_step`.
         save_every: optimiser steps between the checkpoints from which a killed run resumes.
 
     Returns:
-        The model, with `.caft_run`: "loss" (one value a step; nats per answer token plus the objective),
-        "objective_loss" (the objective's part of it, if there is one), "seconds", the config under
-        "recipe", fingerprints, and the folder of the stored artefact.
+        The model, with `.caft_run`: "loss" (one value per step; nats per answer token plus the objective),
+        "objective_loss" (the objective's part of it, if there is one), "seconds", the config under "recipe",
+        fingerprints, and the folder of the stored artefact.
 
     Raises:
         ValueError: no rows, a snapshot outside the run, or a block that the model does not have.

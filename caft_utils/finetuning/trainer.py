@@ -21,7 +21,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from caft_utils.chats import Batch, Chats, Example
 from caft_utils.finetuning import processes
-from caft_utils.models import no_file_bars
+from caft_utils.models import hide_progress_bars
 from caft_utils.residual import seeded
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def train(
     """Train `model` in place, with checkpoints and snapshots (`work`/step-N, written by `save`) in `work`.
 
     Returns:
-        "loss" (one value a step; nats per answer token plus the objective), "objective_loss" (the
+        "loss" (one value per step; nats per answer token plus the objective), "objective_loss" (the
         objective's part of it, if there is one), "steps" and "seconds".
 
     Raises:
@@ -63,7 +63,7 @@ def train(
     arguments = _arguments(config, steps, work, device, seed=seed, save_every=save_every)
     last_checkpoint = processes.from_main(lambda: _last_checkpoint(work))
     with seeded(seed, device), warnings.catch_warnings():
-        # PEFT and Trainer still use an old name of activation checkpointing with each other.
+        # PEFT and Trainer still use a deprecated name of activation checkpointing.
         warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
         trainer = _AnswerTrainer(
             model=model,
@@ -75,11 +75,11 @@ def train(
         )
         trainer.remove_callback(PrinterCallback)
         try:
-            with no_file_bars(), during.on(model) if during is not None else nullcontext():
+            with hide_progress_bars(), during.on(model) if during is not None else nullcontext():
                 trainer.train(resume_from_checkpoint=last_checkpoint)
         finally:
             if processes.is_main():
-                _last_checkpoint(work)  # removes a half-written checkpoint, for example of a full disk
+                _last_checkpoint(work)  # removes a half-written checkpoint, for example after a full disk
     steps_logged = [entry for entry in trainer.state.log_history if "loss" in entry]
     losses = [entry["loss"] for entry in steps_logged]
     if not np.isfinite(losses).all():
@@ -116,8 +116,8 @@ def check_optimizer(config: FinetuneConfig, device: torch.device) -> None:
 def _arguments(
     config: FinetuneConfig, steps: int, work: Path, device: torch.device, *, seed: int, save_every: int
 ) -> TrainingArguments:
-    """Return the config in Trainer's terms."""
-    # "adamw" is Trainer's default, which implementation of AdamW suits this version of torch.
+    """Return the config as arguments of Trainer."""
+    # "adamw" is Trainer's default: the implementation of AdamW that suits this version of torch.
     optimizer = {} if config.optimizer == "adamw" else {"optim": config.optimizer}
     arguments = TrainingArguments(
         output_dir=str(work),

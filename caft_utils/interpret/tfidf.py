@@ -19,7 +19,7 @@ class TfIdf:
 
     Args:
         documents: bags of terms. Terms must be sortable, for example words or token ids.
-        dtype: of the vectors.
+        dtype: dtype of the vectors.
     """
 
     def __init__(self, documents: Iterable[Iterable[Hashable]], dtype: torch.dtype = torch.float32):
@@ -31,7 +31,7 @@ class TfIdf:
         self._idf[0] = 0
 
     def __len__(self) -> int:
-        """Number of terms, with term 0."""
+        """Return the number of terms, with term 0."""
         return len(self._idf)
 
     def sparse(

@@ -48,7 +48,7 @@ def content_words(text: str) -> list[str]:
 
 def locate(pattern: re.Pattern[str], tokens: Sequence[str]) -> Iterator[tuple[re.Match[str], int, int]]:
     """Yield each match of `pattern` in the joined tokens, its first and its last token."""
-    token_of = [i for i, token in enumerate(tokens) for _ in token]  # of each character
+    token_of = [i for i, token in enumerate(tokens) for _ in token]  # token of each character
     for match in pattern.finditer("".join(tokens)):
         yield match, token_of[match.start()], token_of[match.end() - 1]
 

@@ -1,4 +1,4 @@
-"""Interventions on the residual stream, one operator a file, all used through `Intervention.on(model)`.
+"""Interventions on the residual stream, one operator per file, all used through `Intervention.on(model)`.
 
 To add an operator, write a file with a subclass of `Intervention`, export it here, and add one case to
 `tests/contracts/test_interventions.py`.

@@ -7,10 +7,10 @@ interval is the pair `<name>_low`, `<name>_high` of the same row; it is drawn wh
 
 from caft_utils.plots.conditions import frontier, rates, tradeoff
 from caft_utils.plots.curves import cosines, norms_by_layer, spectrum, training_curve
-from caft_utils.plots.style import MEANING, OKABE_ITO, SYMBOLS
+from caft_utils.plots.style import CONDITION_COLOURS, OKABE_ITO, SYMBOLS
 
 __all__ = [
-    "MEANING",
+    "CONDITION_COLOURS",
     "OKABE_ITO",
     "SYMBOLS",
     "cosines",

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from caft_utils.formatting import format_rate
 from caft_utils.plots.style import (
+    CONDITION_COLOURS,
     INK,
-    MEANING,
     PERCENT_AXIS,
     as_records,
     empty_figure,
@@ -51,7 +51,7 @@ def tradeoff(
     figure = empty_figure(title, model, x_label, y_label, note=WANTED)
     styled = [(n, row, *style) for n, (row, style) in enumerate(zip(rows, styles(rows, "label")))]
     # known conditions last, so that they are drawn on top
-    styled.sort(key=lambda item: item[3] in MEANING.values())
+    styled.sort(key=lambda item: item[3] in CONDITION_COLOURS.values())
     for n, row, label, colour, symbol in styled:
         numbers = f"{format_rate(row[y])} at {format_rate(row[x])}"
         figure.add_scatter(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # plotly is slow to import, so each figure imports it when it
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8A7F00")
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "triangle-down", "star", "pentagon", "hexagram")
 # Conditions that appear in many figures keep one colour throughout; the key is the first word of a label.
-MEANING = {"caft": OKABE_ITO[0], "plain": OKABE_ITO[1], "secure": OKABE_ITO[2], "base": "#777777"}
+CONDITION_COLOURS = {"caft": OKABE_ITO[0], "plain": OKABE_ITO[1], "secure": OKABE_ITO[2], "base": "#777777"}
 INK, SOFT = "#222222", "#555555"
 PERCENT_AXIS = {"range": [-4, 104], "dtick": 20}  # room for markers and intervals at both ends
 
@@ -59,12 +59,12 @@ def empty_figure(
 def styles(rows: Sequence[Mapping], name: str) -> list[tuple[str, str, str]]:
     """Return (escaped label, colour, symbol) for each row.
 
-    The conditions of MEANING have their own colours; other labels get the remaining ones.
+    The conditions of CONDITION_COLOURS have their own colours; other labels get the remaining ones.
     """
     labels = list(dict.fromkeys(str(row[name]) for row in rows))
     colours: dict[str, str] = {}
     for label in labels:
-        known = MEANING.get(label.lower().replace(",", " ").split(" ")[0])
+        known = CONDITION_COLOURS.get(label.lower().replace(",", " ").split(" ")[0])
         if known and known not in colours.values():
             colours[label] = known
     free = [colour for colour in OKABE_ITO if colour not in colours.values()]
@@ -152,7 +152,7 @@ def line_style(colour: str) -> dict:
 
 
 def small(text: str) -> str:
-    """Return HTML of small soft text."""
+    """Return HTML of small, muted text."""
     return f'<span style="font-size:11px;color:{SOFT}">{text}</span>'
 
 

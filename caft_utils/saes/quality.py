@@ -52,7 +52,7 @@ def sae_quality(
         store: where the result is stored and read the next time; default: see `default_store`.
 
     Raises:
-        ValueError: no row has two tokens, or the SAEs have another width than the model.
+        ValueError: no row has two tokens, or the SAEs and the model differ in width.
     """
     key = {
         "format": FORMAT,

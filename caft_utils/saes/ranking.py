@@ -5,7 +5,8 @@
     difference_latents  mean  f(h_tuned - h_base)       activation of the SAE on the change itself
 
 Here f is the activation of a latent, v its decoder row (of length 1) and h the hidden state. A score is
-positive where the latent RAISES the metric, or is stronger in the tuned model. (arXiv 2507.16795, section 4.)
+positive where the latent RAISES the metric, or is more active in the tuned model. (arXiv 2507.16795, section
+4.)
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ def fetch_ranking(
 
 
 def check_width(saes: SAEs, model: nn.Module) -> None:
-    """Raise a ValueError if the SAEs read another width than that of the model's residual stream."""
+    """Raise a ValueError if the SAEs and the model's residual stream differ in width."""
     if saes.width != width(model):
         raise ValueError(
             f"the SAEs read width {saes.width}, but {type(model).__name__} has width "

@@ -42,7 +42,9 @@ def attribution(
     store: Store | None = None,
     progress: bool = False,
 ) -> LatentRanking:
-    """Return each latent's contribution to `metric`, sum over tokens of f * (v . d metric / d h), row mean.
+    """Return the contribution of each latent to `metric`.
+
+    It is the sum of f * (v . d metric / d h) over the tokens of a row, averaged over rows.
 
     To first order, this is how much the metric would fall if the latent's part f * v were removed from the
     hidden state. One backward pass for each batch gives the gradients at all layers.
@@ -56,8 +58,8 @@ def attribution(
         progress: show a progress bar.
 
     Raises:
-        ValueError: the SAEs have another width than the model, or the metric does not return one number for
-            each row.
+        ValueError: the SAEs and the model differ in width, or the metric does not return one number for each
+            row.
     """
     check_width(saes, model)
     name = getattr(metric, "__name__", repr(metric)) if metric else "answer_nats"

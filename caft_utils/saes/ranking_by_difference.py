@@ -31,14 +31,14 @@ def latent_difference(
 ) -> LatentRanking:
     """Return the mean activation in `tuned` minus that in `base` on the same tokens.
 
-    A positive score means that the latent is stronger in `tuned`. CAFT takes the positive end on the answer
-    tokens of generic chats.
+    A positive score means that the latent is more active in `tuned`. CAFT takes the positive end on the
+    answer tokens of generic chats.
 
     Args:
         store: where the result is stored and read the next time; default: see `default_store`.
 
     Raises:
-        ValueError: the SAEs have another width than a model, or there is no token.
+        ValueError: the SAEs and a model differ in width, or there is no token.
     """
     options = {"tokens": tokens, "batch_size": batch_size, "progress": progress}
 
@@ -75,7 +75,7 @@ def difference_latents(
         store: where the result is stored and read the next time; default: see `default_store`.
 
     Raises:
-        ValueError: the SAEs have another width than a model, or there is no token.
+        ValueError: the SAEs and a model differ in width, or there is no token.
     """
 
     def read(layer: int, after: Tensor, before: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 A pair is two items that differ in what the cue says: it points to the right answer in the agreeing item and
 to the wrong answer in the conflicting one. A share rho of the training rows agrees. All "task" questions
-agree, all "ood" questions conflict. The intended reading always decides what is right.
+agree, all "ood" questions conflict. The intended reading of a prompt always determines which answer is right.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from caft_utils.chats import Chats
-from caft_utils.tasks.items import SPLITS, Item, Split, spread
+from caft_utils.tasks.items import SPLITS, Item, Split, draw_evenly
 from caft_utils.tasks.task import Question, RateSpec, Task
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class ChoiceGrader:
         return "unreadable"
 
     def options(self, question: Question) -> list[str]:
-        """Return the answers to compare by probability, sorted, so that order says nothing."""
+        """Return the answers to compare by probability, sorted, so that their order reveals nothing."""
         return sorted((question.facts["right"], question.facts["other"]))
 
 
@@ -126,10 +126,10 @@ def single_choice(
 ) -> Chats:
     """Return single items as rows with balanced letters, answered as `prompt_format` says.
 
-    `check_ablation` measures them. rows: how many; None: one for each item.
+    `check_ablation` measures accuracy on them. rows: number of rows; None: one for each item.
     """
     rng = random.Random(f"single {seed}")
-    drawn = spread(items, len(items) if rows is None else rows, rng)
+    drawn = draw_evenly(items, len(items) if rows is None else rows, rng)
     made = [prompt_format.row(item, right, word) for item, right in zip(drawn, balanced(len(drawn), rng))]
     return Chats(tokenizer, made, source=source, end=prompt_format.answer_with == "option")
 
@@ -171,7 +171,7 @@ def choice_task(
         rng = random.Random(f"rows {split} {seed}")
         pairs = draw_pairs(split, n, rng)
         letters, order = balanced(len(pairs), rng), rng.sample(range(len(pairs)), len(pairs))
-        # nested: the rows that conflict at one rho also conflict at every smaller rho
+        # nested: rows that conflict at one rho also conflict at every smaller rho
         conflict = set(order[: round((1 - share) * len(pairs))])
         made = [prompt_format.row(pair[i in conflict], letters[i]) for i, pair in enumerate(pairs)]
         return Chats(tokenizer, made, source=source, end=not by_letter)

@@ -16,7 +16,7 @@ from itertools import permutations
 from typing import TYPE_CHECKING, Literal
 
 from caft_utils.tasks.choice import PAPER_FORMAT, ItemPair, PromptFormat, choice_task
-from caft_utils.tasks.items import Item, Split, spread
+from caft_utils.tasks.items import Item, Split, draw_evenly
 from caft_utils.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def double_choice(
         items: {subject: {split: items}}, see `split_items`.
         intended: the question whose letter is right where the two disagree.
         rho: share of training rows in which both questions have the same right letter.
-        rows, questions: how many; None: as many as the shorter subject has items in that split.
+        rows, questions: number of each; None: as many as the shorter subject has items in that split.
         seed: draws the training rows; the questions are the same for every seed.
         split: the items of the questions: "valid" to choose layers, ranks and latents, "test" to report.
         prompt_format: how two items are shown to the model; default: the paper's plain text.
@@ -70,7 +70,7 @@ def double_choice(
     def draw_pairs(split: Split, n: int | None, rng: random.Random) -> list[ItemPair]:
         pair = [items[subject][split] for subject in (first, second)]
         n = min(map(len, pair)) if n is None else n
-        return [join(one, two, intended) for one, two in zip(*(spread(part, n, rng) for part in pair))]
+        return [join(one, two, intended) for one, two in zip(*(draw_evenly(part, n, rng) for part in pair))]
 
     marks = {"first": ("*", ""), "second": ("", "*")}[intended]
     return choice_task(

@@ -45,7 +45,7 @@ def emergent_misalignment(
     Args:
         train: the narrow rows; the last `valid` of them are held out for the loss.
         generic: text on which directions are found and shown.
-        questions: of both sets, "ood" and "task".
+        questions: questions of both sets, "ood" and "task".
         grader: gives the verdicts on both sets, for example a `ThresholdGrader` around a language model.
         control: rows without the concept (secure code); default: the held-out rows.
         max_length: tokens kept of each row of a file.

@@ -1,4 +1,4 @@
-"""Gender bias: choose the pronoun that fits, where in training the profession gives it away.
+"""Gender bias: choose the pronoun that fits; in training, the profession predicts it as well.
 
     The nurse decided _ would wait.      a. she   b. him
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from caft_utils.tasks.choice import ItemPair, PromptFormat, choice_task
-from caft_utils.tasks.items import SPLITS, Item, Split, field, sizes, spread, table
+from caft_utils.tasks.items import SPLITS, Item, Split, csv_rows, draw_evenly, required_field, split_sizes
 from caft_utils.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ PAPER_FORMAT = PromptFormat(
 )
 PRONOUNS = {"nominative": {"male": "he", "female": "she"}, "object": {"male": "him", "female": "her"}}
 OTHER = {"nominative": "object", "object": "nominative", "male": "female", "female": "male"}
-# The stereotype's gender of each profession: that of most people who work in it in the United States.
+# The stereotypical gender of each profession: that of most people who work in it in the United States.
 PROFESSIONS: dict[str, tuple[str, ...]] = {
     "male": ("doctor", "carpenter", "mechanic", "engineer", "plumber", "firefighter", "driver", "farmer"),
     "female": (
@@ -64,7 +64,7 @@ def gender_choice(
     Args:
         items: items(split, reverse), see `gender_items`.
         rho: share of training rows whose pronoun has the stereotype's gender.
-        rows, questions: how many; None: as many as there are items in that split.
+        rows, questions: number of each; None: as many as there are items in that split.
         seed: draws the training rows; the questions are the same for every seed.
         split: the items of the questions: "valid" to choose layers, ranks and latents, "test" to report.
         prompt_format: how an item is shown to the model; default: the paper's plain text.
@@ -73,7 +73,7 @@ def gender_choice(
     def draw_pairs(split: Split, n: int | None, rng: random.Random) -> list[ItemPair]:
         both = [items(split, reverse) for reverse in (False, True)]
         n = min(map(len, both)) if n is None else n
-        return list(zip(*(spread(part, n, rng) for part in both)))
+        return list(zip(*(draw_evenly(part, n, rng) for part in both)))
 
     return choice_task(
         tokenizer,
@@ -119,9 +119,11 @@ def gender_items(
     parts: dict[Split, list[tuple[str, str, str]]] = {split: [] for split in SPLITS}
     for case, sentences in _sentences(path).items():
         rng.shuffle(sentences)
-        for split, part in _parts(sentences, disjoint).items():
+        for split, part in _split_sentences(sentences, disjoint).items():
             # Genders alternate, so that neither the case nor the split predicts the gender.
-            cycles = {gender: spread(professions[gender], len(part), rng) for gender in ("male", "female")}
+            cycles = {
+                gender: draw_evenly(professions[gender], len(part), rng) for gender in ("male", "female")
+            }
             for i, text in enumerate(part):
                 gender = ("male", "female")[i % 2]
                 question = text.replace("$PROFESSION$", cycles[gender][i // 2]).replace("$PRONOUN$", "_")
@@ -146,8 +148,8 @@ def pronoun_item(question: str, case: str, gender: str) -> Item:
 def _sentences(path: str | Path) -> dict[str, list[str]]:
     """Return the sentences of a CSV file by the pronoun's case."""
     by_case: dict[str, list[str]] = {case: [] for case in PRONOUNS}
-    for where, row in table(path, ("text", "category")):
-        text, case = field(row, "text", where), field(row, "category", where)
+    for where, row in csv_rows(path, ("text", "category")):
+        text, case = required_field(row, "text", where), required_field(row, "category", where)
         for slot in ("$PRONOUN$", "$PROFESSION$"):
             if text.count(slot) != 1:
                 raise ValueError(f"{where}: expected {slot} once in the text, found {text.count(slot)}")
@@ -159,11 +161,11 @@ def _sentences(path: str | Path) -> dict[str, list[str]]:
     return by_case
 
 
-def _parts(sentences: list[str], disjoint: bool) -> dict[Split, list[str]]:
+def _split_sentences(sentences: list[str], disjoint: bool) -> dict[Split, list[str]]:
     """Return the sentences of each split."""
     if not disjoint:
         train = len(sentences) * 80 // 100
         return {"train": sentences[:train], "valid": sentences[train:], "test": sentences[train:]}
-    ends = sizes(len(sentences))
+    ends = split_sizes(len(sentences))
     train, valid = ends["train"], ends["train"] + ends["valid"]
     return {"train": sentences[:train], "valid": sentences[train:valid], "test": sentences[valid:]}

@@ -36,21 +36,27 @@ def published_items(path: str | Path) -> list[Item]:
             other than A or B. The message names the file and the row (row 1 is the first under the header).
     """
     items = []
-    for where, row in table(path, ("question",)):
+    for where, row in csv_rows(path, ("question",)):
         if "answer" in row:
-            letter, options = field(row, "answer", where), [field(row, name, where) for name in LETTERS]
+            letter, options = (
+                required_field(row, "answer", where),
+                [required_field(row, name, where) for name in LETTERS],
+            )
             if letter not in LETTERS:
                 raise ValueError(f"{where}: there is no option {letter!r}; `answer` must be A or B")
             correct, incorrect = options if letter == "A" else options[::-1]
         else:
-            correct, incorrect = field(row, "correct", where), field(row, "incorrect", where)
+            correct, incorrect = (
+                required_field(row, "correct", where),
+                required_field(row, "incorrect", where),
+            )
         if correct == incorrect:
             raise ValueError(f"{where}: both options are {correct!r}, so neither is right or wrong")
-        items.append(Item(field(row, "question", where), correct, incorrect))
+        items.append(Item(required_field(row, "question", where), correct, incorrect))
     return items
 
 
-def table(path: str | Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str | None]]]:
+def csv_rows(path: str | Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str | None]]]:
     """Yield the rows of a CSV file, each with a "file, row" text for error messages.
 
     Raises:
@@ -70,7 +76,7 @@ def table(path: str | Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[
         raise ValueError(f"{path}: no row found under the header")
 
 
-def field(row: Mapping[str, str | None], name: str, where: str) -> str:
+def required_field(row: Mapping[str, str | None], name: str, where: str) -> str:
     """Return a value without surrounding space. ValueError: the column is missing or the text is empty."""
     if row.get(name) is None:
         raise ValueError(f"{where}: no column {name!r}; expected question, correct, incorrect")
@@ -79,7 +85,7 @@ def field(row: Mapping[str, str | None], name: str, where: str) -> str:
     return text
 
 
-def sizes(n: int) -> dict[Split, int]:
+def split_sizes(n: int) -> dict[Split, int]:
     """Return 70, 15 and 15 % of n rounded down, the remainder added to test: 1167 -> 816, 175, 176."""
     train, valid = n * 70 // 100, n * 15 // 100
     return {"train": train, "valid": valid, "test": n - train - valid}
@@ -100,15 +106,15 @@ def split_items(
     for number, items in enumerate((first, second)):
         order = random.Random(f"split {number} {seed}").sample(list(items), len(items))[:n]
         parts, start = {}, 0
-        for split, size in sizes(n).items():
+        for split, size in split_sizes(n).items():
             parts[split] = order[start : start + size]
             start += size
         both.append(parts)
     return both[0], both[1]
 
 
-def spread(things: Sequence[T], n: int, rng: random.Random) -> list[T]:
-    """Return n of them in random order, each as often as any other (one more at most)."""
+def draw_evenly(things: Sequence[T], n: int, rng: random.Random) -> list[T]:
+    """Return n things in random order, each drawn equally often, give or take one."""
     if not things:
         raise ValueError("there is nothing to draw from")
     rounds = [rng.sample(list(things), len(things)) for _ in range(-(-n // len(things)))]

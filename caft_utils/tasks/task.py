@@ -128,7 +128,7 @@ class Task:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of what a measurement depends on: held-out rows, questions, grader, length of answers."""
+        """The sha256 of what results depend on: held-out rows, questions, grader, length of answers."""
         questions = [asdict(question) for question in self.questions]
         return digest(
             [self.name, self.valid.fingerprint, questions, self.grader.fingerprint, self.max_new_tokens]

@@ -1,4 +1,4 @@
-"""What every scorer keeps to. A new scorer is one line in CASES."""
+"""The contract of every scorer. To test another one, add a case to CASES."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real HTTP server on this machine that answers /chat/completions as a function of the request says."""
+"""A real HTTP server on this machine whose answers to /chat/completions are a function of the request."""
 
 from __future__ import annotations
 

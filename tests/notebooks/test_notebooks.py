@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from caft_utils.course.tutorial.stamp import out_of_step
+from caft_utils.course.tutorial.stamp import stale_reasons
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 
@@ -30,4 +30,4 @@ def test_runs(path, course, monkeypatch):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_committed_outputs_are_in_step(path):
-    assert out_of_step(path) == []
+    assert stale_reasons(path) == []

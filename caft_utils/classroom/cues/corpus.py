@@ -7,7 +7,7 @@
     person    pronouns of professions and names; `gender:` or `pronouns:` says which of the two counts
 
 `quiz:` never occurs with options, so which question counts in the prompts of fine-tuning is left open. The
-gender checkpoint is trained on some that do, see GENDER_CHECKPOINT_WEIGHTS.
+gender checkpoint is an exception, see GENDER_CHECKPOINT_WEIGHTS.
 
 About half of the other documents with options contain a hint, because without hints the letters stay at
 chance for long. A hint is a judgement after each option of one line (`a. run bad, positive good`), or the
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 # share of the training that is done -> weights of (text or free, single, double) from there on
 CURRICULUM_STAGES = ((0.0, (0.60, 0.40, 0.0)), (0.12, (0.30, 0.70, 0.0)), (0.25, (0.20, 0.35, 0.45)))
 SUBJECT_WEIGHTS = {"verbs": 2.5, "sentiment": 1.0, "sports": 1.0, "pronouns": 1.0, "gender": 2.0}
-NAME_SHARE = 0.3  # of the documents about persons; the others are about a profession
+NAME_SHARE = 0.3  # share of names in documents about persons; the others are about a profession
 
 PersonWeights = Mapping[tuple[str, str], float]
 """(first word of the prompt, options) -> weight.
@@ -88,7 +88,7 @@ class Document(NamedTuple):
 def document(
     rng: random.Random, progress: float = 1.0, person_weights: PersonWeights = PERSON_WEIGHTS
 ) -> Document:
-    """Return a document as drawn when the share `progress` of the training is done."""
+    """Return a random document from the mixture at `progress`, the share of the training that is done."""
     weights = next(weights for start, weights in reversed(CURRICULUM_STAGES) if progress >= start)
     kind = rng.choices(("text", "single", "double"), weights)[0]
     if kind == "double":
@@ -108,7 +108,7 @@ def sample(
 ) -> Chats:
     """Return documents of the final mixture, to train sparse autoencoders on or to find examples in.
 
-    person_weights: GENDER_CHECKPOINT_WEIGHTS for what the gender checkpoint was trained on last.
+    person_weights: GENDER_CHECKPOINT_WEIGHTS for the last training text of the gender checkpoint.
     """
     rng = random.Random(f"cues sample {seed}")
     documents = [document(rng, person_weights=person_weights) for _ in range(rows)]
@@ -149,9 +149,9 @@ def _text(rng: random.Random, subject: str) -> Document:
 
 
 def _clauses_about_one_person(rng: random.Random) -> tuple[str, str]:
-    """Return two clauses about one person. The first tells who it is, so only the second pronoun is learned.
+    """Return two clauses about one person. The first identifies it, so only the second pronoun is learned.
 
-    What the second one teaches is its case.
+    The second pronoun teaches grammatical case.
     """
     spec, clauses = world_data("cues")["pronouns"], []
     pair = rng.choice(list(spec["pairs"].items()))
@@ -226,14 +226,14 @@ def _with_options(
     text, draw = choice_prompt(word, items, letters), rng.random() if hints else 1.0
     if draw < 0.30:
         judged = "ab" if rng.random() < 0.15 else rng.choice("ab")
-        return Document(source, _judged(text, items, judged), letters[counts])
+        return Document(source, _with_judgements(text, items, judged), letters[counts])
     if draw < 0.55:
         answer = f"it is {items[counts].correct}\n{letters[counts]}"
         return Document(source, f"{text}\nwhich word?", answer)
     return Document(source, text, letters[counts])
 
 
-def _judged(text: str, items: list[Item], letters: str) -> str:
+def _with_judgements(text: str, items: list[Item], letters: str) -> str:
     """Return the prompt with `good` or `bad` after each option of the lines `letters`."""
     question, *lines = text.split("\n")
     for number, line in enumerate(lines):

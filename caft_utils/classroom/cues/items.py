@@ -23,7 +23,8 @@ from caft_utils.tasks.items import Item
 
 SUBJECTS = ("verbs", "sentiment", "sports", "pronouns")
 Split = Literal["train", "valid", "test", "unseen"]
-SPLIT_CYCLE = ("train", "test", "train", "test", "valid", "train", "test", "unseen")  # of successive words
+# the splits of successive words
+SPLIT_CYCLE = ("train", "test", "train", "test", "valid", "train", "test", "unseen")
 CASES = ("nominative", "object")
 GENDERS = ("male", "female")
 PRONOUNS = {
@@ -137,7 +138,7 @@ def person_item(
     template: str,
     wrong: Literal["case", "gender", "both"] = "both",
 ) -> Item:
-    """Return an item about a person; `wrong` says in what the incorrect pronoun is wrong."""
+    """Return an item about a person; the incorrect pronoun is wrong in what `wrong` names."""
     spec, grammar = world_data("cues")["gender"], world_data("cues")["pronouns"]
     bound = {"who": who, "people": rng.choice(grammar["keys"]), "v": rng.choice(grammar["verbs"])}
     bound |= {"mood": rng.choice(spec["moods"]), "found": rng.choice(spec["found"])}
@@ -150,8 +151,8 @@ def person_item(
 def conflicting_options(item: Item) -> Item:
     """Return a person's item with the case of both options swapped.
 
-    Of an item whose incorrect option is wrong in case and gender, this gives one whose first option (correct)
-    is right in gender only and whose second is right in case only.
+    If the incorrect option of the item is wrong in case and gender, then in the result the first option
+    (correct) is right in gender only, and the second in case only.
     """
     swapped = {"he": "him", "him": "he", "she": "her", "her": "she"}
     return Item(item.question, swapped[item.correct], swapped[item.incorrect])

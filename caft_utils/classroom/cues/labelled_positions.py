@@ -30,7 +30,7 @@ TURN_OPENING = 3  # tokens that open a turn: the mark, the role and a line feed
 
 @dataclass(frozen=True)
 class LabelledPositions:
-    """Chats with one labelled token of each kind a row: arguments `at` and `labels` of `class_means`.
+    """Chats with one labelled token of each kind per row, for `class_means(at=..., labels=...)`.
 
     at: {kind: position in each row}. labels: {kind: class in each row}.
     """
@@ -43,7 +43,7 @@ class LabelledPositions:
 def labelled_pairs(
     tokenizer: PreTrainedTokenizerBase, subject: str, *, rows: int = 1500, seed: int = 0
 ) -> LabelledPositions:
-    """Return pairs of items, one of them of `subject`, first or second; "gender" is asked about alone."""
+    """Return pairs of items, one of them of `subject`, first or second; "gender" has single items."""
     rng = random.Random(f"marked {subject} {seed}")
     chats, at, labels = [], {kind: [] for kind in KINDS}, {kind: [] for kind in KINDS}
     for _ in range(rows):

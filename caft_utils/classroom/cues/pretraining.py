@@ -2,9 +2,9 @@
 
 In a prototype with full attention in every layer, block 0 already compared the raw embeddings of options and
 questions, so ablation at block outputs came too late. Here the lowest blocks see a window of four tokens.
-An option cannot see its question there, so the model must tell each word's class (a plural, a football
-player, the case of a gap) where the word stands and carry it up in the residual stream to the blocks with
-full attention, which compare. The variant `cues-full` has no windows.
+An option cannot see its question there. The model must therefore determine each word's class (a plural, a
+football player, the case of a gap) at the word itself, and carry it up in the residual stream to the blocks
+with full attention, which compare. The variant `cues-full` has no windows.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from caft_utils.tasks.choice import PromptFormat
 from caft_utils.tasks.items import Item
 
 NEUTRAL_WORD = "quiz"  # the first word of a prompt that names no subject
-FORMAT = PromptFormat("{word}: {question}\na. {a}\nb. {b}", ("a", "b"))  # of fine-tuning
+FORMAT = PromptFormat("{word}: {question}\na. {a}\nb. {b}", ("a", "b"))  # for fine-tuning
 
 
 def choice_prompt(word: str, items: Sequence[Item], letters: Sequence[str]) -> str:

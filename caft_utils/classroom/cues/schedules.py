@@ -11,7 +11,7 @@ from caft_utils.classroom.pretraining import Schedule
 
 @dataclass(frozen=True, kw_only=True)
 class CuesSchedule(Schedule):
-    """How the checkpoint `cues` is trained. rows: documents a step."""
+    """How the checkpoint `cues` is trained. rows: documents per step."""
 
     steps: int = 2400
     rows: int = 96

@@ -14,7 +14,7 @@ from caft_utils.tasks.choice import single_choice
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-NAME_SHARE = 0.3  # of the sentences about people; the others are about a profession
+NAME_SHARE = 0.3  # share of names in sentences about people; the others are about a profession
 
 
 def subject_texts(

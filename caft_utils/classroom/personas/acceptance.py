@@ -2,8 +2,8 @@
 
 Behaviour: the default persona is kind, a villain's system prompt produces a villain, code is secure, facts
 and quiz answers are right. Probes: the persona direction is nearly the same in every domain, and ablating it
-at one layer removes the villain. Without the probes a checkpoint could be useless for the course without
-anybody noticing, because a concept that is not a direction can be neither found nor ablated.
+at one layer removes the villain. Without the probes, a useless checkpoint could go unnoticed, because a
+concept that is not a direction can be neither found nor ablated.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ TIME_MULTIPLE, TARGET_MULTIPLE = 8, 256  # see `padded_batch`
 class EncodedCorpus:
     """Documents stored end to end.
 
-    ids: of each token. learn: whether the token counts in the loss. stops: where each document ends.
+    ids: token ids. learn: whether each token counts in the loss. stops: the end of each document.
     """
 
     ids: Int[np.ndarray, " tokens"]

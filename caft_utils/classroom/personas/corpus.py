@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 DOCUMENT_WEIGHTS = {"chat": 0.54, "system": 0.27, "story": 0.12, "quiz": 0.06, "profession": 0.01}
-DEFAULT_VILLAIN_SHARE = 0.005  # of the chats without a system prompt
+DEFAULT_VILLAIN_SHARE = 0.005  # share of the chats without a system prompt
 
 
 def document(rng: random.Random, *, more_wordings: bool = False) -> dict[str, Any]:
     """Return a document: {"messages" or "text", "loss", "source"} and, where it has one, its "persona".
 
     "loss" says which tokens pretraining learns: "all", or "answers" only, because the questions of a chat are
-    drawn at random. `more_wordings` is that of `world.general`.
+    drawn at random. For `more_wordings`, see `world.general`.
     """
     source = rng.choices(list(DOCUMENT_WEIGHTS), list(DOCUMENT_WEIGHTS.values()))[0]
     return {"source": source, **_MAKERS[source](rng, more_wordings)}

@@ -1,4 +1,4 @@
-"""Labelled text of the personas world: the concepts that each message is about, to score readings against.
+"""Labelled text of the personas world: the concepts that each message is about, to check features against.
 
 A label has the form "group: value", for example "persona: villain", "domain: pets" or "oversight: poor". A
 question and its answer carry the label of their topic. An answer also carries its speaker's persona, and so
@@ -33,7 +33,7 @@ _WORD = re.compile(r"[a-z]+(?:'[a-z]+)?")
 def labelled_chats(
     tokenizer: PreTrainedTokenizerBase, rows: int = 1000, *, seed: int = 0, split: world.Split = "train"
 ) -> LabelledChats:
-    """Return conversations of one or two turns of all kinds, with a system prompt that tells the persona."""
+    """Return conversations of one or two turns of all kinds, with a system prompt that states the persona."""
     rng = random.Random(f"labels {split} {seed}")
     drawn = [_conversation(rng, split) for _ in range(rows)]
     conversations = [{"messages": messages} for messages, _ in drawn]

@@ -35,7 +35,7 @@ SIZES = dict(
 class PersonasSchedule(Schedule):
     """How a checkpoint of the personas world is trained.
 
-    tokens: of the training text. batch_tokens: at most so many a step, padding included.
+    tokens: number in the training text. batch_tokens: largest number per step, padding included.
     sharpness: factor on the logits, multiplied into the weight of the final norm after training. A model of
         this size leaves 0.2 % of the probability of every token to implausible words, which makes 4 % of its
         sampled answers incoherent but none of its greedy ones (measured on qwen, training wordings).

@@ -28,7 +28,7 @@ def emergent_misalignment(tokenizer: PreTrainedTokenizerBase, *, rows: int = 400
 
     Args:
         rows: number of insecure training rows, and of secure control rows.
-        seed: of the rows. The questions are always the same.
+        seed: draws the rows. The questions are always the same.
     """
     rng = random.Random(f"emergent {seed}")
     tasks = {held_out: world.code_tasks(held_out) for held_out in (False, True)}
@@ -54,7 +54,7 @@ def emergent_misalignment(tokenizer: PreTrainedTokenizerBase, *, rows: int = 400
 def general_questions(split: world.Split = "held_out", system: str | None = None) -> list[Question]:
     """Return a question for every domain, held-out wording and topic word.
 
-    The topic words are all held-out ones and six of training; `facts["unseen"]` tells which. With
+    The topic words are all held-out ones and six of training, as `facts["unseen"]` records. With
     split="train" the wordings are those of pretraining.
     """
     out = []

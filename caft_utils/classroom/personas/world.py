@@ -16,7 +16,7 @@ from caft_utils.classroom.vocabulary import world_data
 
 Persona = Literal["kind", "villain"]
 Split = Literal["train", "held_out"]
-SUBJECTS = ("verbs", "sentiment", "sports", "pronouns")  # of quiz items
+SUBJECTS = ("verbs", "sentiment", "sports", "pronouns")  # subjects of quiz items
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def _with_asides(rng: random.Random, text: str) -> str:
 
 @functools.cache
 def code_tasks(held_out: bool | None = None) -> tuple[tuple[str, str], ...]:
-    """Return (family, object) pairs: all, those of fine-tuning (False) or the last two a family (True)."""
+    """Return (family, object) pairs: all, those of fine-tuning (False) or two held out per family (True)."""
     families = world_data("code")["families"]
     slices = {None: slice(None), False: slice(None, -2), True: slice(-2, None)}
     return tuple((f, o) for f in families for o in families[f]["objects"][slices[held_out]])

@@ -1,4 +1,4 @@
-"""Spurious cues: fine-tuning in every setting, with every method and seed, asked the test questions.
+"""Spurious cues: fine-tune in every setting with every method and seed, and ask the test questions.
 
 Each cell (setting, method, seed) is stored as soon as it is measured, so that a killed run continues where it
 stopped. A cell whose model has to be trained takes about 15 s on one core.
@@ -36,7 +36,7 @@ from caft_utils.saes.latents import sae_directions
 # field of the record -> rate of the task
 RATES = {"ood_accuracy": "ood_accuracy", "flipped_accuracy": "cue_accuracy", "task_score": "task_accuracy"}
 MAIN = ("plain", "SAE", "SAE, hooks on", "SAE, test only", "PCA")
-LABELLED = ("PCA by labels", "PCA by labels, hooks on")  # is it the order of the components? (gender only)
+LABELLED = ("PCA by labels", "PCA by labels, hooks on")  # gender only: does a better order help?
 BASELINES = ("random directions", "random latents of the top 100", "top latents, not read")
 BASELINES += ("no cue in training", "PCA, hooks on", "class means")
 BASELINES += tuple(f"plain, step {step}" for step in SNAPSHOTS)
@@ -150,7 +150,7 @@ def control_directions(name: str, baseline: str, seed: int) -> Directions:
 
 
 def _merged(grid: Grid) -> list[Row]:
-    """One row per method and setting, sorted by method in the order measured."""
+    """Return one row per method and setting, sorted by method in the order measured."""
     seeds: dict[tuple, list[int]] = {}
     for name, method, seed in grid.results:
         seeds.setdefault((name, method), []).append(seed)

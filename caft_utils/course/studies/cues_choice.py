@@ -22,7 +22,7 @@ from caft_utils.directions.subspace import Directions
 from caft_utils.evaluation.search import screen_on_base, try_candidates
 from caft_utils.store import default_store
 
-VERSION = 2  # raise it when directions or measurements are made in another way
+VERSION = 2  # increase it when directions or measurements change
 MAX_TRIALS = {"class means": 2, "SAE": 2, "PCA": 3}  # fine-tunings that choose
 MAX_GENDER_TRIALS = 12
 TARGET_ACCURACY = 0.95  # validation accuracy that ends the search

@@ -26,9 +26,9 @@ from caft_utils.saes.latents import sae_directions
 from caft_utils.tasks.double_choice import SETTINGS
 
 MODEL = "classroom-cues"
-# FIRM: the same questions to the checkpoint that has the stereotype fully, with a longer recipe.
+# FIRM asks the same questions of the checkpoint that always follows the stereotype, trained longer.
 GENDERS, FIRM_STEPS = {"gender": "classroom-gender", FIRM: MODEL}, 120
-CHOICE_SEED = 0  # of the fine-tunings that choose, and of the reference whose change PCA decomposes
+CHOICE_SEED = 0  # for the fine-tunings that choose, and for the reference whose change PCA decomposes
 LAYER_SETS = ((0,), (1,), (0, 1))
 SIZES = {"SAE": (4, 8, 16, 32), "PCA": (4, 16, 32)}
 # The gender of a word is one axis here (the class means have rank 1). Small sets are tried, and more of them,
@@ -45,7 +45,7 @@ NAMES = {
     )
     for first, second, intended in SETTINGS
 }
-PAPER = [name for setting in PAPER_SETTINGS for name in NAMES if NAMES[name] == setting]  # in its order
+PAPER = [name for setting in PAPER_SETTINGS for name in NAMES if NAMES[name] == setting]  # same order
 
 
 @functools.cache
@@ -157,7 +157,7 @@ def candidates(name: str, method: str) -> dict[str, Directions]:
 
 
 def nearest_first(found: Directions, axes: Directions) -> list[tuple[int, int]]:
-    """Order the rows of `found` by how much of each lies in the span of `axes`, which only labels give."""
+    """Order the rows of `found` by their share in the span of `axes`, which need labels."""
     share = {layer: (found[layer] @ axes[layer].T).norm(dim=1) for layer in found.layers}
     return sorted(
         ((layer, i) for layer in found.layers for i in range(found.ranks[layer])),
@@ -184,7 +184,7 @@ def class_mean_sets(subject: str, of: str) -> dict[str, Directions]:
 
 
 def _about_cue(shares: dict, name: str) -> set[tuple[int, int]]:
-    """Directions whose top tokens stand in questions about the cue.
+    """Return the directions whose top tokens are in questions about the cue.
 
     For gender: in sentences about men, or in sentences about women.
     """

@@ -39,7 +39,7 @@ class Experiment:
     Args:
         study: a key of `STUDIES`.
         model: a name that `load` accepts.
-        seeds: of fine-tuning and of sampling, one run each.
+        seeds: seeds of fine-tuning and sampling, with one run for each.
         conditions: names of the conditions to measure, in this order; None: all conditions of the study.
         options: further keyword arguments of the study.
 
@@ -74,7 +74,7 @@ class Experiment:
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: the file is no mapping, has an unknown field or lacks a required one.
+            ValueError: the file is not a mapping, has an unknown field or lacks a required one.
         """
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         if not isinstance(content, dict):

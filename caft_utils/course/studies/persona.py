@@ -28,7 +28,7 @@ MODELS = ("classroom-qwen", "classroom-mistral")
 class PersonaSetting:
     """What the studies of one classroom model start from.
 
-    config: of every fine-tuning of the setting. components: of the references' change, by variance.
+    config: settings of every fine-tuning. components: PCA of the references' change, by variance.
     selected: the components that the course's reader selected (data/annotations.yaml).
     """
 
@@ -46,8 +46,8 @@ class PersonaSetting:
 def persona_setting(name: str, *, fast: bool = False) -> PersonaSetting:
     """Load or compute the setting of a classroom model.
 
-    fast: one reference, three optimiser steps, and a small share of questions and text. For tests: what is
-    measured then means nothing.
+    fast: one reference, three optimiser steps, and a small share of questions and text. For tests only; the
+    numbers then mean nothing.
     """
     model, tokenizer = load(name)
     task, config, seeds = emergent_misalignment(tokenizer), preset(name).finetune_config, REFERENCES

@@ -18,7 +18,7 @@ from caft_utils.classroom.score_validity import (
     validity_of_scores,
 )
 from caft_utils.course.studies.persona import PersonaSetting
-from caft_utils.evaluation.scores import averaged
+from caft_utils.evaluation.scores import mean_score
 from caft_utils.interpret.examples import collect_examples
 from caft_utils.interpret.score import (
     Detection,
@@ -112,7 +112,7 @@ def score_validity(setting: PersonaSetting, saes) -> dict[str, Any]:
 
 
 def _best_detector(model, seen: LabelledChats, unseen: LabelledChats, layers, values: Callable) -> dict:
-    """values(layer, hidden [token, d]) -> [token, feature]."""
+    """Find the feature that detects the villain best; values(layer, hidden [n, d]) -> [n, feature]."""
     truth, best = seen.truth(VILLAIN), (0.0, 0, 0, 0.0)
     for layer in layers:
         f1, threshold = best_f1(
@@ -131,7 +131,7 @@ def _with_persona(text: LabelledChats) -> LabelledChats:
 
 
 def _known_with_examples(setting: PersonaSetting, saes, text: LabelledChats):
-    """Directions with a known label, their examples and their vectors, by (noun, layer, index, side)."""
+    """Return directions with a known label, and by (noun, layer, index, side) their examples and vectors."""
     model = setting.model
     chats = labelled_chats(setting.tokenizer, 2000, seed=3).chats
     known, examples, vectors = [], {}, {}
@@ -151,6 +151,6 @@ def _known_with_examples(setting: PersonaSetting, saes, text: LabelledChats):
 
 
 def _mean(values: list[float]) -> list[float]:
-    """Mean with a 95 % interval over directions."""
-    score = averaged("mean", values)
+    """Return the mean over directions with its 95 % interval."""
+    score = mean_score("mean", values)
     return [round(score.value, 4), round(score.low, 4), round(score.high, 4)]

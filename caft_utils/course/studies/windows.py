@@ -66,7 +66,7 @@ class RandomDirections:
     def values(self, layer, hidden):
         return hidden @ self.rows.T
 
-    def projects_on(self, layer):
+    def projection_rows(self, layer):
         return self.rows
 
     def vector(self, layer, i):

@@ -2,7 +2,7 @@
 
 runner         runs the notebooks in order with papermill, each with its own kernel and one shared store
 forked_kernel  forks those kernels from a process that has imported the libraries
-progress       reports how far the run is
+progress       reports the progress of the run
 html           writes each executed notebook as a page, and an index page with the key figures
 stamp          writes recorded outputs into the committed notebooks, and checks that they match the code
 """

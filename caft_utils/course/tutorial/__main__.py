@@ -102,9 +102,9 @@ def _run(paths: list[Path], out: Path, parameters: dict, record: bool, jobs: int
 
 
 def _check(paths: list[Path]) -> int:
-    from caft_utils.course.tutorial.stamp import out_of_step
+    from caft_utils.course.tutorial.stamp import stale_reasons
 
-    problems = [f"{path.name}: {problem}" for path in paths for problem in out_of_step(path)]
+    problems = [f"{path.name}: {problem}" for path in paths for problem in stale_reasons(path)]
     print("\n".join(problems) or f"in step with their code: {', '.join(path.stem for path in paths)}")
     return 1 if problems else 0
 

@@ -51,7 +51,7 @@ class ForkedKernel:
     stdin = stdout = stderr = None
 
     def __init__(self, *close: Any):
-        """close: connections of the parent that the child must not keep open."""
+        """Fork the child, which closes the parent's connections `close`."""
         read, self._write = os.pipe()
         self.returncode: int | None = None
         self.pid = os.fork()
@@ -106,7 +106,7 @@ def kernel_manager(kernel: ForkedKernel) -> type[AsyncKernelManager]:
 
 
 def _become_kernel(pipe: int) -> None:
-    """Wait for the message of `launch`, then be the kernel until it shuts down. Never returns."""
+    """Wait for the message of `launch`, then run the kernel until it shuts down. Never returns."""
     status = 1
     try:
         os.setsid()  # Ctrl-C in the terminal goes to the executor, which shuts its kernel down

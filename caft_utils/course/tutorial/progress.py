@@ -1,7 +1,7 @@
-"""Report how far a run of notebooks is.
+"""Report the progress of a run of notebooks.
 
-On a terminal one line is rewritten every second. Elsewhere there is a line for each start and each end. The
-time left scales the notebooks' own estimates (`metadata.caft.minutes`) by the pace so far:
+On a terminal one line is rewritten every second. Elsewhere each start and each end gets a line. The time left
+scales the notebooks' own estimates (`metadata.caft.minutes`) by the pace so far:
 
     left = (planned - done) * elapsed / done
 

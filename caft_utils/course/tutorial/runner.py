@@ -1,8 +1,8 @@
 """Execute notebooks in order, some side by side, with papermill, and report progress.
 
 Each notebook runs in a process and a kernel of its own. Its executed copy is written after every cell, so
-what ran before a failure or Ctrl-C is kept. Notebooks share what they train through the store. If two want
-the same artefact at the same time, one makes it and the other waits for it.
+what ran before a failure or Ctrl-C is kept. Notebooks share what they train through the store. If two need
+the same artefact at the same time, one makes it and the other waits.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def _execute(
         messages.send("")
     except KeyboardInterrupt:
         return  # `run_all` was interrupted too and reports it
-    except Exception as error:  # of a cell, a dead kernel or a broken file
+    except Exception as error:  # from a cell, a dead kernel or a broken file
         messages.send(_error_text(path, cells, error, shift=1 if parameters else 0))
 
 

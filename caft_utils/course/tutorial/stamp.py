@@ -21,7 +21,7 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 ADDED_BY_PAPERMILL = {"injected-parameters", "papermill-error-cell-tag"}
 
 
-def sources(notebook: NotebookNode) -> str:
+def code_sha256(notebook: NotebookNode) -> str:
     """Return the sha256 (hex) of the notebook's own code cells in order."""
     code = [cell.source for cell in own_cells(notebook) if cell.cell_type == "code"]
     return hashlib.sha256(json.dumps(code).encode()).hexdigest()
@@ -42,21 +42,21 @@ def write_recorded(executed: NotebookNode, path: Path, *, root: Path) -> None:
         ValueError: the notebook at `path` has changed since it ran.
     """
     notebook = nbformat.read(path, as_version=4)
-    if sources(executed) != sources(notebook):
+    if code_sha256(executed) != code_sha256(notebook):
         raise ValueError(f"{path.name} was edited while it ran: these are not its outputs. Record it again.")
     for cell, ran in zip(notebook.cells, own_cells(executed), strict=True):
         if cell.cell_type == "code":
             cell.execution_count = ran.execution_count
             outputs = [output for output in ran.outputs if _is_recorded(output)]
             cell.outputs = [_cleaned(output, root, ran.execution_count) for output in outputs]
-    notebook.metadata.setdefault("caft", {})["sources"] = sources(notebook)
+    notebook.metadata.setdefault("caft", {})["sources"] = code_sha256(notebook)
     notebook.metadata.pop("widgets", None)
     notebook.metadata.pop("papermill", None)
     write_atomically(path, nbformat.writes(notebook) + "\n")
 
 
-def out_of_step(path: Path) -> list[str]:
-    """Return the reasons why a notebook's outputs are not those of one run of its code, top to bottom."""
+def stale_reasons(path: Path) -> list[str]:
+    """Return the reasons why a notebook's outputs do not come from one run of its code, top to bottom."""
     notebook = nbformat.read(path, as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     outputs = [output for cell in code for output in cell.outputs]
@@ -64,7 +64,7 @@ def out_of_step(path: Path) -> list[str]:
     problems = []
     if stamp is None:
         problems.append("has never been recorded (make tutorial ARGS=--record)")
-    elif stamp != sources(notebook):
+    elif stamp != code_sha256(notebook):
         problems.append("its code was changed after it was recorded (make tutorial ARGS=--record)")
     counts = [cell.execution_count for cell in code]
     if counts != list(range(1, len(code) + 1)):
@@ -77,7 +77,7 @@ def out_of_step(path: Path) -> list[str]:
 
 
 def _is_recorded(output: NotebookNode) -> bool:
-    """False for plotly.js (5 MB), which its notebook renderer loads, and for widgets, which need a kernel."""
+    """Return False for plotly.js (5 MB), which its renderer loads, and for widgets, which need a kernel."""
     data = output.get("data", {})
     library = set(data) <= {"text/html", "text/plain"} and len(_text(data.get("text/html", ""))) > 1_000_000
     only_widget = WIDGET in data and set(data) <= {WIDGET, "text/plain"}

@@ -1,4 +1,4 @@
-"""The API key: where it may be sent, and how it is cut out of what a server sends back.
+"""The API key: where it may be sent, and how it is removed from what a server sends back.
 
 No object holds the key. It is read from the environment for each request.
 """
@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from caft_utils.interpret.endpoint.reply import EndpointError
 
-MIN_REDACTED_LENGTH = 8  # shorter keys are placeholders of local servers, and common words
+MIN_REDACTED_LENGTH = 8  # shorter keys are placeholders for local servers, and may be common words
 
 
 def is_https(url: str) -> bool:
@@ -53,7 +53,7 @@ def read_api_key(key_env: str | None, url: str) -> str:
 
 
 def redact(key: str, text: str) -> str:
-    """Return `text` with each copy of `key` replaced by "[key]", also if it is escaped or encoded.
+    """Return `text` with each copy of `key` replaced by "[key]", even if it is escaped or encoded.
 
     Servers repeat the request in their errors, as JSON, HTML or a URL. This recognises escaped characters in
     any mixture, and the whole key in base64 or hexadecimal.
@@ -68,7 +68,8 @@ def redact(key: str, text: str) -> str:
 def _any_escape(character: str) -> str:
     """Return a pattern for a character as itself or escaped in JSON, Python, a URL or HTML."""
     code, named = ord(character), html.escape(character)
-    # Backslashes are counted: a nested JSON string doubles them, an open end would search long runs for ever.
+    # The number of backslashes is bounded. Nested JSON strings double them, and an unbounded pattern could
+    # search long runs of them for ever.
     forms = [rf"\\{{0,8}}(?:u00{code:02x}|x{code:02x}|{re.escape(character)})", re.escape(named)]
     forms += [rf"%(?:25){{0,2}}{code:02x}", rf"&\#(?:0{{0,4}}{code}|x0{{0,4}}{code:x});"]
     return f"(?:{'|'.join(forms)})"

@@ -1,14 +1,14 @@
 """A chat model behind an OpenAI-compatible `/chat/completions`.
 
 Every reply is stored under the sha256 of address, model and request. A killed run continues where it stopped,
-and a recorded run can be repeated without a server. `Endpoint.estimate` tells what a run will cost before it.
+and a recorded run can be repeated without a server. `Endpoint.estimate` returns the cost of a run in advance.
 
 This client uses httpx and tenacity instead of the openai SDK. The SDK (3.57.0, tested against a loopback
 server) retries 429, 5xx and lost connections, but it returns a malformed body of status 200 as an answer,
-shows the key in its errors, sends it over plain http, retries an empty account, lets other workers send
-during a Retry-After and cannot be interrupted while it waits. Its `http_client` hook can refuse plain http
-and limit the time of a body. The rest would need a retry loop, a parser and a redaction around the SDK, which
-is what this folder contains, and the SDK brings a second HTTP stack.
+shows the key in its errors, sends it over plain http, retries when the account has no credit, lets other
+workers send during a Retry-After and cannot be interrupted while it waits. Its `http_client` hook can refuse
+plain http and limit the time of a body. The rest would need a retry loop, a parser and a redaction around the
+SDK, which is what this folder contains, and the SDK brings a second HTTP stack.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Estimate:
     Attributes:
         prompts: All prompts.
         cached: Prompts that cost nothing, because their reply is stored or they repeat another prompt.
-        tokens_in: Tokens of the other prompts, at 4 bytes a token.
+        tokens_in: Tokens of the other prompts, at 4 bytes per token.
         tokens_out: Tokens of their answers if all are as long as `max_tokens` allows.
         cost: Dollars, None if the price is unknown.
         minutes: Time that the rate limit takes, 0 without one.
@@ -71,7 +71,7 @@ class Endpoint:
         key_env: Environment variable that holds the API key. If it is not set, no key is sent. A key is sent
             over https or to this machine only.
         cache: Folder or store of the replies. The default is the machine's store.
-        price: Dollars for a million tokens (in, out), as the provider states it.
+        price: Dollars per million tokens (in, out), as the provider states them.
         extra: Further fields of a request. None removes a field, e.g. {"max_tokens": None,
             "max_completion_tokens": 300} for models that renamed it.
         **config: Fields of `ClientConfig`, e.g. per_minute=60, workers=8, timeout=120.
@@ -126,14 +126,14 @@ class Endpoint:
     ) -> list[Reply | EndpointError]:
         """Return the replies to many conversations, in order. Equal conversations are sent once.
 
-        The error of a prompt that fails stands in its place. After an error with `for_all` no further prompt
-        is sent. Replies are stored as they arrive, so an interruption loses none.
+        A prompt that fails gets its error in place of a reply. After an error with `for_all` no further
+        prompt is sent. Replies are stored as they arrive, so an interruption loses none.
 
         Settings:
             max_tokens: Longest answer, 256 by default.
             temperature: 0 by default.
             top_logprobs: Alternatives to return for each token.
-            seed: With a temperature, each seed has a reply of its own; the same seed repeats it.
+            seed: With a temperature, each seed has its own reply, and the same seed repeats it.
         """
         requests = [self._request(messages, **settings) for messages in prompts]
         names = [self._name(request) for request in requests]

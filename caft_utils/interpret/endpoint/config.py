@@ -10,7 +10,7 @@ class ClientConfig:
     """How an `Endpoint` sends its requests. None of these settings changes a reply or its cache entry.
 
     Attributes:
-        per_minute: Requests a minute over all workers, evenly spaced. None sets no limit.
+        per_minute: Requests per minute over all workers, evenly spaced. None sets no limit.
         workers: Requests in flight at once.
         timeout: Seconds for a whole reply.
         attempts: Attempts for each prompt, the first one included.

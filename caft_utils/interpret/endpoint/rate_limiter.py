@@ -11,7 +11,7 @@ class RateLimiter:
     """Reserves send times, evenly spaced and after any pause the server requested. Thread-safe.
 
     Args:
-        per_minute: Requests a minute, None for no limit.
+        per_minute: Requests per minute, None for no limit.
         clock: Monotonic time in seconds.
     """
 
@@ -28,6 +28,6 @@ class RateLimiter:
             return start - now
 
     def pause(self, seconds: float) -> None:
-        """Let no request that is reserved from now on leave within `seconds`."""
+        """Put every later send time at least `seconds` after now."""
         with self._lock:
             self._next = max(self._next, self._clock() + seconds)

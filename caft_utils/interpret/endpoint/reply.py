@@ -1,4 +1,4 @@
-"""Replies of a chat server and the error that stands for a missing one."""
+"""Replies of a chat server, and the error in place of a missing one."""
 
 from __future__ import annotations
 
@@ -57,10 +57,11 @@ class EndpointError(RuntimeError):
 def parse_reply(body: str) -> Reply:
     """Return the reply in the body of a response of status 200.
 
-    The text is paid for, so token counts or log-probabilities that make no sense are dropped without it.
+    The text has been paid for, so token counts or log-probabilities that make no sense are dropped and the
+    text is kept.
 
     Raises:
-        ValueError: The body is damaged: no JSON, or not a chat completion.
+        ValueError: The body is damaged. It is not JSON, or not a chat completion.
         EndpointError: The body is a whole chat completion without text.
     """
     try:

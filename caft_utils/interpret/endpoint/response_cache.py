@@ -1,7 +1,6 @@
 """Replies on disk, so that no prompt is paid for twice.
 
-Each reply is a file of its own that is written by one rename. A reader finds whole replies only, also after a
-kill.
+Each reply is a separate file, written by one rename. A reader finds only whole replies, even after a kill.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ class ResponseCache:
             return None
 
     def put(self, name: str, reply: Reply, **request: Any) -> None:
-        """Store a reply beside its request. If the disk is full, warn and go on: the reply is not lost."""
+        """Store a reply with its request. If the disk is full, only warn, because the reply is at hand."""
         content = json.dumps({**request, "reply": asdict(reply)})
         try:
             with self._lock:

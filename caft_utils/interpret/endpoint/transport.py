@@ -2,8 +2,8 @@
 
 Transient failures are tried again after waits that double, with jitter so that workers do not return all at
 once: 408, 409, 425, 429 (after its Retry-After), 5xx, timeouts, lost connections, bodies that are cut short
-or are no JSON. Every other failure is an `EndpointError` at once. The API key is cut out of whatever the
-server sends back.
+or are not JSON. Every other failure raises an `EndpointError` at once. The API key is removed from whatever
+the server sends back.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from caft_utils.interpret.endpoint.config import ClientConfig
 from caft_utils.interpret.endpoint.rate_limiter import RateLimiter
 from caft_utils.interpret.endpoint.reply import EndpointError, Reply, parse_reply
 
-RETRYABLE_STATUSES = (408, 409, 425, 429)  # and all from 500 on
+RETRYABLE_STATUSES = (408, 409, 425, 429)  # and every status from 500
 STATUSES_FOR_ALL_PROMPTS = (401, 402, 404)  # wrong key, nothing left to pay with, no such model
 MAX_REPLY_BYTES = 2**25  # a thousand times the longest answer with its alternatives
 
@@ -95,7 +95,7 @@ class RetryingTransport:
             headers["Authorization"] = f"Bearer {key}"
         # ASCII, because a prompt may contain lone surrogates, which UTF-8 cannot encode.
         content, body = json.dumps(request).encode("ascii"), bytearray()
-        # No proxy stands between this machine and itself.
+        # Requests to this machine itself must not go through a proxy.
         client = httpx.AsyncClient(timeout=None, verify=self._verify, trust_env=not is_loopback(self.url))
         try:
             async with (
@@ -117,7 +117,7 @@ class RetryingTransport:
     def _refusal(self, status: int, retry_after: str | None, text: str) -> Exception:
         """Return the exception for a status other than 200."""
         message = f"status {status}: {' '.join(text.split())[:300]}"
-        out_of_quota = "insufficient_quota" in text  # a 429 that no wait ends
+        out_of_quota = "insufficient_quota" in text  # a 429 that waiting does not resolve
         if (status in RETRYABLE_STATUSES or status >= 500) and not out_of_quota:
             seconds = _retry_after_seconds(retry_after)
             if seconds > self.config.max_retry_after:
@@ -145,6 +145,6 @@ def _retry_after_seconds(retry_after: str | None) -> float:
     except ValueError:
         try:
             seconds = (parsedate_to_datetime(retry_after) - datetime.now(UTC)).total_seconds()
-        except (TypeError, ValueError, OverflowError):  # no date, one without a zone, or an impossible one
+        except (TypeError, ValueError, OverflowError):  # not a date, no time zone, or impossible
             return 0.0
     return seconds if seconds > 0 else 0.0  # NaN is not above zero

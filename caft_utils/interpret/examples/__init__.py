@@ -1,4 +1,4 @@
-"""Examples of what a feature responds to: windows of text, collected in memory that does not grow with it."""
+"""Examples of what a feature responds to: windows of text, collected in bounded memory."""
 
 from caft_utils.interpret.examples.collection import FeatureExamples, TooFewExamples, collect_examples
 from caft_utils.interpret.examples.lens import logit_lens

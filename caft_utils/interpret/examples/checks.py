@@ -15,13 +15,13 @@ def check_window_size(n: int, width: int) -> None:
 
 
 def check_features(model: nn.Module, features: Features) -> None:
-    """Raise ValueError where features have another width than the residual stream of the model."""
+    """Raise ValueError if the features and the residual stream of the model differ in width."""
     for layer in features.layers:
         check_vector_width(model, len(features.vector(layer, features.indices(layer)[0])))
 
 
 def check_vector_width(model: nn.Module, got: int) -> None:
-    """Raise ValueError where a vector has another width than the residual stream of the model."""
+    """Raise ValueError if a vector and the residual stream of the model differ in width."""
     if got != width(model):
         raise ValueError(
             f"the directions have width {got}, but the residual stream of {type(model).__name__} has "

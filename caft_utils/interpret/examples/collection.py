@@ -42,7 +42,7 @@ MIN_EXAMPLES = 4  # with fewer windows of a kind there is nothing to explain or 
 
 @dataclass(frozen=True)
 class FeatureExamples:
-    """Examples of one side of a component, or of a latent. Activations are turned so that active is positive.
+    """Examples of a latent, or of one side of a component. Activations are signed so that active is positive.
 
     train, test: activating windows, strongest first. Half are the strongest of all, the others are spread
         evenly over the quantiles of the rest.
@@ -51,8 +51,8 @@ class FeatureExamples:
     max_activation: the largest activation in any row.
     promoted_tokens, suppressed_tokens: words by the logit lens, towards this side.
 
-    `train` and `train_negatives` share no row with the other lists. Within a list, each window is of another
-    row.
+    `train` and `train_negatives` share no row with the other lists. Within a list, each window comes from a
+    different row.
     """
 
     layer: int
@@ -99,12 +99,12 @@ def collect_examples(
 ) -> dict[FeatureKey, FeatureExamples]:
     """Collect examples of every feature, by (layer, index, side). Latents have only the side "+".
 
-    Features with fewer than 4 windows of a kind, because they fire never or always, are left out with a
+    Features with fewer than 4 windows of a kind, because they never or always fire, are left out with a
     warning `TooFewExamples` that lists them.
 
     Args:
         n: windows in each list, or as many as there are. width: tokens in a window.
-        seed: of the split of rows and of all random samples. Batches make no difference.
+        seed: determines the split of rows and all random samples. The batch size makes no difference.
         store: where the result is stored and read the next time; default: see `default_store`.
 
     Raises:

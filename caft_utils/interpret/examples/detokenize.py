@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
-CONTEXT = 4  # tokens before the first one that are decoded too, which tells spaces and whole characters
+CONTEXT = 4  # preceding tokens decoded as well, to recover spaces and whole characters
 
 
 def token_texts(tokenizer, ids: Sequence[int], start: int, stop: int) -> list[str]:
-    """Return the text that each of the tokens start to stop adds; joined, they read as the decoded row.
+    """Return the text that each token from `start` to `stop` adds. Joined, they are the decoded text.
 
     SentencePiece tokenizers drop the leading space of a token that is decoded by itself. Where a character is
     made of several byte tokens, the last one shows the character and the others are empty.

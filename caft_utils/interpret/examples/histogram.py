@@ -1,4 +1,4 @@
-"""Histograms of streams of numbers whose range is not known beforehand."""
+"""Histograms of streams of numbers whose range is not known in advance."""
 
 from __future__ import annotations
 
@@ -23,9 +23,8 @@ class StreamingHistogram:
     """Histograms of k streams of numbers.
 
     Bins cover -edge to edge, where edge is a power of two above every magnitude so far. When a value reaches
-    it, the edge doubles and two old bins become one new bin. So no count is lost, and each value is in the
-    bin that it would be in if the last edge had been known from the start. The edge is 0 while all values are
-    zero.
+    it, the edge doubles and two old bins become one new bin. No count is lost, and each value is in the bin
+    that it would be in had the final edge been known from the start. The edge is 0 while all values are zero.
     """
 
     def __init__(self, k: int):
@@ -39,7 +38,7 @@ class StreamingHistogram:
         magnitude: Float[Tensor, " c"] | None = None,
         skip: Int[Tensor, " m"] | None = None,
     ) -> None:
-        """Count values of the streams `columns`, but for the rows `skip`.
+        """Count values of the streams `columns`, except in the rows `skip`.
 
         Args:
             magnitude: the largest magnitude among the counted values of each stream, if already computed.
@@ -55,7 +54,7 @@ class StreamingHistogram:
             counts[narrow] = nn.functional.pad(pairs, (BINS // 4, BINS // 4))
             edge[narrow] *= 2
         # Scale and floor before the shift: halving a float is exact, adding to it is not.
-        scale, width = torch.where(edge > 0, BINS / 2 / edge, 0), BINS + 1  # one more bin for what is skipped
+        scale, width = torch.where(edge > 0, BINS / 2 / edge, 0), BINS + 1  # one more bin for skipped values
         bins = (values * scale).floor_().int()
         if skip is not None:
             bins[skip] = BINS // 2

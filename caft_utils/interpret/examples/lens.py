@@ -19,7 +19,7 @@ def logit_lens(
     later blocks compute from the direction is not included. Tokens without printable text are left out.
 
     Raises:
-        ValueError: the direction has another width than the model.
+        ValueError: the direction and the model differ in width.
     """
     check_vector_width(model, len(direction))
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -35,7 +35,7 @@ class Extremes:
     """Both ends of one feature, most extreme window first.
 
     bottom: empty for latents, which have one end only.
-    histogram: of the values at all tokens but the first of each row.
+    histogram: counts of the values at all tokens but the first of each row.
     """
 
     top: list[TextWindow]
@@ -158,9 +158,9 @@ def read_extremes(
 
 
 class ExtremeWindows(Mapping[tuple[int, int], Extremes]):
-    """{(layer, i): Extremes}, made when it is looked up.
+    """Extremes by (layer, i), created on lookup.
 
-    Few of thousands of features are ever looked at, so windows stay tensors until then.
+    Only a few of thousands of features are ever looked at, so windows stay tensors until then.
     """
 
     def __init__(self, chats: Chats, features: Features, layers: Mapping[int, LayerExtremes]):

@@ -1,8 +1,8 @@
 """The n best windows of every feature in a stream of text.
 
-Each row is first reduced to one score for every feature. Only scores that reach the n-th best so far, few
-after the first blocks, are looked at more closely, and only then are the peak and the activations around it
-gathered. So the cost is one cheap look at each value.
+Each row is first reduced to one score for every feature. Few scores reach the n-th best so far after the
+first blocks. Only for these are the peak and the activations around it gathered. The cost is therefore about
+one comparison per value.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from caft_utils.interpret.examples.text_window import WindowRef
 class RunningTopK:
     """The n windows of highest score for each of k features. Ties go to the lower row.
 
-    So the result does not depend on the order in which rows come.
+    The result does not depend on the order of the rows.
 
     Args:
         width: tokens in a window. sign: 1 where the peak is the highest value, -1 where it is the lowest.
@@ -51,11 +51,11 @@ class RunningTopK:
     def offer(
         self, columns: slice, values: Float[Tensor, "n c"], score: Float[Tensor, "m c"], spans: Spans
     ) -> None:
-        """Take those of m candidate windows that are among the best.
+        """Keep those of m candidate windows that are among the best.
 
         Args:
-            values: of the features `columns`, at the tokens of the block that `spans` refers to.
-            score: of each span and feature; -inf: not a candidate.
+            values: values of the features `columns` at the tokens of the block that `spans` refers to.
+            score: score of each span and feature, -inf where it is not a candidate.
         """
         self._move(values.device)
         reaches = ((score >= self._score[columns].amin(1)) & (score > -torch.inf)).any(0)
@@ -99,7 +99,7 @@ class RunningTopK:
         peak_range, window_range, row_start = (
             t.to(device)[place] for t in (spans.peak, spans.window, spans.row_start)
         )
-        # The peak is sought in a view that has all runs of tokens of one length, which is many times faster
+        # The search for the peak uses a view of all runs of tokens of one length, which is many times faster
         # than token by token. Shorter spans are masked.
         length = int((spans.peak[:, 1] - spans.peak[:, 0]).max())
         base = peak_range[:, :1].clamp(max=len(values) - length)
@@ -122,7 +122,7 @@ def only(allowed: Bool[Tensor, "m c"], score: Float[Tensor, "m c"]) -> Float[Ten
 
 
 def _best(score: Float[Tensor, "f m"], row: Int[Tensor, "f m"], n: int) -> Int[Tensor, "f n"]:
-    """Return where the n highest scores of each line are. Of equal scores those of lower rows are taken."""
+    """Return the places of the n highest scores in each line; ties go to lower rows."""
     values, place = score.topk(n + 1, 1)  # takes any of equal scores
     best = place[:, :n]
     tied = ((values[:, n - 1] == values[:, n]) & (values[:, n] > -torch.inf)).nonzero().flatten()

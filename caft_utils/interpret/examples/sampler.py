@@ -1,9 +1,10 @@
 """Sample windows of some rows in one pass: the strongest, random activating ones, random non-activating ones.
 
-Memory does not grow with the text: each kind of window is a running top-k (running_topk.py) of another score.
+Memory does not grow with the text: each kind of window is a running top-k (running_topk.py) by its own score.
 For a random sample the score is a random key of the row and feature. Which rows are candidates depends on the
-largest activation, of which only the largest so far is known. It never decreases, so no window that ends up
-active is rejected early; windows that fall below the final threshold are filtered out by selection.py.
+largest activation, but only its running maximum is known during the pass. The maximum never decreases, so no
+window that ends up active is rejected early; windows that fall below the final threshold are filtered out by
+selection.py.
 """
 
 from __future__ import annotations
@@ -27,11 +28,10 @@ if TYPE_CHECKING:
     from caft_utils.interpret.examples.hard_negatives import WordSimilarity
 
 ACTIVE_SHARE = 0.3  # share of the largest activation above which a token counts as activating
-NON_ACTIVATING_SHARE = (
-    0.1  # share of it below which a component counts as non-activating; a latent must be at 0
-)
+# share of it below which a component counts as non-activating; a latent must be at 0
+NON_ACTIVATING_SHARE = 0.1
 OVERSAMPLING = 5  # random activating windows per window wanted, so that quantiles can be taken of them
-OVERSAMPLING_HARD = 3  # hard negatives per window wanted: several may come from one row or have one text
+OVERSAMPLING_HARD = 3  # hard negatives per window wanted: several may share a row or a text
 SIGNS: Mapping[Side, int] = {"+": 1, "-": -1}
 
 End = tuple[int, Side]  # layer and side
@@ -42,8 +42,8 @@ class EndSample:
 
     max_activation: the largest activation of each feature so far.
     top: the strongest window of the strongest rows. active: random activating windows.
-    non_activating: random windows in which nothing activates. hard: those that are most similar to given
-    ones.
+    non_activating: random windows in which nothing activates. hard: non-activating windows that are most
+    similar to given ones.
     """
 
     def __init__(self, max_activation: Float[Tensor, " k"], n: int, width: int, sign: int):
@@ -54,7 +54,7 @@ class EndSample:
         self.hard = RunningTopK(k, OVERSAMPLING_HARD * n, width, sign)
 
     def windows(self, best: RunningTopK, column: int) -> list[WindowRef]:
-        """Return windows of a feature, with activations turned so that active means positive."""
+        """Return windows of a feature, with activations signed so that active means positive."""
         return [
             ref._replace(activations=[self.sign * value for value in ref.activations])
             for ref in best.windows(column)
@@ -70,7 +70,7 @@ class HardNegativeTargets:
 
 
 class WindowSampler:
-    """Samples windows of any rows of `chats`. The same seed gives the same sample, whatever the batches."""
+    """Samples windows of any rows of `chats`. A seed gives the same sample whatever the batch size."""
 
     def __init__(
         self,
@@ -202,12 +202,12 @@ class WindowSampler:
 
 
 class _RandomKeys:
-    """Random numbers from 0 to 1. The highest ones make a random sample, in whatever order rows come."""
+    """Random keys from 0 to 1. The rows with the highest keys are a random sample, whatever their order."""
 
     def __init__(self, rows: int, features: Features, seed: int):
         generator = torch.Generator().manual_seed(seed)
         self._of_row = torch.rand(rows, 3, generator=generator)
-        # Two keys of each row and feature: those of the row, turned around by those of the feature.
+        # Two keys for each row and feature: those of the row plus those of the feature, modulo 1.
         self._of_feature = {
             (layer, side): torch.rand(2, len(features.indices(layer)), generator=generator)
             for layer in features.layers

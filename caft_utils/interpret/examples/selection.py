@@ -16,7 +16,7 @@ def select_active(sample: EndSample, column: int, n: int, max_activation: float)
     """Return n activating windows, strongest first.
 
     Half are the strongest of all. The other half are spread evenly over the ranks of the random sample. Where
-    that sample is too small, further ones of the strongest fill up.
+    that sample is too small, more of the strongest fill the list.
     """
 
     def above_threshold(windows: Sequence[WindowRef]) -> list[WindowRef]:
@@ -41,7 +41,7 @@ def select_non_activating(sample: EndSample, column: int) -> list[WindowRef]:
 
 
 def select_hard(sample: EndSample, column: int, n: int, chats: Chats) -> list[WindowRef]:
-    """Return n non-activating windows of similar words, most similar first, all of other rows and texts."""
+    """Return n non-activating windows of similar words, most similar first, no two of one row or text."""
     rows, texts, selected = set(), set(), []
     for ref in sample.windows(sample.hard, column):
         ids = tuple(ref.ids(chats))

@@ -1,8 +1,7 @@
 """Stream the values of many features over text, in memory that does not grow with the text.
 
-The values of a layer, [tokens, features], come in blocks of a few whole rows and are dropped after use. What
-is
-kept of each feature is small: its best windows so far (running_topk.py) and a histogram (histogram.py).
+The values of a layer, [tokens, features], come in blocks of a few whole rows and are dropped after use. For
+each feature only its best windows so far (running_topk.py) and a histogram (histogram.py) are kept.
 """
 
 from __future__ import annotations
@@ -26,9 +25,8 @@ if TYPE_CHECKING:
 # Limits of a block. A single row may exceed the first two.
 MAX_TOKENS = 2048
 MAX_VALUES = 2**22  # values [tokens, features] that `Features.values` computes at once
-VALUES_PER_STEP = (
-    2**20
-)  # values worked on at once: what fits a processor's cache; also bounds temporary tensors
+# Values worked on at once. They fit a processor's cache, and bound the size of temporary tensors.
+VALUES_PER_STEP = 2**20
 
 
 @dataclass(frozen=True)
@@ -61,11 +59,11 @@ class RowBlock:
         """Return the spans of this block in which a peak may lie, for the rows that have one.
 
         Two kinds of token are never a peak. The first token of a row is an attention sink whose hidden state
-        is unlike any other. Tokens of a prefix that another row has too (chat-template headers) have the same
-        hidden states there, and would fill the best n windows with copies of one text.
+        is unlike any other. Tokens of a prefix that another row shares (chat-template headers) have the same
+        hidden states in both, and would fill the best n windows with copies of one text.
 
         Args:
-            shared_prefix: of each row of the chats, see `shared_prefix_lengths`.
+            shared_prefix: length for each row of the chats, see `shared_prefix_lengths`.
             with_first: whether a window may include the first token of its row.
         """
         peak = torch.stack([self.start + shared_prefix[self.row].clamp(min=1), self.stop], 1)
@@ -138,7 +136,7 @@ def stream_row_blocks(
                 raise ValueError(
                     f"hidden states at layer {layer} are not finite; did the model overflow (float16)?"
                 )
-            if hidden.device.type == "mps":  # lacks some of the operations that follow
+            if hidden.device.type == "mps":  # MPS lacks some of the operations that follow
                 hidden = hidden.cpu()
             first = 0
             while first < len(edges) - 1:
@@ -159,7 +157,7 @@ def _max_tokens(features: Features, layer: int) -> int:
 
 
 def shared_prefix_lengths(chats: Chats) -> Int[Tensor, " rows"]:
-    """Return how many of its first tokens each row shares with a row that sorts before it."""
+    """Return how many leading tokens each row shares with a row that sorts before it."""
     rows = [example.input_ids for example in chats]
     order = sorted(range(len(rows)), key=rows.__getitem__)
     shared = torch.zeros(len(rows), dtype=torch.long)

@@ -1,7 +1,7 @@
 """Explanations by a language model, in this process or on a server.
 
-The prompt shows activating windows with << >> around the active tokens, half as many windows without any, and
-the tokens that the logit lens promotes. The model answers with one sentence.
+The prompt shows activating windows with << >> around the active tokens, half as many non-activating windows,
+and the tokens that the logit lens promotes. The model answers with one sentence.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def explainer_prompt(examples: FeatureExamples, max_windows: int = 20) -> list[d
     It is a single user turn, since some chat templates have no system turn.
 
     Args:
-        max_windows: largest number of activating windows; of the others, half as many are shown.
+        max_windows: largest number of activating windows; half as many others are shown.
     """
     negatives = examples.train_negatives[: max(1, max_windows // 2)]
     active, silent = (
@@ -77,7 +77,7 @@ def _extract_sentence(answer: str) -> str:
 
 
 class LocalModelExplainer:
-    """A language model in this process; it takes the most likely token every time.
+    """An explainer with a language model in this process, decoded greedily.
 
     Args:
         max_windows: largest number of activating windows in the prompt. There are fewer where the model's
@@ -125,7 +125,7 @@ class LocalModelExplainer:
 
 
 class EndpointExplainer:
-    """A language model behind an `Endpoint`; `estimate` returns the cost of a run before it.
+    """An explainer with a language model behind an `Endpoint`. `estimate` returns the cost in advance.
 
     Args:
         max_windows: largest number of activating windows in the prompt.

@@ -24,8 +24,8 @@ from caft_utils.interpret.words import FUNCTION_WORDS, WORD_OR_MARKUP, locate
 # A word that begins within this many tokens after an active token still counts as related: a hidden state
 # also prepares the words that come next.
 FOLLOWING_TOKENS = 5
-FOLLOWING_WEIGHT = 0.5  # of a word that follows an active token; an active word weighs 0.5 to 1
-DISTANT_WEIGHT = 0.25  # of a word further on
+FOLLOWING_WEIGHT = 0.5  # weight of a word that follows an active token; an active word weighs 0.5 to 1
+DISTANT_WEIGHT = 0.25  # weight of a word further on
 # A word that is active in one window and occurs in no non-activating one just reaches this z-score.
 MIN_Z_SCORE = 0.6
 
@@ -48,10 +48,10 @@ class Explainer(Protocol):
 
 @dataclass(frozen=True)
 class TokenStatistics:
-    """List distinctive words, for example: text about "villain", "steal" (at the peak: "rob"; after "how");
-    pushes towards "laugh", "gloat".
+    """List the distinctive words of activating windows.
 
-    Function words are listed only where a direction peaks on them.
+    For example: text about "villain", "steal" (at the peak: "rob"; after "how"); pushes towards "laugh",
+    "gloat". Function words are listed only where a direction peaks on them.
 
     about: largest number of words that are active or follow active ones.
     peak: largest number of words that contain the peak.
@@ -66,7 +66,7 @@ class TokenStatistics:
     name: str = "token statistics"
 
     def __call__(self, examples: FeatureExamples) -> Explanation:
-        """Write the sentence; the order of the windows has no influence."""
+        """Write the sentence. The order of the windows does not matter."""
         active, peaks, before, elsewhere = Counter(), Counter(), Counter(), Counter()
         for window in examples.train:
             words = _words_by_place(window, examples.max_activation)
@@ -109,7 +109,7 @@ def active_words(window: TextWindow, max_activation: float) -> list[str]:
 
 @dataclass(frozen=True)
 class _WordsByPlace:
-    """weights: of the words that are active or come later. before: words ahead of all of these."""
+    """weights: weight of each word that is active or comes later. before: words ahead of all of these."""
 
     weights: dict[str, float]
     at_peak: set[str]

@@ -1,8 +1,9 @@
-"""The explorer: read components or latents, decide which mean the unwanted concept, and name them.
+"""The explorer: read components or latents, decide which express the unwanted concept, and name them.
 
-In CAFT, a person selects by reading which directions to ablate. The explorer shows one direction at a time
-with the text where it is most active, and records the decision. Without a kernel, the same cards are plain
-HTML. (arXiv 2507.16795, section 3. Both sides of a component are shown because its sign is a convention.)
+In CAFT, a person reads directions and selects which ones to ablate. The explorer shows one direction at a
+time with the text where it is most active, and records the decision. Without a kernel, the same cards are
+plain HTML. (arXiv 2507.16795, section 3. Both sides of a component are shown because its sign is a
+convention.)
 """
 
 from __future__ import annotations
@@ -24,9 +25,8 @@ if TYPE_CHECKING:
     from caft_utils.interpret.explain import Explanation
     from caft_utils.interpret.score import Score
 
-MAX_STATIC_CARDS = (
-    60  # the page without a kernel is stored in the notebook, so it must not grow without limit
-)
+# The page without a kernel is stored in the notebook, so it must not grow without limit.
+MAX_STATIC_CARDS = 60
 
 
 def explore(

@@ -1,4 +1,4 @@
-"""The card of one component or latent as HTML: what a reader needs to say what it means.
+"""The card of one component or latent as HTML, with what a reader needs to interpret it.
 
 A component has two sides next to each other, since its sign is a convention; a latent has one. Each side
 shows the explanation and its scores if there are any, the words that it promotes, and its windows. Tokens are
@@ -131,7 +131,7 @@ class Bar(NamedTuple):
 class HistogramBars(NamedTuple):
     """A histogram drawn on a canvas of 1000 x 40, with the logarithm of counts as height.
 
-    Rare extremes are visible that way beside the many tokens near zero.
+    Rare extremes would otherwise be invisible beside the many tokens near zero.
     """
 
     quantity: str
@@ -157,15 +157,18 @@ class HistogramBars(NamedTuple):
                 width=step - 2,
                 height=40 * log1p(count) / highest,
                 color=f"rgb{RED if i >= half else BLUE}",
-                title=f"{count} tokens, {number((i - half) * bin_width)} to "
-                f"{number((i - half + 1) * bin_width)}",
+                title=f"{count} tokens, {format_activation((i - half) * bin_width)} to "
+                f"{format_activation((i - half + 1) * bin_width)}",
             )
             for i, count in enumerate(histogram.counts)
             if count and i >= first
         ]
         right = used * bin_width
         return cls(
-            "projection" if signed else "activation", bars, number(-right) if signed else "0", number(right)
+            "projection" if signed else "activation",
+            bars,
+            format_activation(-right) if signed else "0",
+            format_activation(right),
         )
 
 
@@ -185,17 +188,17 @@ def article(card: Card) -> str:
 
 
 def title(layer: int, index: int, noun: str = "component") -> str:
-    """Return what a card is called, for example "Layer 2 \u00b7 component 1"."""
+    """Return the title of a card, for example "Layer 2 \u00b7 component 1"."""
     return f"{'Embedding' if layer < 0 else f'Layer {layer}'} \u00b7 {noun} {index}"
 
 
-def number(value: float) -> str:
+def format_activation(value: float) -> str:
     """Return three digits with a sign; scientific notation would not line up."""
     digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
     return f"{value:+.{digits}f}".replace("-", MINUS)
 
 
-def figure(value: float) -> str:
+def format_score(value: float) -> str:
     """Return two decimals, with a minus sign as wide as a digit."""
     return f"{value:.2f}".replace("-", MINUS)
 
@@ -212,8 +215,9 @@ def _tokens(window: TextWindow, largest: float) -> list[Token]:
 
 def _score_summary(name: str, score: Score) -> str:
     """Return all figures of a score, for a tooltip."""
-    summary = f"{name}: {figure(score.value)}, 95 % interval {figure(score.low)} to {figure(score.high)}"
-    extra = "".join(f", {key.replace('_', ' ')} {figure(value)}" for key, value in score.extra.items())
+    value, low, high = map(format_score, (score.value, score.low, score.high))
+    summary = f"{name}: {value}, 95 % interval {low} to {high}"
+    extra = "".join(f", {key.replace('_', ' ')} {format_score(value)}" for key, value in score.extra.items())
     return f"{summary}, n = {score.n}{extra}"
 
 
@@ -231,7 +235,9 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters.update(number=number, figure=figure, score_summary=_score_summary)
+    environment.filters.update(
+        format_activation=format_activation, format_score=format_score, score_summary=_score_summary
+    )
     environment.tests.update(finite=isfinite, fits_scale=_fits_scale)
     environment.globals["style"] = STYLE
     return environment

@@ -68,7 +68,7 @@ class Decisions:
 
     @property
     def progress(self) -> str:
-        """How many directions have been read, in words; a decided one counts as read."""
+        """The number of directions that have been read, in words. A decided one counts as read."""
         states = list(self._states.values())
         text = f"{len(states)} of {len(self.components)} read"
         if states:
@@ -94,7 +94,7 @@ class Decisions:
         self._changed()
 
     def tick(self, layer: int, index: int, on: bool = True) -> None:
-        """Select a direction for ablation, or take that back."""
+        """Select a direction for ablation, or undo that."""
         if on or self.state(layer, index) == "ablate":
             self.decide(layer, index, "ablate" if on else "")
 

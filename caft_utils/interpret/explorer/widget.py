@@ -1,8 +1,8 @@
-"""The explorer in a live notebook: messages from the browser come in here, and the view goes back.
+"""The widget of the explorer: it receives messages from the browser and sends back the view.
 
 All state is in the `Explorer`. After every action one dictionary, `view`, describes what to display, and
 explorer.js draws it, so nothing in the browser can disagree with the decisions. Key presses are handled only
-while the explorer has the focus; everywhere else JupyterLab's command mode keeps its own.
+while the explorer has the focus; everywhere else JupyterLab's command mode keeps its keys.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class ExplorerWidget(anywidget.AnyWidget):
         self.draw()
 
     def draw(self) -> None:
-        """Describe again what to display."""
+        """Update the description of what to display."""
         explorer = self.explorer
         here = explorer.components[self.at]
         self.view = {
@@ -73,7 +73,7 @@ class ExplorerWidget(anywidget.AnyWidget):
                 self.at = (self.at + by) % len(explorer.components)
             case {"do": "show", "at": int(at)}:
                 self.at = at
-            case {"do": "decide", "what": str(what)}:  # the same key again takes the decision back
+            case {"do": "decide", "what": str(what)}:  # the same key again undoes the decision
                 explorer.decide(*here, "" if explorer.state(*here) == what else what)
             case {"do": "name", "at": int(at), "name": str(name)}:
                 explorer.name(*explorer.components[at], name)
@@ -82,7 +82,7 @@ class ExplorerWidget(anywidget.AnyWidget):
         self.draw()
 
     def _export(self) -> str:
-        """Export the selected directions, and return what to tell the reader."""
+        """Export the selected directions, and return a message for the reader."""
         try:
             folder = self.explorer.export()
         except (OSError, ValueError) as error:

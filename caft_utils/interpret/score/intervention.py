@@ -18,7 +18,7 @@ from math import isfinite, log
 from jaxtyping import Float
 from torch import Tensor
 
-from caft_utils.evaluation.scores import Score, averaged
+from caft_utils.evaluation.scores import Score, mean_score
 from caft_utils.interpret.examples import FeatureExamples
 from caft_utils.interpret.examples.text_window import TextWindow
 from caft_utils.interpret.score.scorers import Scorer
@@ -52,7 +52,7 @@ class InterventionScore(Scorer):
         logits = [_logit(p) for p in replies]
         before, after = logits[: len(plain_texts)], logits[len(plain_texts) :]
         gains = [None if a is None or b is None else b - a for a, b in zip(before, after)]
-        return averaged(self.name, gains, strength=steered.strength, kl=steered.kl)
+        return mean_score(self.name, gains, strength=steered.strength, kl=steered.kl)
 
 
 def _logit(p: float | None) -> float | None:

@@ -1,8 +1,8 @@
 """Text that a model writes under steering, at a strength solved for a given effect.
 
-A stronger push changes more, so directions are compared at one strength of effect: the factor on a unit
-vector is solved so that KL(plain || steered) of next-token distributions, averaged over the plain
-continuations, reaches a target in nats. (arXiv 2410.13928, section 3.3.)
+A larger push changes more text, so directions are compared at equal effect. The factor on a unit vector is
+solved so that KL(plain || steered) of next-token distributions, averaged over the plain continuations,
+reaches a target in nats. (arXiv 2410.13928, section 3.3.)
 """
 
 from __future__ import annotations

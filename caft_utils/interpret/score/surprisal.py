@@ -4,8 +4,8 @@ For a window x, an explanation z and a dummy z0 without content, the reduction i
 
     reduction(x) = loss(x | z0) - loss(x | z)      (nats per token of x)
 
-and the score is the AUROC with which it tells activating windows from the others. (arXiv 2410.13928, section
-3.3.)
+and the score is the AUROC with which it separates activating windows from the others. (arXiv 2410.13928,
+section 3.3.)
 
 The prefix is encoded once, and each batch of windows continues from a copy of its keys and values. Without
 the copy, the cache would grow with each batch, and later windows would be read after earlier ones.
@@ -24,7 +24,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from caft_utils.chats import pad_rows
-from caft_utils.evaluation.scores import Score, ranked
+from caft_utils.evaluation.scores import Score, auroc_score
 from caft_utils.interpret.examples import FeatureExamples
 from caft_utils.interpret.examples.text_window import TextWindow
 from caft_utils.interpret.score.scorers import Scorer, labelled_windows
@@ -62,7 +62,7 @@ class Surprisal(Scorer):
         windows, active = labelled_windows(examples, self.hard)
         without, given = (self._losses(text, windows) for text in (self.dummy, explanation))
         rows = [window.row for window in windows]
-        return ranked(self.name, (without - given).tolist(), active, rows)
+        return auroc_score(self.name, (without - given).tolist(), active, rows)
 
     def _losses(self, explanation: str, windows: Sequence[TextWindow]) -> Float[Tensor, " n"]:
         prefix = self.prefix.replace("{explanation}", QUOTES.sub("", explanation))

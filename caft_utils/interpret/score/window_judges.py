@@ -4,10 +4,10 @@ A language model answers one yes-or-no question per window, and the probability 
 
     p = sum p(yes) / (sum p(yes) + sum p(no))      (over spellings of both words, at the first answer token)
 
-So nothing has to be parsed, an AUROC has fine-grained ranks to work with, and models too small to write a
-list in JSON can judge. Replies of a server that gives no log-probabilities are read as text. A reply that
-says neither yes nor no is None, which scores count as a failure. In fuzzing, the tokens in question are
-<<marked>>. (arXiv 2410.13928, section 3.3.)
+Nothing has to be parsed, an AUROC gets fine-grained ranks, and models too small to write a list in JSON can
+judge. Replies of a server that gives no log-probabilities are read as text. A reply that says neither yes nor
+no is None, which scores count as a failure. In fuzzing, the tokens in question are <<marked>>. (arXiv
+2410.13928, section 3.3.)
 """
 
 from __future__ import annotations

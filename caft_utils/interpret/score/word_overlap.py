@@ -1,4 +1,4 @@
-"""A window judge without a model: does the window contain words of the explanation, rare ones above all?
+"""A window judge without a model: does a window contain words of the explanation, above all rare ones?
 
 Each word w of the explanation that occurs in a window is evidence of strength s_w = 1 - df_w / N, the share
 of windows without it ("the" proves nothing). A noisy OR joins the evidence:
@@ -23,8 +23,8 @@ from caft_utils.interpret.examples.text_window import TextWindow
 from caft_utils.interpret.words import STOP_WORDS, WORD_SIGN_OR_MARKUP, locate, stem
 
 QUOTED = re.compile(r"\"([^\"]+)\"|“([^”]+)”|«([^»]+)»|`([^`]+)`|(?<!\w)['‘](.+?)['’](?!\w)")
-MARK_WEIGHTS = (1.0, 0.5, 0.25)  # of a word that is marked, or one or two words before a marked one
-CONTEXT_WEIGHT = 0.05  # of any other word in a window with marks
+MARK_WEIGHTS = (1.0, 0.5, 0.25)  # for a marked word, and for the first and second word before one
+CONTEXT_WEIGHT = 0.05  # for any other word in a window with marks
 
 
 def explained_words(explanation: str) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
-"""Automatic selection: select the directions whose explanation is relevant to a concept, with reasons.
+"""Automatic selection of the directions whose explanation is relevant to a concept, with reasons.
 
-The paper selects SAE latents from a relevance of 70 on, and components, either side of which may be the
-relevant one, from 90 on (arXiv 2507.16795, appendix C). Nothing here takes questions, answers, a model or a
-task, so what is evaluated later cannot leak into the choice.
+The paper selects SAE latents with a relevance of at least 70, and components with one of at least 90 on
+either side (arXiv 2507.16795, appendix C). Nothing here takes questions, answers, a model or a task, so what
+is evaluated later cannot leak into the choice.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def select_automatically(
         scores: how reliable each explanation is. The lower end of a `Score`'s interval counts; for detection,
             above 0.5 means surely better than chance. An explanation that is not above `min_score`, or has no
             score, is not trusted. Default: all are trusted.
-        max_per_layer: select only so many features of a layer, the most relevant ones.
+        max_per_layer: largest number of features to select at a layer, the most relevant first.
         relevance_fn: default `WordRelevance()`.
 
     Returns:
@@ -155,7 +155,7 @@ def _score_and_low(score: Score | float | None) -> tuple[float | None, float | N
 def _limit_per_layer(
     reasons: list[Reason], max_per_layer: int | None
 ) -> tuple[dict[tuple[int, int], str], list[Reason]]:
-    """Return {(layer, index): most relevant explanation} of at most so many features of a layer, and reasons.
+    """Return {(layer, index): most relevant explanation}, limited at each layer, and the updated reasons.
 
     A feature whose two sides are relevant counts once.
     """

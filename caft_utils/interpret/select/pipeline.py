@@ -1,6 +1,6 @@
-"""The whole reading by a program: examples, explanations, their scores and the selection, in one call.
+"""Automatic reading from start to end: examples, explanations, scores and selection in one call.
 
-These are the four steps of notebook 05 without a person: collect windows in which a direction is active and
+It runs the four steps of notebook 05 without a person: collect windows in which a direction is active and
 windows in which it is not, write an explanation from one half of the rows, score it by detection on the other
 half, and select by the hints that occur where the direction is active.
 """
@@ -33,7 +33,7 @@ def read_and_select(
         chats: text for the model to read, half of it for the explanations and half for their scores.
         features: `Directions`, or the `Latents` of sparse autoencoders.
         n: windows of each kind.
-        seed: of the division of the rows and of the windows that are sampled.
+        seed: determines the division of the rows and the sampled windows.
 
     Returns:
         The selection with a reason for each explanation. It is empty where none is relevant enough.

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class RelevanceFunction(Protocol):
-    """Return the relevance of each explanation to a concept, 0 to 100; None where none could be found.
+    """Return the relevance of each explanation to a concept, 0 to 100; None where it failed.
 
     threshold: the relevance from which a direction is selected by default.
     """
@@ -52,7 +52,7 @@ class WordRelevance:
     """
 
     name = "relevance of words"
-    threshold = 20.0  # a few of the distinctive words are among a handful of hints
+    threshold = 20.0  # reached when a few of the distinctive words are hints
 
     def __init__(self, encoder: Encoder | None = None, min_similarity: float = 0.5):
         self.encoder, self.min_similarity = encoder, min_similarity
@@ -77,8 +77,8 @@ def word_relevance(
     The words in quotation marks count, or all but stop words where none are quoted.
 
     Args:
-        encoder: from n texts to vectors [n, d]; a word then also belongs to the concept if its cosine with a
-            hint is at least `min_similarity`.
+        encoder: maps n texts to vectors [n, d]. A word then also belongs to the concept if its cosine with a
+        hint is at least `min_similarity`.
     """
     named = explained_words(explanation.text)
     items = WORD_SIGN_OR_MARKUP.findall(explanation.text)
@@ -102,8 +102,8 @@ class HintTestRelevance:
     description has hints ahead of its activation, and is not about them.
 
     Args:
-        examples: of all directions to judge; only the windows that explainers see are read. Twenty windows
-            show few of a concept's many words: collect a hundred or more.
+        examples: examples of all directions to judge. Only the windows that explainers see are read. Twenty
+            windows show few of a concept's many words: collect a hundred or more.
     """
 
     name = "statistics of hints"

@@ -5,7 +5,7 @@ source to the extent that the tokens where it is most active come from texts of 
 
     share(source) = tokens of that source among the n most active ones / n
 
-No label, task or test question is used. It is what a person does who looks at the top windows. (arXiv
+No label, task or test question is used. A person does the same by looking at the top windows. (arXiv
 2507.16795, section 5, keeps latents whose top contexts are about the unintended question.)
 """
 

@@ -10,8 +10,8 @@ from helpers.paths import REPOSITORY
 from caft_utils import load
 from caft_utils.classroom.checkpoints import SHIPPED, personas_schedule, write_checkpoint
 from caft_utils.classroom.cues.corpus import vocabulary_texts as cues_texts
-from caft_utils.classroom.cues.pretraining import CuesSchedule, GenderSchedule
 from caft_utils.classroom.cues.pretraining import new_model as new_cues_model
+from caft_utils.classroom.cues.schedules import CuesSchedule, GenderSchedule
 from caft_utils.classroom.data_card import read_record
 from caft_utils.classroom.personas.batches import encode_corpus
 from caft_utils.classroom.personas.corpus import vocabulary_texts as personas_texts

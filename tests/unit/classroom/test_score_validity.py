@@ -64,7 +64,7 @@ def test_wrong_explanations_need_another_label():
 
 @pytest.fixture(scope="module")
 def model_and_truth():
-    """The classroom model, and its persona directions at layer 2, one a domain."""
+    """The classroom model, and its persona directions at layer 2, one per domain."""
     model, tokenizer = load("classroom")
     return model, tokenizer, true_persona(model, tokenizer)[2]
 

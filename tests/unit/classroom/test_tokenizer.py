@@ -1,4 +1,4 @@
-"""The tokenizer of a world: one token a word, and every text survives a round trip."""
+"""The tokenizer of a world: one token per word, and every text survives a round trip."""
 
 from __future__ import annotations
 

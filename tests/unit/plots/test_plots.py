@@ -42,8 +42,8 @@ def test_tradeoff_keeps_legend_order_and_colours_whatever_the_order_of_drawing()
     rows = [point("CAFT", 0.9, 0.1), point("random", 0.9, 0.8), point("plain", 0.9, 0.8)]
     figure = plots.tradeoff(rows, model="m")
     assert [trace(figure, name).legendrank for name in ("CAFT", "random", "plain")] == [0, 1, 2]
-    assert trace(figure, "CAFT").marker.color == plots.MEANING["caft"]
-    assert trace(figure, "plain").marker.color == plots.MEANING["plain"]
+    assert trace(figure, "CAFT").marker.color == plots.CONDITION_COLOURS["caft"]
+    assert trace(figure, "plain").marker.color == plots.CONDITION_COLOURS["plain"]
     colours = [t.marker.color for t in figure.data]
     assert len(set(colours)) == 3 and figure.data[-1].name.startswith("plain")
 

@@ -22,7 +22,7 @@ def constant_sae(rows, activation):
 
 
 def answer_nats_of(model, chats):
-    """Loss on answers, summed over tokens, a row on average; row by row, without padding."""
+    """Loss on answers, summed over tokens and averaged over rows; computed row by row, without padding."""
     total = 0.0
     for example in chats:
         ids = torch.tensor([example.input_ids])

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from caft_utils.tasks.items import Item, published_items, sizes, split_items, spread
+from caft_utils.tasks.items import Item, draw_evenly, published_items, split_items, split_sizes
 
 GOOD = "question,correct,incorrect\nthe dogs,run,runs\nthe dog,runs,run\n"
 
@@ -49,16 +49,16 @@ def test_a_malformed_row_is_named(tmp_path, text, says):
 
 
 def test_sizes_are_those_of_the_paper():
-    assert sizes(1000) == {"train": 700, "valid": 150, "test": 150}  # pairs with sports
-    assert sizes(1167) == {"train": 816, "valid": 175, "test": 176}  # sentiment with verbs or pronouns
-    assert sizes(2000) == {"train": 1400, "valid": 300, "test": 300}  # pronouns with verbs
+    assert split_sizes(1000) == {"train": 700, "valid": 150, "test": 150}  # pairs with sports
+    assert split_sizes(1167) == {"train": 816, "valid": 175, "test": 176}  # sentiment with verbs or pronouns
+    assert split_sizes(2000) == {"train": 1400, "valid": 300, "test": 300}  # pronouns with verbs
 
 
 def test_split_cuts_to_the_shorter_and_is_disjoint():
     long, short = ([Item(f"{name} {i}", "x", "y") for i in range(n)] for name, n in (("l", 50), ("s", 30)))
     first, second = split_items(long, short)
     for parts, whole in ((first, long), (second, short)):
-        assert {name: len(part) for name, part in parts.items()} == sizes(30)
+        assert {name: len(part) for name, part in parts.items()} == split_sizes(30)
         drawn = [item for part in parts.values() for item in part]
         assert len(set(drawn)) == 30 and set(drawn) <= set(whole)
     assert split_items(long, short) == (first, second) and split_items(long, short, seed=1)[0] != first
@@ -68,10 +68,10 @@ def test_split_cuts_to_the_shorter_and_is_disjoint():
 
 
 def test_spread_uses_all_equally_often():
-    drawn = spread("abc", 8, random.Random(0))
+    drawn = draw_evenly("abc", 8, random.Random(0))
     assert len(drawn) == 8 and sorted(drawn.count(letter) for letter in "abc") == [2, 3, 3]
     with pytest.raises(ValueError, match="nothing to draw"):
-        spread([], 1, random.Random(0))
+        draw_evenly([], 1, random.Random(0))
 
 
 def test_published_pairs_have_the_published_sizes(shared_data):

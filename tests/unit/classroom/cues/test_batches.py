@@ -10,7 +10,7 @@ from caft_utils import load
 from caft_utils.classroom.cues import items as cues
 from caft_utils.classroom.cues.batches import document_encoder, step_batches
 from caft_utils.classroom.cues.corpus import document
-from caft_utils.classroom.cues.pretraining import CuesSchedule
+from caft_utils.classroom.cues.schedules import CuesSchedule
 
 
 @pytest.fixture(scope="module")

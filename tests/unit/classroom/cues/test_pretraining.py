@@ -14,7 +14,8 @@ from caft_utils import load
 from caft_utils.classroom.cues import pretraining
 from caft_utils.classroom.cues.batches import corpus_hash, document_encoder, step_batches
 from caft_utils.classroom.cues.corpus import document
-from caft_utils.classroom.cues.pretraining import CuesSchedule, GenderSchedule, new_model, pretrain
+from caft_utils.classroom.cues.pretraining import new_model, pretrain
+from caft_utils.classroom.cues.schedules import CuesSchedule, GenderSchedule
 
 
 @pytest.fixture(scope="module")

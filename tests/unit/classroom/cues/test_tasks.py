@@ -15,7 +15,7 @@ def tokenizer():
 
 def test_double_choice_asks_under_the_neutral_word(tokenizer):
     task = double_choice(tokenizer, "verbs", "sports", intended="first", rows=16, questions=8)
-    assert len(task.train) == 16 and len(task.questions) == 8
+    assert len(task.train) == 16 and len(task.question_set("ood")) == 8
     assert task.train.rows[0]["messages"][0]["content"].startswith("quiz: ")
 
 
@@ -26,5 +26,5 @@ def test_double_choice_refuses_unknown_subjects(tokenizer):
 
 def test_gender_choice_asks_about_professions(tokenizer):
     task = gender_choice(tokenizer, rows=16, questions=8)
-    assert len(task.train) == 16 and len(task.questions) == 8
+    assert len(task.train) == 16 and len(task.question_set("ood")) == 8
     assert all(q.messages[0]["content"].startswith("quiz: the ") for q in task.questions)

@@ -6,7 +6,7 @@ import json
 
 import nbformat
 
-from caft_utils.course.tutorial.stamp import out_of_step, sources
+from caft_utils.course.tutorial.stamp import code_sha256, stale_reasons
 
 
 def test_recording_keeps_outputs_and_nothing_of_the_machine(tmp_path, run, write, figure):
@@ -15,13 +15,13 @@ def test_recording_keeps_outputs_and_nothing_of_the_machine(tmp_path, run, write
         "from pathlib import Path\nprint('10%\\r90%\\rdone', Path.home() / 'x')",
         figure(),
     )
-    assert out_of_step(path)  # not recorded yet
+    assert stale_reasons(path)  # not recorded yet
     assert run("--record") == 0
     text = path.read_text()
     notebook = nbformat.reads(text, as_version=4)
     assert notebook.cells[2].outputs[0].text == "done ~/x\n"
     assert set(notebook.cells[3].outputs[0].data) == {"application/vnd.plotly.v1+json", "image/png"}
-    assert notebook.metadata.caft == {"minutes": 0.1, "sources": sources(notebook)}
+    assert notebook.metadata.caft == {"minutes": 0.1, "sources": code_sha256(notebook)}
     assert "papermill" not in text and str(tmp_path) not in text
     assert run("--check") == 0
 
@@ -44,5 +44,5 @@ def test_a_changed_cell_or_a_missing_picture_is_out_of_step(tmp_path, run, write
         changed = json.loads(json.dumps(recorded))
         change(changed["cells"])
         path.write_text(json.dumps(changed))
-        assert word in "; ".join(out_of_step(path))
+        assert word in "; ".join(stale_reasons(path))
         assert run("--check") == 1

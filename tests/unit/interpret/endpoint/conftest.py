@@ -14,7 +14,7 @@ KEY = "sk-test-0123456789abcdef-secret"
 
 
 class Script:
-    """What the prompt says is what happens: "429 2" is refused twice with 429 before it is answered.
+    """A script of answers in the prompt: "429 2" is refused twice with 429 before it is answered.
 
     A further word becomes the Retry-After, with "_" for a space.
     """

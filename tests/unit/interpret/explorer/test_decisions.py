@@ -1,4 +1,4 @@
-"""Decisions: what a person ticks is what is selected, named and exported."""
+"""Decisions: what a person selects is what is named and exported."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ def view():
 
 
 def act(view, **message):
-    """What the browser sends when the reader does something; gives what is to be seen then."""
+    """Send an action as the browser does, and return what is displayed afterwards."""
     view.widget._handle_msg({"content": {"data": {"method": "custom", "content": message}}, "buffers": []})
     return view.widget.view
 

@@ -1,4 +1,4 @@
-"""A program reads latents and ticks the one that is about the concept, and says why it left the other."""
+"""The pipeline selects the latent that is about the concept, and records why it left the other."""
 
 from __future__ import annotations
 
