@@ -8,7 +8,7 @@ rows teach (held out, in distribution), and a set "ood", which shows how the mod
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from caft_utils.store import digest
@@ -129,7 +129,7 @@ class Task:
     @property
     def fingerprint(self) -> str:
         """The sha256 of what results depend on: held-out rows, questions, grader, length of answers."""
-        questions = [asdict(question) for question in self.questions]
+        questions = [vars(question) for question in self.questions]
         return digest(
             [self.name, self.valid.fingerprint, questions, self.grader.fingerprint, self.max_new_tokens]
         )

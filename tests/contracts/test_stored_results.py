@@ -17,6 +17,8 @@ from caft_utils.directions import Directions, class_contrast, class_means, mean_
 from caft_utils.evaluation.ablation_check import check_ablation, letter_accuracy, letter_difference
 from caft_utils.evaluation.search import screen_on_base
 from caft_utils.interpret.examples import collect_examples, extreme_windows
+from caft_utils.interpret.select.concepts import Concept
+from caft_utils.interpret.select.pipeline import read_and_select
 from caft_utils.interpret.select.text_sources import source_shares
 from caft_utils.interventions import ablate
 from caft_utils.residual import capture, edit
@@ -31,6 +33,7 @@ from caft_utils.saes import (
 from caft_utils.tasks.items import Item
 from caft_utils.tasks.task import Question
 
+CONCEPT = Concept("asking", "Somebody asks something.", ["question"])
 WORDS = "return self open file question import what are you with do".split()
 
 
@@ -109,6 +112,7 @@ CALLS = {
     "extreme_windows of components": lambda i: windows(i, i.directions),
     "extreme_windows of latents": lambda i: windows(i, Latents(i.saes, {1: [3, 0]})),
     "collect_examples": lambda i: collect_examples(i.model, i.chats, i.directions, n=4, width=4),
+    "read_and_select": lambda i: read_and_select(i.model, i.chats, i.directions, CONCEPT, n=4),
     "source_shares": lambda i: source_shares(i.model, i.halves, Latents(i.saes, {1: [3, 0]}), n=5),
     "letter_accuracy": lambda i: letter_accuracy(i.model, i.rows),
     "check_ablation": checked,

@@ -6,3 +6,9 @@ progress       reports the progress of the run
 html           writes each executed notebook as a page, and an index page with the key figures
 stamp          writes recorded outputs into the committed notebooks, and checks that they match the code
 """
+
+import sys
+
+# nbformat imports jsonschema, which builds a grammar of international URLs from this package if it is there.
+# That takes seconds, and no notebook has such a URL to check. None makes the import fail, as if it were not.
+sys.modules.setdefault("rfc3987_syntax", None)

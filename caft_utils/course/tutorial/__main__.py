@@ -67,6 +67,11 @@ def _environment(build: Path, record: bool, jobs: int) -> None:
 
 
 def _run(paths: list[Path], out: Path, parameters: dict, record: bool, jobs: int, fork: bool) -> int:
+    from caft_utils.course.tutorial.forked_kernel import can_fork_kernels, start_server
+
+    if fork and can_fork_kernels():
+        start_server()  # before the imports below, which take seconds too
+
     from caft_utils.course.tutorial.html import write_html, write_index
     from caft_utils.course.tutorial.progress import minutes_of
     from caft_utils.course.tutorial.runner import run_all

@@ -10,21 +10,35 @@ from __future__ import annotations
 
 import atexit
 import json
+import multiprocessing
 import os
 import signal
 import sys
 import time
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
 from jupyter_client import AsyncKernelManager
 
+PRELOAD = "caft_utils.course.tutorial.preload"
 GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # NVIDIA, AMD, Windows' Linux
 
 
 def can_fork_kernels() -> bool:
     """Return whether forked kernels are safe on this machine."""
     return sys.platform == "linux" and not any(Path(path).exists() for path in GPU_DEVICES)
+
+
+def start_server() -> Any:
+    """Start the process that imports the libraries and forks executors, and return its context.
+
+    It imports while this process goes on. It runs already if this was called before.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([PRELOAD])
+    forkserver.ensure_running()
+    return context
 
 
 class ForkedKernel:

@@ -22,12 +22,16 @@ import nbformat
 import papermill
 from papermill.engines import NBClientEngine, papermill_engines
 
-from caft_utils.course.tutorial.forked_kernel import ForkedKernel, can_fork_kernels, kernel_manager
+from caft_utils.course.tutorial.forked_kernel import (
+    ForkedKernel,
+    can_fork_kernels,
+    kernel_manager,
+    start_server,
+)
 from caft_utils.course.tutorial.progress import Progress, Run
 
 TRACEBACK_LINES = 15
 SHUTDOWN_SECONDS = 5  # that an interrupted notebook has to shut down its kernel, before each harder signal
-PRELOAD = "caft_utils.course.tutorial.preload"
 
 
 def run_all(
@@ -88,9 +92,7 @@ def _context(fork_kernels: bool) -> Any:
     """Return how executors start. They never fork from this process, whose threads a fork would break."""
     if not (fork_kernels and can_fork_kernels()):
         return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([PRELOAD])
-    return context
+    return start_server()
 
 
 def _start(context: Any, run: Run, output: Path, parameters: dict[str, Any]) -> tuple[Any, Connection]:

@@ -7,6 +7,8 @@ half, and select by the hints that occur where the direction is active.
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -19,13 +21,26 @@ from caft_utils.interpret.score.word_overlap import WordOverlap
 from caft_utils.interpret.select.automatic import AutomaticSelection, select_automatically
 from caft_utils.interpret.select.concepts import Concept
 from caft_utils.interpret.select.relevance import HintTestRelevance
+from caft_utils.models import fingerprint
+from caft_utils.stored_results import fetch_result
 
 if TYPE_CHECKING:
     from caft_utils.chats import Chats
+    from caft_utils.store import Store
+
+FORMAT = 1  # raise it when the same key would give another selection
+FILE = "selection.json"
 
 
 def read_and_select(
-    model: nn.Module, chats: Chats, features: Features, concept: Concept, *, n: int = 100, seed: int = 0
+    model: nn.Module,
+    chats: Chats,
+    features: Features,
+    concept: Concept,
+    *,
+    n: int = 100,
+    seed: int = 0,
+    store: Store | None = None,
 ) -> AutomaticSelection:
     """Select the features that are about the concept, as far as text shows.
 
@@ -34,14 +49,36 @@ def read_and_select(
         features: `Directions`, or the `Latents` of sparse autoencoders.
         n: windows of each kind.
         seed: determines the division of the rows and the sampled windows.
+        store: where the result is stored and read the next time; default: see `default_store`.
 
     Returns:
         The selection with a reason for each explanation. It is empty where none is relevant enough.
     """
-    examples = collect_examples(model, chats, features, n=n, seed=seed)
-    explain, score = TokenStatistics(), Detection(WordOverlap())
-    explanations = {key: explain(each) for key, each in examples.items()}
-    scores = {key: score(explanations[key], each) for key, each in examples.items()}
-    return select_automatically(
-        explanations, concept, relevance_fn=HintTestRelevance(examples), scores=scores
+    examples = collect_examples(model, chats, features, n=n, seed=seed, store=store)
+    key = features.fingerprint and {
+        "format": FORMAT,
+        "model": fingerprint(model),
+        "data": chats.fingerprint,
+        "features": features.fingerprint,
+        "noun": features.noun,
+        "concept": asdict(concept),
+        "n": n,
+        "seed": seed,
+    }
+
+    def compute() -> AutomaticSelection:
+        explain, score = TokenStatistics(), Detection(WordOverlap())
+        explanations = {key: explain(each) for key, each in examples.items()}
+        scores = {key: score(explanations[key], each) for key, each in examples.items()}
+        relevance = HintTestRelevance(examples)
+        return select_automatically(explanations, concept, relevance_fn=relevance, scores=scores)
+
+    return fetch_result(
+        "selection",
+        key or None,
+        compute,
+        save=lambda selection, folder: selection.save(Path(folder) / FILE),
+        load=lambda folder: AutomaticSelection.load(Path(folder) / FILE),
+        models=(model,),
+        store=store,
     )

@@ -131,7 +131,9 @@ def wait_for(condition, seconds=300):
 
 @pytest.mark.skipif(not can_fork_kernels(), reason="kernels are not forked on this machine")
 def test_forked_kernels_share_imports_and_nothing_else(tmp_path, write, monkeypatch):
-    monkeypatch.setattr("caft_utils.course.tutorial.runner.PRELOAD", "caft_utils.course.tutorial.runner")
+    monkeypatch.setattr(
+        "caft_utils.course.tutorial.forked_kernel.PRELOAD", "caft_utils.course.tutorial.runner"
+    )
     monkeypatch.setenv("CAFT_STORE", "elsewhere")
     printed = "'papermill' in sys.modules, 'x' in globals(), SEED, os.getenv('CAFT_STORE')"
     cell = f"import os, sys\nprint({printed})\nx = 1"
