@@ -80,9 +80,12 @@ class TooFewExamples(UserWarning):
 
     def __init__(self, left_out: Mapping[FeatureKey, str]):
         self.left_out = dict(left_out)
+        super().__init__(self.left_out)  # the only argument, so that a copy in another process is the same
+
+    def __str__(self) -> str:
         listed = "; ".join(f"{key}: {reason}" for key, reason in list(self.left_out.items())[:5])
         more = f"; and {len(self.left_out) - 5} more, see left_out" if len(self.left_out) > 5 else ""
-        super().__init__(f"no examples of {len(self.left_out)} features: {listed}{more}")
+        return f"no examples of {len(self.left_out)} features: {listed}{more}"
 
 
 def collect_examples(
