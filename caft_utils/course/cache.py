@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from caft_utils.course.records import code_version
-from caft_utils.store import Store, default_store
+from caft_utils.store import Store
+from caft_utils.stored_results import fetch_json
 
 
 def stored_value(
@@ -36,8 +35,4 @@ def stored_value(
         "source": [inspect.getsource(function) for function in functions],
     }
 
-    def write(folder: Path) -> None:
-        (folder / "value.json").write_text(json.dumps(compute()), encoding="utf-8")
-
-    folder = (store or default_store()).fetch("value", key, write)
-    return json.loads((folder / "value.json").read_text(encoding="utf-8"))
+    return fetch_json("value", key, compute, store=store)
