@@ -150,13 +150,20 @@ class Directions:
         return Directions(joined, {"method": "union", "of": [self.about, other.about]})
 
     def random_like(self, seed: int) -> Directions:
-        """Return random directions of the same layers, ranks and width, as an equal-rank control."""
-        # The fingerprint is part of the seed. With `seed` alone, the control could equal other random
-        # directions that were drawn with the same seed.
-        mixed = sha256(f"{self.fingerprint} {seed}".encode()).digest()[:7]
-        generator = torch.Generator().manual_seed(int.from_bytes(mixed))
-        rows = {layer: torch.randn(q.shape, generator=generator) for layer, q in self._rows.items()}
-        return Directions(rows, {"method": "random", "seed": seed, "like": self.fingerprint})
+        """Return random directions of the same layers, ranks and width, as an equal-rank control.
+
+        The draw depends on the seed and on each layer's rank and width alone. The vectors' own values do not
+        enter it, because they differ in the last bits from machine to machine.
+        """
+        # Random directions of random directions would otherwise be themselves.
+        seeds = [*self.about.get("seeds", []), seed] if self.about.get("method") == "random" else [seed]
+        rows = {}
+        for layer, q in self._rows.items():
+            k, d = q.shape
+            drawn = sha256(f"random directions, layer {layer}, rank {k}, width {d}, {seeds}".encode())
+            generator = torch.Generator().manual_seed(int.from_bytes(drawn.digest()[:7]))
+            rows[layer] = torch.randn(k, d, generator=generator)
+        return Directions(rows, {"method": "random", "seeds": seeds, "like": self.fingerprint})
 
     def cosine(self, layer: int, vector: Float[Tensor, " d"]) -> Float[Tensor, " k"]:
         """Return the cosine similarity of each row of `layer` with `vector`."""

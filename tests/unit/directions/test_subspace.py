@@ -106,6 +106,21 @@ def test_random_like_has_the_same_shape_and_its_seed(found):
     assert a.fingerprint == found.random_like(0).fingerprint != b.fingerprint
 
 
+def test_random_like_does_not_depend_on_the_last_bits_of_the_directions(found):
+    nearly = Directions({layer: found[layer] * (1 + 1e-6) + 1e-7 for layer in found.layers})
+    assert nearly.fingerprint != found.fingerprint
+    assert nearly.random_like(3).fingerprint == found.random_like(3).fingerprint
+    # Drawn once, pinned for ever: the same seed is the same direction on every machine.
+    drawn = Directions({2: torch.eye(4)[:1]}).random_like(0)[2]
+    pinned = torch.tensor([[-0.056397, 0.349157, -0.866145, -0.353132]])
+    torch.testing.assert_close(drawn, pinned, atol=1e-5, rtol=0)
+
+
+def test_random_directions_like_random_directions_are_others(found):
+    once = found.random_like(0)
+    assert once.random_like(0).fingerprint not in (once.fingerprint, found.random_like(1).fingerprint)
+
+
 def test_cosine(found):
     vector = 7 * found[1][2] + 7 * found[1][0]
     torch.testing.assert_close(
