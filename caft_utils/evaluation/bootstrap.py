@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -80,8 +81,7 @@ def clustered_rate(
     if value in (0, 1):
         low, high = exact_binomial_interval(value, rows, tail)
     else:
-        generator = np.random.default_rng(rng)
-        w, v = (resample_counts(generator, n, draws) for n in (rows, columns))
+        w, v = resample_counts(int(rows), int(columns), draws=draws, seed=rng)
         above, below = ((w @ counts * v).sum(1) for counts in table)
         low, high = quantile_interval(above[below > 0] / below[below > 0], tail)
     return Rate(float(value), low, high, int(total))
@@ -93,9 +93,18 @@ def cluster_index(labels: Sequence[Hashable]) -> Int[np.ndarray, " n"]:
     return np.array([numbers.setdefault(label, len(numbers)) for label in labels], dtype=int)
 
 
-def resample_counts(rng: np.random.Generator, units: int, draws: int) -> Int[np.ndarray, "draws units"]:
-    """Return how often each unit appears in each of `draws` samples of `units` with replacement."""
-    return rng.multinomial(units, np.full(units, 1 / units), size=draws)
+@lru_cache(maxsize=16)  # at most a few MB each
+def resample_counts(*units: int, draws: int, seed: int = 0) -> tuple[Int[np.ndarray, "draws n"], ...]:
+    """Return, for each number of units, how often each unit appears in `draws` samples with replacement.
+
+    The arrays are read-only, because equal arguments return the same ones: the draws of one table of rates
+    differ only in the values that they weigh, and drawing takes most of the time.
+    """
+    generator = np.random.default_rng(seed)
+    drawn = tuple(generator.multinomial(n, np.full(n, 1 / n), size=draws) for n in units)
+    for counts in drawn:
+        counts.setflags(write=False)
+    return drawn
 
 
 def exact_binomial_interval(value: float, units: int, tail: float) -> tuple[float, float]:

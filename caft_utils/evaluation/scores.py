@@ -161,7 +161,7 @@ def _readable(values: Sequence[float | None]) -> tuple[list[int], float]:
 
 def _weights(unit: Int[np.ndarray, " n"]) -> Float[np.ndarray, "draws n"]:
     """Return how often each item counts in each bootstrap draw of its units."""
-    drawn = resample_counts(np.random.default_rng(0), int(unit.max()) + 1, DRAWS)
+    (drawn,) = resample_counts(int(unit.max()) + 1, draws=DRAWS)
     return drawn[:, unit].astype(float)
 
 
