@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 
@@ -66,3 +67,9 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"published task data not found in {folder}; set CAFT_SHARED_DATA to their folder")
     return folder
+
+
+def pytest_collection_finish():
+    """Take what is imported by now out of the garbage collector, which would search it again and again."""
+    gc.collect()
+    gc.freeze()

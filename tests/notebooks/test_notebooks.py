@@ -24,7 +24,7 @@ def test_runs(path, course, monkeypatch):
     monkeypatch.setenv("CAFT_STORE", str(course / "store"))
     monkeypatch.setenv("PLOTLY_RENDERER", "plotly_mimetype")  # no pictures, no embedded library
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    (run,) = run_all([path], course / "executed", {"FAST": True})
+    (run,) = run_all([path], course / "executed", {"FAST": True}, fork_kernels=True)
     assert run.status == "done", run.error
 
 
