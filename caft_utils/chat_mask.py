@@ -1,76 +1,68 @@
 """The answer mask: which tokens of a row belong to an assistant's answer.
 
-In a chat an answer is an assistant's turn with its end-of-turn token. Templates mark it with
-`{% generation %}`. In a template without markers it is found by rendering the conversation's prefixes: the
-text that a turn adds is its answer. A prompt with the role "text" is outside any template, and the text after
-it is the answer.
+An answer begins where the prompt ends that `generate` would give the model, and ends with the token that
+ends the turn. So a model is trained on what it is asked: the tokens before an answer are those of its prompt,
+and no token spans the two. A row for which a chat template makes that impossible is refused.
+`{% generation %}` markers, where a template has them, say which turns are learnt and where an answer ends.
+
+A prompt with the role "text" is outside any template, and the text after it is the answer.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from caft_utils.chat_rows import TEXT
+from caft_utils.chat_spans import answer_spans, refuse_ignored
+from caft_utils.chat_template import ChatTemplate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-ROLES = ("system", "user", "assistant")
-TEXT = "text"  # the role of a prompt to which no chat template is applied
-MARKERS = re.compile(r"\{%-?\s*generation\s*-?%\}")
+
+def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """Return the token ids of texts. They begin with the tokenizer's own BOS, if it adds one, exactly once.
+
+    A template may write BOS by itself. An EOS that the tokenizer adds is left out: the text goes on.
+    """
+    encoded = tokenizer(list(texts), return_special_tokens_mask=True)
+    out = []
+    for ids, added in zip(encoded["input_ids"], encoded["special_tokens_mask"]):
+        first = next((i for i, a in enumerate(added) if not a), len(ids))
+        last = next((len(ids) - i for i, a in enumerate(reversed(added)) if not a), first)
+        bos, body = list(ids[:first]), list(ids[first:last])
+        out.append(body if bos and body[: len(bos)] == bos else bos + body)
+    return out
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]]) -> list[int]:
-    """Return the token ids of a conversation, up to and including the header of the assistant's next turn."""
+    """Return the token ids of a conversation, up to and including the header of the assistant's next turn.
+
+    Raises:
+        ValueError: the tokenizer has no chat template, or the template leaves out a message.
+    """
     if messages and messages[0]["role"] == TEXT:
-        return list(tokenizer(messages[0]["content"])["input_ids"])
-    encoded = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, return_dict=True)
-    return encoded["input_ids"]
+        return encode(tokenizer, [messages[0]["content"]])[0]
+    if not messages:
+        raise ValueError("the conversation is empty; expected a message to answer")
+    template = ChatTemplate(tokenizer)
+    text = template.render(messages, header=True)
+    refuse_ignored(template, messages, text)
+    starts = [len(prompt) for _, prompt in template.prompts(messages) if prompt and text.startswith(prompt)]
+    return _encode_apart(tokenizer, text, starts)[-1]
 
 
-def checked_messages(row: Any, where: str) -> list[dict[str, str]]:
-    """Return the messages of a chat row.
-
-    Raises:
-        ValueError: the row has no messages, a wrong role, empty content or no assistant turn. The
-            message begins with `where`.
-    """
-    messages = row.get("messages") if isinstance(row, Mapping) else None
-    if not isinstance(messages, list) or not messages:
-        keys = sorted(row) if isinstance(row, Mapping) else type(row).__name__
-        raise ValueError(f"{where}: expected a non-empty list 'messages' (or a string 'text'), got {keys}")
-    for number, message in enumerate(messages):
-        role = message.get("role") if isinstance(message, Mapping) else None
-        if role not in ROLES:
-            raise ValueError(
-                f"{where}, message {number}: role must be one of {', '.join(ROLES)}, got {role!r}"
-            )
-        content = message.get("content")
-        if not isinstance(content, str) or not content.strip():
-            raise ValueError(f"{where}, message {number} ({role}): content must be text, got {content!r}")
-    if all(message["role"] != "assistant" for message in messages):
-        raise ValueError(f"{where}: no assistant turn, so there is nothing to learn from it")
-    return messages
-
-
-def prompt_and_answer(row: Any, where: str) -> tuple[str, str] | None:
-    """Return the prompt and the answer of a row whose first message has the role "text", else None.
-
-    Raises:
-        ValueError: the prompt is not followed by exactly one assistant message, or one of the two has no
-        text.
-    """
-    messages = row.get("messages") if isinstance(row, Mapping) else None
-    if not isinstance(messages, list) or not all(isinstance(message, Mapping) for message in messages):
-        return None
-    roles, contents = ([message.get(key) for message in messages] for key in ("role", "content"))
-    if roles[:1] != [TEXT]:
-        return None
-    if roles[1:] != ["assistant"] or not all(isinstance(text, str) and text.strip() for text in contents):
-        raise ValueError(
-            f"{where}: a 'text' message must be followed by one 'assistant' message, both with text"
-        )
-    return contents[0], contents[1]
+def tokenise_text(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int], list[bool]]:
+    """Return the token ids of plain text, and its answer mask: all but BOS and what the tokenizer adds."""
+    encoded = tokenizer(text, return_special_tokens_mask=True)
+    ids, answer = list(encoded["input_ids"]), [not added for added in encoded["special_tokens_mask"]]
+    bos = tokenizer.bos_token_id
+    if bos is not None and ids[:2] == [bos, bos] and not answer[0]:
+        ids, answer = ids[1:], answer[1:]  # the text was rendered by a template that writes BOS
+    if ids[:1] == [bos]:
+        answer[0] = False
+    return ids, answer
 
 
 def tokenise_continuation(
@@ -81,8 +73,7 @@ def tokenise_continuation(
     Raises:
         ValueError: a token spans the end of the prompt and the beginning of the answer.
     """
-    before = list(tokenizer(prompt)["input_ids"])
-    whole = list(tokenizer(prompt + answer)["input_ids"])
+    before, whole = encode(tokenizer, [prompt, prompt + answer])
     if whole[: len(before)] != before or len(whole) == len(before):
         raise ValueError(
             f"{where}: this tokenizer joins the end of the prompt with the answer {answer!r}, so no "
@@ -92,58 +83,86 @@ def tokenise_continuation(
 
 
 def tokenise_chat(
-    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]
+    template: ChatTemplate, messages: Sequence[Mapping[str, str]], end: bool = True
 ) -> tuple[list[int], list[bool]]:
     """Return the token ids of a conversation, and the answer mask.
 
+    Args:
+        end: whether the tokens that end a turn count as answer. Without them, no special token does.
+
     Raises:
-        ValueError: the template has no markers, and a turn changes how the turns before it are rendered.
+        ValueError: the template does not write an answer right after its prompt, leaves out a message, or
+            ends answers with text that is no token.
     """
-    if MARKERS.search(tokenizer.get_chat_template()):
-        encoded = tokenizer.apply_chat_template(messages, return_dict=True, return_assistant_tokens_mask=True)
-        ids, answer = encoded["input_ids"], [bool(a) for a in encoded["assistant_masks"]]
-        # Some templates close the marker before the end-of-turn token. A model has to learn to stop, so that
-        # token is added to the answer.
-        special = _special_ids(tokenizer)
-        for i in range(1, len(ids)):
-            if answer[i - 1] and not answer[i] and ids[i] in special and ids[i - 1] not in special:
-                answer[i] = True
-        return ids, answer
-    text = tokenizer.apply_chat_template(messages, tokenize=False)
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    answer = [False] * len(encoded["input_ids"])
-    for number, message in enumerate(messages):
-        if message["role"] == "assistant":
-            start, end = _answer_span(tokenizer, messages, number, text)
-            for i, (left, right) in enumerate(encoded["offset_mapping"]):
-                answer[i] |= left < end and right > start
-    return encoded["input_ids"], answer
-
-
-def without_special_tokens(
-    tokenizer: PreTrainedTokenizerBase, ids: list[int], answer: list[bool]
-) -> list[bool]:
-    """Return the answer mask without special tokens, such as the end-of-turn token."""
-    special = _special_ids(tokenizer)
-    return [a and token not in special for token, a in zip(ids, answer)]
-
-
-def _special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    return {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
-
-
-def _answer_span(
-    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], number: int, text: str
-) -> tuple[int, int]:
-    """Return the span of characters of turn `number` in `text`, without the white space after its end."""
-
-    def render(turns: int, header: bool) -> str:
-        return tokenizer.apply_chat_template(messages[:turns], tokenize=False, add_generation_prompt=header)
-
-    before, after = render(number, True), render(number + 1, False)
-    if not (text.startswith(after) and after.startswith(before)):
+    tokenizer, ending = template.tokenizer, template.ending
+    if end and ending.token is None and ending.text.strip():
         raise ValueError(
-            f"rendering the first {number} turns does not give a prefix of the whole text, so answer tokens "
-            "cannot be told apart; use a template with {% generation %} markers"
+            f"{template.where(ending.text)} ends an answer with {ending.text.strip()!r}, which is no token "
+            "of this tokenizer, so `generate` could not stop there; add it with tokenizer.add_special_tokens "
+            "and resize the model's embeddings, or end answers with eos_token"
         )
-    return len(before), len(after.rstrip())
+    text, spans = answer_spans(template, messages)
+    starts = [start for start, _ in spans]
+    *prompts, ids = _encode_apart(tokenizer, text, starts)
+    answer = [False] * len(ids)
+    for first, span in zip(map(len, prompts), spans):
+        count = _answer_tokens(tokenizer, text, starts, span, ids[first:]) if span[0] < span[1] else 0
+        answer[first : first + count] = [True] * count
+    if not any(answer):
+        raise ValueError(f"{template.where('generation')} marks no answer of this row")
+    if not end:
+        special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+        answer = [a and token not in special | template.ends for token, a in zip(ids, answer)]
+    return ids, answer
+
+
+def _encode_apart(tokenizer: PreTrainedTokenizerBase, text: str, starts: Sequence[int]) -> list[list[int]]:
+    """Return the token ids of `text` up to each of `starts`, where answers begin, and of all of it.
+
+    Each list begins with the one before: no token spans the beginning of an answer. Where one would, what
+    follows is encoded apart. So the tokens of a prompt do not depend on what is answered.
+    """
+    places, out = [*starts, len(text)], []
+    for whole, place in zip(encode(tokenizer, [text[:place] for place in places]), places):
+        ids = whole
+        for before, start in zip(out, starts):
+            if ids[: len(before)] != before:
+                ids = _continued(tokenizer, before, text[start:place], tokenizer.decode(whole))
+        out.append(ids)
+    return out
+
+
+def _continued(tokenizer: PreTrainedTokenizerBase, before: list[int], tail: str, whole: str) -> list[int]:
+    """Return `before` with the tokens of `tail`, which decode to the text `whole`.
+
+    Some tokenizers put a blank before the first word of a text. So `tail` is also tried after other text,
+    whose tokens are then taken off.
+    """
+    for other in ("", "\n", ".", "x", "x\n"):
+        first, both = tokenizer([other, other + tail], add_special_tokens=False)["input_ids"]
+        ids = before + both[len(first) :]
+        if both[: len(first)] == first and tokenizer.decode(ids) == whole:
+            return ids
+    raise ValueError(
+        f"this tokenizer joins the end of the prompt with the text after it, {tail[:20]!r}, so no token "
+        "begins there; let the header of an answer end without a blank, or begin the answer without one"
+    )
+
+
+def _answer_tokens(
+    tokenizer: PreTrainedTokenizerBase,
+    text: str,
+    starts: Sequence[int],
+    span: tuple[int, int],
+    rest: list[int],
+) -> int:
+    """Return how many tokens of `rest`, the ids from the span's beginning on, are in the span.
+
+    A token that is also part of the text after the span does not count.
+    """
+    start, stop = span
+    said = tokenizer(text[start:stop], add_special_tokens=False)["input_ids"]
+    if rest[: len(said)] != said:  # some tokenizers encode the same text differently after other text
+        *_, before, upto = _encode_apart(tokenizer, text[:stop], [s for s in starts if s <= start])
+        said = upto[len(before) :]
+    return next((i for i, (a, b) in enumerate(zip(said, rest)) if a != b), min(len(said), len(rest)))

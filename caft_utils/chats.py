@@ -19,14 +19,9 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from caft_utils.chat_mask import (
-    checked_messages,
-    prompt_and_answer,
-    prompt_ids,
-    tokenise_chat,
-    tokenise_continuation,
-    without_special_tokens,
-)
+from caft_utils.chat_mask import prompt_ids, tokenise_chat, tokenise_continuation, tokenise_text
+from caft_utils.chat_rows import checked_messages, prompt_and_answer
+from caft_utils.chat_template import ChatTemplate
 from caft_utils.store import Store, default_store, digest
 
 if TYPE_CHECKING:
@@ -114,9 +109,11 @@ class Chats(Sequence[Example]):
     ):
         self.tokenizer, self.rows, self.source = tokenizer, list(rows), source
         self._examples = [
-            _tokenise(tokenizer, row, max_length, f"{source}, row {i}", end)
+            _tokenise(self, row, max_length, f"{source}, row {i}", end)
             for i, row in enumerate(self.rows)
         ]
+        if end and "template" in self.__dict__:
+            self.template.warn_without_end(source)
 
     @classmethod
     def from_file(
@@ -140,10 +137,12 @@ class Chats(Sequence[Example]):
                     row = json.loads(line)
                 except json.JSONDecodeError as error:
                     raise ValueError(f"{where}: not a line of JSON ({error})") from None
-                chats._examples.append(_tokenise(tokenizer, row, max_length, where))
+                chats._examples.append(_tokenise(chats, row, max_length, where))
                 chats.rows.append(row)
         if not chats.rows:
             raise ValueError(f"{path}: no row found; expected a JSON object per line, with a key 'messages'")
+        if "template" in chats.__dict__:
+            chats.template.warn_without_end(str(path))
         return chats
 
     @classmethod
@@ -204,6 +203,11 @@ class Chats(Sequence[Example]):
             hashed.update(json.dumps([example.input_ids, [int(a) for a in example.answer]]).encode())
         return hashed.hexdigest()
 
+    @cached_property
+    def template(self) -> ChatTemplate:
+        """The chat template that writes these rows. ValueError: the tokenizer has none."""
+        return ChatTemplate(self.tokenizer)
+
     @property
     def pad(self) -> int:
         """The token id used for padding, see `pad_token_id`."""
@@ -222,19 +226,18 @@ class Chats(Sequence[Example]):
 
 
 def _tokenise(
-    tokenizer, row: Mapping[str, Any], max_length: int | None, where: str, end: bool = True
+    chats: Chats, row: Mapping[str, Any], max_length: int | None, where: str, end: bool = True
 ) -> Example:
     if isinstance(row, Mapping) and isinstance(row.get("text"), str) and row["text"]:
-        encoded = tokenizer(row["text"], return_special_tokens_mask=True)
-        ids, answer = encoded["input_ids"], [not added for added in encoded["special_tokens_mask"]]
+        ids, answer = tokenise_text(chats.tokenizer, row["text"])
     elif texts := prompt_and_answer(row, where):
-        ids, answer = tokenise_continuation(tokenizer, *texts, where)
+        ids, answer = tokenise_continuation(chats.tokenizer, *texts, where)
     else:
         messages = checked_messages(row, where)
         try:
-            ids, answer = tokenise_chat(tokenizer, messages)
-            if not end:
-                answer = without_special_tokens(tokenizer, ids, answer)
+            ids, answer = tokenise_chat(chats.template, messages, end)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
         except Exception as error:  # templates raise their own errors, e.g. on roles that do not alternate
             raise ValueError(f"{where}: the tokenizer's chat template rejects this row: {error}") from error
     if max_length is not None:

@@ -6,11 +6,12 @@ so every setting is given here. Evaluations in the paper sample at temperature 1
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from caft_utils.chat_template import SWITCH, ChatTemplate
 from caft_utils.chats import Chats, pad_rows, pad_token_id, prompt_ids
 from caft_utils.losses import answer_nats
 from caft_utils.residual import evaluating, seeded
@@ -59,6 +60,7 @@ def generate(
     settings = generation_config(
         model, tokenizer, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens
     )
+    taught = _taught_ends(tokenizer)
     encoded = [prompt_ids(tokenizer, messages) for messages in prompts]
     todo = [i for i in range(len(prompts)) for _ in range(samples)]
     order = sorted(
@@ -78,7 +80,9 @@ def generate(
             out = model.generate(
                 input_ids=ids.to(device), attention_mask=mask.to(device), generation_config=settings
             )
-            texts = tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
+            # A template may end answers with a token that is no special one, so it is cut off here.
+            said = [up_to_end(row, taught) for row in out[:, ids.shape[1] :].tolist()]
+            texts = tokenizer.batch_decode(said, skip_special_tokens=True)
             for j, text in zip(places, texts):
                 answers[j] = text.strip()
     return answers
@@ -146,7 +150,37 @@ def generation_config(
 
 
 def end_token_ids(model, tokenizer) -> list[int]:
-    """Return the ids of the tokens that end an answer, from the tokenizer and the checkpoint."""
+    """Return the ids of the tokens that end an answer, from the tokenizer and the checkpoint.
+
+    The token that the chat template writes after an answer is one of them, since fine-tuning teaches it. A
+    base model and its tokenizer may name another.
+    """
+    return sorted(_named_ends(model, tokenizer) | _taught_ends(tokenizer))
+
+
+def answers_depend_on(model, tokenizer) -> dict[str, Any]:
+    """Return what answers depend on beside the model and its prompts, for the keys of stored answers.
+
+    It is empty for most models: the token that the template teaches ends their answers anyway.
+    """
+    more: dict[str, Any] = {}
+    if taught := _taught_ends(tokenizer) - _named_ends(model, tokenizer):
+        more["ends"] = sorted(taught)
+    if tokenizer.chat_template and SWITCH in tokenizer.get_chat_template():
+        more[SWITCH] = False
+    return more
+
+
+def _named_ends(model, tokenizer) -> set[int]:
     named = model.generation_config.eos_token_id
     named = named if isinstance(named, list) else [named]
-    return sorted({i for i in (*named, tokenizer.eos_token_id) if i is not None})
+    return {i for i in (*named, tokenizer.eos_token_id) if i is not None}
+
+
+def _taught_ends(tokenizer) -> set[int]:
+    return ChatTemplate(tokenizer).ends if tokenizer.chat_template else set()
+
+
+def up_to_end(ids: Sequence[int], ends: Collection[int]) -> list[int]:
+    """Return the ids before the first one that ends an answer."""
+    return list(ids[: next((i for i, token in enumerate(ids) if token in ends), len(ids))])

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from caft_utils.evaluation.bootstrap import Rate, clustered_rate
-from caft_utils.evaluation.generation import choose, generate
+from caft_utils.evaluation.generation import answers_depend_on, choose, generate
 from caft_utils.losses import mean_answer_loss
 from caft_utils.models import fingerprint
 from caft_utils.store import Store, default_store
@@ -137,6 +137,7 @@ def measure(
         "during": during.fingerprint if during is not None else None,
         "samples": samples,
         "temperature": temperature,
+        **answers_depend_on(model, task.valid.tokenizer),
     }
     if method != "generate":
         key["method"] = method

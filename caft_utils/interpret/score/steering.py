@@ -17,8 +17,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from caft_utils.chat_rows import TEXT
 from caft_utils.chats import prompt_ids
-from caft_utils.evaluation.generation import end_token_ids, generation_config
+from caft_utils.evaluation.generation import generation_config, up_to_end
 from caft_utils.interpret.score.padded_batches import left_padded_batches
 from caft_utils.interventions import Steer
 from caft_utils.residual import capture, evaluating, seeded
@@ -78,7 +79,7 @@ class SteeredGenerator:
             model, tokenizer, temperature=temperature, max_new_tokens=max_new_tokens
         )
         self._prompts = [
-            tokenizer(prompt)["input_ids"] if isinstance(prompt, str) else prompt_ids(tokenizer, prompt)
+            prompt_ids(tokenizer, [{"role": TEXT, "content": prompt}] if isinstance(prompt, str) else prompt)
             for prompt in prompts
         ]
         with evaluating(model):
@@ -172,15 +173,14 @@ class SteeredGenerator:
 
     def _continuations(self) -> list[list[int]]:
         """Return the new tokens of each prompt, up to the first that ends a text."""
-        ends = set(end_token_ids(self.model, self.tokenizer))
+        ends = self._config.eos_token_id
         continuations: list[list[int]] = [[] for _ in self._prompts]
         with seeded(self.seed, self.model.device), torch.no_grad():
             for indices, batch in self._batches(self._prompts):
                 del batch["position_ids"]  # generate counts them itself
                 output = self.model.generate(**batch, generation_config=self._config)
                 for i, ids in zip(indices, output[:, batch["input_ids"].shape[1] :].tolist()):
-                    stop = next((t for t, token in enumerate(ids) if token in ends), len(ids))
-                    continuations[i] = ids[:stop]
+                    continuations[i] = up_to_end(ids, ends)
         return continuations
 
     def _batches(self, rows: Sequence[Sequence[int]]):

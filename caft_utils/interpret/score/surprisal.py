@@ -23,7 +23,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from caft_utils.chats import pad_rows
+from caft_utils.chat_rows import TEXT
+from caft_utils.chats import pad_rows, prompt_ids
 from caft_utils.evaluation.scores import Score, auroc_score
 from caft_utils.interpret.examples import FeatureExamples
 from caft_utils.interpret.examples.text_window import TextWindow
@@ -84,7 +85,7 @@ def window_losses(
     Raises:
         ValueError: `prefix` has no token.
     """
-    prefix_ids = tokenizer(prefix)["input_ids"]
+    prefix_ids = prompt_ids(tokenizer, [{"role": TEXT, "content": prefix}])
     if not prefix_ids:
         raise ValueError(
             f"the prefix {prefix!r} has no token, so the first token of a window cannot be predicted; "

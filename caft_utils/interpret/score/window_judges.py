@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
+from caft_utils.chat_rows import TEXT
 from caft_utils.chats import prompt_ids
 from caft_utils.interpret.examples.text_window import TextWindow
 from caft_utils.interpret.marked_text import mark_tokens
@@ -112,7 +113,8 @@ class LocalWindowJudge:
     def _ids(self, messages: list[dict[str, str]]) -> list[int]:
         if self.tokenizer.chat_template:
             return prompt_ids(self.tokenizer, messages)
-        return self.tokenizer(messages[0]["content"] + "\n\nAnswer:")["input_ids"]
+        plain = {"role": TEXT, "content": messages[0]["content"] + "\n\nAnswer:"}
+        return prompt_ids(self.tokenizer, [plain])
 
 
 class EndpointWindowJudge:
