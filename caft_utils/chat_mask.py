@@ -48,7 +48,7 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[st
         raise ValueError("the conversation is empty; expected a message to answer")
     template = ChatTemplate(tokenizer)
     text = template.render(messages, header=True)
-    refuse_ignored(template, messages, text)
+    refuse_ignored(template, messages, text, header=True)
     starts = [len(prompt) for _, prompt in template.prompts(messages) if prompt and text.startswith(prompt)]
     return _encode_apart(tokenizer, text, starts)[-1]
 

@@ -56,9 +56,9 @@ def answer_spans(template: ChatTemplate, messages: Messages) -> tuple[str, list[
     return text, spans
 
 
-def refuse_ignored(template: ChatTemplate, messages: Messages, text: str) -> None:
+def refuse_ignored(template: ChatTemplate, messages: Messages, text: str, *, header: bool = False) -> None:
     """Raise a ValueError if the template leaves a message out of `text`."""
-    number = template.ignored(messages, text)
+    number = template.ignored(messages, text, header=header)
     if number is not None:
         role = messages[number]["role"]
         raise ValueError(

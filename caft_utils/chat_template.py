@@ -126,14 +126,14 @@ class ChatTemplate:
         found = re.compile(pattern).match(text, end)
         return found.end() if found else end
 
-    def ignored(self, messages: Messages, text: str) -> int | None:
+    def ignored(self, messages: Messages, text: str, *, header: bool = False) -> int | None:
         """Return the number of the first message that the template leaves out of `text`, or None."""
         for number, message in enumerate(messages):
             content = message.get("content")
             if not isinstance(content, str) or content.strip() in text:
                 continue
             changed = [*messages[:number], {**message, "content": content + PROBE}, *messages[number + 1 :]]
-            if self.render(changed) == text:
+            if self.render(changed, header=header) == text:
                 return number
         return None
 

@@ -2,7 +2,7 @@
 
 Fine-tuning (loss on answers only) and direction finding (differences on answer tokens) have to agree on the
 answer mask, so it is computed in one place. It covers every assistant turn with its end-of-turn token, and no
-token of the prompt. chat_mask.py explains how it is found.
+token of the prompt. chat_mask.py explains how it is found. Evaluation takes its prompts from there, too.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Chats(Sequence[Example]):
     """Tokenised rows with their tokenizer: a sequence of `Example`. A slice is again `Chats`.
 
     A row is {"messages": [{"role", "content"}, ...]} or {"text": "..."}. In plain text every token counts as
-    answer, except special tokens that the tokenizer adds by itself (BOS). A first message of role "text" is a
+    answer, except BOS and other tokens that the tokenizer adds by itself. A first message of role "text" is a
     prompt for a base model, outside any chat template; the assistant's message continues it unchanged.
     `.rows` keeps the rows with all their other keys.
 
@@ -93,9 +93,9 @@ class Chats(Sequence[Example]):
         end: whether special tokens that end a turn count as answer.
 
     Raises:
-        ValueError: a row has no messages, a wrong role, empty content, no assistant turn, or `max_length`
-            cuts off its whole answer. The message names the source and the row, counted from 0; lines of a
-            file count from 1.
+        ValueError: a row has no messages, a wrong role, empty content, no assistant turn, `max_length` cuts
+            off its whole answer, or the chat template does not write an answer after the prompt that asks for
+            it. The message names the source and the row, counted from 0; lines of a file count from 1.
     """
 
     def __init__(
