@@ -26,14 +26,11 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[lis
 
     A template may write BOS by itself. An EOS that the tokenizer adds is left out: the text goes on.
     """
-    encoded = tokenizer(list(texts), return_special_tokens_mask=True)
-    out = []
-    for ids, added in zip(encoded["input_ids"], encoded["special_tokens_mask"]):
-        first = next((i for i, a in enumerate(added) if not a), len(ids))
-        last = next((len(ids) - i for i, a in enumerate(reversed(added)) if not a), first)
-        bos, body = list(ids[:first]), list(ids[first:last])
-        out.append(body if bos and body[: len(bos)] == bos else bos + body)
-    return out
+    probe = tokenizer("a", return_special_tokens_mask=True)
+    count = next((i for i, added in enumerate(probe["special_tokens_mask"]) if not added), 0)
+    bos = list(probe["input_ids"][:count])
+    encoded = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    return [list(ids) if ids[:count] == bos else bos + list(ids) for ids in encoded]
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]]) -> list[int]:

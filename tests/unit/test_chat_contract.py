@@ -261,11 +261,15 @@ def test_markers_decide_which_turns_are_learnt():
     assert tokenizer.decode([i for i, a in zip(example.input_ids, example.answer) if a]) == "no<|im_end|>"
 
 
-def test_a_tokenizer_without_offsets():
+@pytest.mark.parametrize("family", ["chatml", "zephyr", "llama 3"])
+def test_a_tokenizer_without_offsets(family):
+    """It also adds EOS to every text that does not end in one."""
     from transformers import ByT5Tokenizer
 
-    tokenizer = ByT5Tokenizer(chat_template=IM.template)
-    tokenizer.add_special_tokens({"additional_special_tokens": list(IM.tokens)})
+    family = FAMILIES[family]
+    named = {"eos_token": family.eos, "bos_token": family.bos, "chat_template": family.template}
+    tokenizer = ByT5Tokenizer(**{key: value for key, value in named.items() if value})
+    tokenizer.add_special_tokens({"additional_special_tokens": list(family.tokens)})
     (example,) = Chats(tokenizer, [{"messages": CHATS["accents"]}])
     said = tokenizer.decode([i for i, a in zip(example.input_ids, example.answer) if a])
-    assert said == "cafe\u0301<|im_end|>\u0301no<|im_end|>"
+    assert said == f"cafe\u0301{family.end}\u0301no{family.end}"
