@@ -8,8 +8,7 @@ of stored artefacts (see `fingerprint`).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
@@ -18,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from caft_utils.finetune_config import FinetuneConfig
-from caft_utils.model_sources import ModelSource, find_source
+from caft_utils.model_files import read_model
+from caft_utils.model_sources import find_source
 from caft_utils.store import digest, tensors_sha256
+from caft_utils.tokenizer_files import check_vocabulary, read_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -127,7 +128,9 @@ def load(
         )
     dtype = dtype or settings.dtype
     dtype = getattr(torch, dtype, dtype) if isinstance(dtype, str) else dtype
-    model, tokenizer = _read(source, device or ("cuda" if torch.cuda.is_available() else "cpu"), dtype)
+    tokenizer = read_tokenizer(source)
+    model = read_model(source, device or ("cuda" if torch.cuda.is_available() else "cpu"), dtype)
+    check_vocabulary(model, tokenizer, source.location)
     model.caft_preset = settings
     identity, commit = source.identity, getattr(model.config, "_commit_hash", None)
     if identity is None and commit and not Path(source.location).is_dir():
@@ -158,54 +161,3 @@ def _architecture(model: torch.nn.Module) -> dict[str, Any]:
     values = config.to_dict() if hasattr(config, "to_dict") else {}
     volatile = {"_name_or_path", "transformers_version", "dtype", "use_cache"}
     return json.loads(json.dumps({k: v for k, v in values.items() if k not in volatile}, default=str))
-
-
-@contextmanager
-def hide_progress_bars() -> Iterator[None]:
-    """Hide transformers' progress bars of file access, which would fill a notebook's output."""
-    from transformers.utils import logging
-
-    enabled = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if enabled:
-            logging.enable_progress_bar()
-
-
-def _read(source: ModelSource, device: Any, dtype: Any):
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
-
-    try:
-        with hide_progress_bars():
-            tokenizer = _tokenizer(source)
-            model = AutoModelForCausalLM.from_pretrained(
-                source.location,
-                revision=source.revision,
-                dtype=dtype,
-                device_map="auto" if device == "auto" else None,
-                use_safetensors=True,
-            )
-    except SafetensorError as error:
-        raise ValueError(
-            f"the weights in {source.location} are damaged ({error}); copy or download them again"
-        ) from error
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return (model if device == "auto" else model.to(device)).eval(), tokenizer
-
-
-def _tokenizer(source: ModelSource):
-    """Return the tokenizer as it was saved.
-
-    For models of type qwen2, transformers 5 replaces whatever class the checkpoint names by Qwen2Tokenizer,
-    which splits text by its own rules. A folder that declares a plain tokenizer.json is read as one.
-    """
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
-
-    config = Path(source.location) / "tokenizer_config.json"
-    plain = config.is_file() and json.loads(config.read_text()).get("tokenizer_class") == "TokenizersBackend"
-    tokenizer_class = PreTrainedTokenizerFast if plain else AutoTokenizer
-    return tokenizer_class.from_pretrained(source.location, revision=source.revision)
