@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from caft_utils.chats import prompt_ids
-from caft_utils.evaluation.generation import end_token_ids, generation_config
+from caft_utils.evaluation.generation import end_token_ids, generate_ids, generation_config
 from caft_utils.interpret.score.padded_batches import left_padded_batches
 from caft_utils.interventions import Steer
 from caft_utils.residual import capture, evaluating, seeded
@@ -177,7 +177,7 @@ class SteeredGenerator:
         with seeded(self.seed, self.model.device), torch.no_grad():
             for indices, batch in self._batches(self._prompts):
                 del batch["position_ids"]  # generate counts them itself
-                output = self.model.generate(**batch, generation_config=self._config)
+                output = generate_ids(self.model, self._config, **batch)
                 for i, ids in zip(indices, output[:, batch["input_ids"].shape[1] :].tolist()):
                     stop = next((t for t, token in enumerate(ids) if token in ends), len(ids))
                     continuations[i] = ids[:stop]
