@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from caft_utils.adapter_files import base_of_adapter, with_adapter
 from caft_utils.finetune_config import FinetuneConfig
 from caft_utils.model_files import read_model
-from caft_utils.model_sources import find_source
+from caft_utils.model_sources import ModelSource, find_source
 from caft_utils.store import digest, tensors_sha256
 from caft_utils.tokenizer_files import check_vocabulary, read_tokenizer
 
@@ -109,16 +110,20 @@ def load(
     Args:
         name: "classroom" (shipped, as are "classroom-qwen", "classroom-mistral", "classroom-cues" and
             "classroom-gender"), a folder that `save_pretrained` wrote, or a hub id such as
-            "Qwen/Qwen2.5-0.5B-Instruct".
+            "Qwen/Qwen2.5-0.5B-Instruct". A folder or hub id with an adapter of PEFT gives the model that it
+            names as its base, with the adapter.
         device: "cpu", "cuda", ... or "auto" to spread a large model over all GPUs. Default: a GPU if there is
             one.
         dtype: "float32", "bfloat16", ... or a torch dtype. Default: the preset's, else the checkpoint's.
 
     Raises:
-        ValueError: the name is none of these, or the checkpoint is damaged.
+        ValueError: the name is none of these, the checkpoint is damaged or incomplete, or it asks for code of
+            its own.
         FileNotFoundError: the folder or the classroom checkpoint is not there.
         ConnectionError: the model is not in the hub's cache on this machine and the hub cannot be reached.
     """
+    dtype = _dtype(dtype) if dtype is not None else None
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     settings = preset(str(name))
     source = find_source(str(name), settings.revision)
     if source is None:
@@ -126,10 +131,10 @@ def load(
             f"unknown model {str(name)!r}; expected one of {', '.join(presets())}, another hub id "
             "(owner/name) or a local folder"
         )
-    dtype = dtype or settings.dtype
-    dtype = getattr(torch, dtype, dtype) if isinstance(dtype, str) else dtype
+    if (base := base_of_adapter(source)) is not None:
+        return _load_adapter(source, *base, device, dtype)
     tokenizer = read_tokenizer(source)
-    model = read_model(source, device or ("cuda" if torch.cuda.is_available() else "cpu"), dtype)
+    model = read_model(source, device, dtype or _dtype(settings.dtype))
     check_vocabulary(model, tokenizer, source.location)
     model.caft_preset = settings
     identity, commit = source.identity, getattr(model.config, "_commit_hash", None)
@@ -138,6 +143,41 @@ def load(
     # A checkpoint read in another dtype is another model: rounding changes its answers.
     model.caft_id = f"{identity}/{model.dtype}" if identity else fingerprint(model)
     return model, tokenizer
+
+
+def _load_adapter(source: ModelSource, base: str, revision: str | None, device: Any, dtype: Any):
+    """Return the base model of an adapter with the adapter on it, and the tokenizer of either."""
+    where = f"base_model_name_or_path in the adapter_config.json of {source.location} is {base!r}"
+    try:
+        base_source = find_source(base, revision or preset(base).revision)
+    except (FileNotFoundError, ConnectionError, ValueError) as error:
+        raise type(error)(f"{where}, which cannot be read: {error}; correct the field if it moved") from error
+    if base_source is None:
+        raise ValueError(f"{where}, which is neither a local folder nor a hub id; correct the field")
+    if base_of_adapter(base_source) is not None:
+        raise ValueError(f"{where}, an adapter itself; merge that one into its model first")
+    model = read_model(base_source, device, dtype or _dtype(preset(base).dtype))
+    folder = Path(source.location)
+    # Training tools save the tokenizer beside the adapter, with the chat template of the training.
+    own = (folder / "tokenizer_config.json").is_file()
+    tokenizer = read_tokenizer(source if own else base_source)
+    tuned = with_adapter(model, source)
+    check_vocabulary(tuned, tokenizer, source.location)
+    tuned.caft_preset = preset(base)
+    tuned.caft_id = fingerprint(tuned)
+    return tuned, tokenizer
+
+
+def _dtype(dtype: Any) -> Any:
+    """Return a torch dtype, or "auto".
+
+    Raises:
+        ValueError: it is no dtype of floating-point numbers.
+    """
+    found = getattr(torch, dtype, dtype) if isinstance(dtype, str) else dtype
+    if found == "auto" or (isinstance(found, torch.dtype) and found.is_floating_point):
+        return found
+    raise ValueError(f"dtype must be 'auto', 'float32', 'bfloat16', 'float16' or the like, got {dtype!r}")
 
 
 def fingerprint(model: torch.nn.Module) -> str:

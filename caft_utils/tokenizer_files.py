@@ -28,11 +28,16 @@ def read_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     Raises:
         ValueError: there is no vocabulary, a file is damaged, or the files ask for code of their own.
     """
+    import transformers
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     folder = Path(source.location)
     settings = json_object(folder / "tokenizer_config.json")
-    plain = settings.get("tokenizer_class") in PLAIN_TOKENIZERS and (folder / "tokenizer.json").is_file()
+    named = str(settings.get("tokenizer_class") or "")
+    # Where transformers does not know the class, it would take that of the model's type.
+    if "auto_map" in settings and not any(hasattr(transformers, n) for n in (named, f"{named}Fast") if named):
+        raise ValueError(code_of_its_own(source.location, "tokenizer_config.json"))
+    plain = named in PLAIN_TOKENIZERS and (folder / "tokenizer.json").is_file()
     tokenizer_class = PreTrainedTokenizerFast if plain else AutoTokenizer
     remedy = "copy the tokenizer's files there, or write them with `tokenizer.save_pretrained(folder)`"
     files = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
@@ -44,8 +49,6 @@ def read_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
                 source.location, revision=source.revision, trust_remote_code=False
             )
     except Exception as error:  # the files may be missing or damaged in many ways
-        if "auto_map" in settings and "custom code" in str(error):
-            raise ValueError(code_of_its_own(source.location, "tokenizer_config.json")) from error
         raise ValueError(
             f"no tokenizer can be read from {source.location} ({first_line(error)}); {remedy}"
         ) from error
