@@ -103,6 +103,8 @@ def _model_class(source: ModelSource) -> type:
         named, _ = PreTrainedConfig.get_config_dict(location, revision=source.revision)
     except Exception as error:
         raise ValueError(f"config.json of {location} cannot be read: {first_line(error)}") from error
+    if not isinstance(named, dict):
+        raise ValueError(f"config.json of {location} holds no JSON object; copy or download it again")
     kind = named.get("model_type")
     if not isinstance(kind, str) or kind not in transformers.CONFIG_MAPPING:
         if "auto_map" in named:

@@ -35,7 +35,9 @@ def read_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     settings = json_object(folder / "tokenizer_config.json")
     named = str(settings.get("tokenizer_class") or "")
     # Where transformers does not know the class, it would take that of the model's type.
-    if "auto_map" in settings and not any(hasattr(transformers, n) for n in (named, f"{named}Fast") if named):
+    known = bool(named) and any(hasattr(transformers, name) for name in (named, f"{named}Fast"))
+    auto_map = settings.get("auto_map") or {}
+    if not known and (isinstance(auto_map, list) or "AutoTokenizer" in auto_map):
         raise ValueError(code_of_its_own(source.location, "tokenizer_config.json"))
     plain = named in PLAIN_TOKENIZERS and (folder / "tokenizer.json").is_file()
     tokenizer_class = PreTrainedTokenizerFast if plain else AutoTokenizer

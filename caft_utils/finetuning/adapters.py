@@ -120,27 +120,7 @@ def _starting_model(model: nn.Module, config: FinetuneConfig) -> nn.Module:
     twin = _clone(model, share=config.method == "lora" and not adapted)
     if config.method == "full" and in_half_precision(model):
         twin = twin.float()
-    return _merged(twin) if adapted else twin
-
-
-def _merged(model: nn.Module) -> nn.Module:
-    """Return a model without adapters, with the active ones merged into its weights. Changes `model`.
-
-    Adapters that transformers attached (`load_adapter`, `add_adapter`) have no wrapper that could merge them.
-    """
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    on = not any(layer.disable_adapters for layer in model.modules() if isinstance(layer, BaseTunerLayer))
-    if not getattr(model, "_hf_peft_config_loaded", False):
-        return model.merge_and_unload() if on else model.unload()
-    for name, layer in [*model.named_modules()]:
-        if isinstance(layer, BaseTunerLayer):
-            if on:
-                layer.merge()
-            model.set_submodule(name, layer.get_base_layer())
-    del model.peft_config
-    model._hf_peft_config_loaded = False
-    return model
+    return twin.merge_and_unload() if adapted else twin
 
 
 def _clone(model: nn.Module, *, share: bool) -> nn.Module:
