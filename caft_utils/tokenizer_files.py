@@ -6,6 +6,7 @@ one, and with them every text is empty. A tokenizer of another model gives ids t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,7 +56,7 @@ def read_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
             f"no tokenizer can be read from {source.location} ({first_line(error)}); {remedy}"
         ) from error
     # Without a vocabulary, transformers returns the special tokens of the model's usual tokenizer.
-    if not set(tokenizer.get_vocab()) - {str(token) for token in tokenizer.added_tokens_decoder.values()}:
+    if not set(tokenizer.get_vocab()) - {str(token) for token in _added(tokenizer)}:
         raise ValueError(
             f"there is no tokenizer in {source.location}: no vocabulary beyond {len(tokenizer)} special "
             f"tokens was found; {remedy}"
@@ -79,7 +80,7 @@ def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
     beyond = {token: i for token, i in tokenizer.get_vocab().items() if i >= rows}
     if not beyond:
         return
-    added = {str(token) for token in tokenizer.added_tokens_decoder.values()}
+    added = {str(token) for token in _added(tokenizer)}
     named = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token, tokenizer.unk_token}
     template = str(tokenizer.chat_template or "")
     used = [token for token in beyond if token not in added or token in named or token in template]
@@ -90,3 +91,8 @@ def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
             f"{examples}, are beyond the model's {rows} embeddings; copy the model's own tokenizer there. If "
             "you added tokens, call model.resize_token_embeddings(len(tokenizer)), train them and save both"
         )
+
+
+def _added(tokenizer: PreTrainedTokenizerBase) -> Iterable[object]:
+    """Return the tokens that were added to the vocabulary. Not every class of tokenizer lists them."""
+    return getattr(tokenizer, "added_tokens_decoder", {}).values()

@@ -21,6 +21,7 @@ from caft_utils.chats import prompt_ids
 from caft_utils.evaluation.generation import end_token_ids, generate_ids, generation_config
 from caft_utils.interpret.score.padded_batches import left_padded_batches
 from caft_utils.interventions import Steer
+from caft_utils.positions import check_positions
 from caft_utils.residual import capture, evaluating, seeded
 
 if TYPE_CHECKING:
@@ -81,6 +82,8 @@ class SteeredGenerator:
             tokenizer(prompt)["input_ids"] if isinstance(prompt, str) else prompt_ids(tokenizer, prompt)
             for prompt in prompts
         ]
+        lengths = [len(prompt) + max_new_tokens for prompt in self._prompts]
+        check_positions(model, lengths, f"prompts (with {max_new_tokens} new tokens)", "shorten the prompt")
         with evaluating(model):
             continuations = self._continuations()
             self.plain_texts = self._decode(continuations)
