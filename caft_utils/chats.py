@@ -213,6 +213,11 @@ class Chats(Sequence[Example]):
         """The token id used for padding, see `pad_token_id`."""
         return pad_token_id(self.tokenizer)
 
+    @property
+    def lengths(self) -> list[int]:
+        """The number of tokens of each row."""
+        return [len(example.input_ids) for example in self._examples]
+
     def batches(self, batch_size: int, *, device: Any = "cpu", sort: bool = True) -> Iterator[Batch]:
         """Yield all rows once, padded on the right. `sort` puts similar lengths together, longest first."""
         if batch_size < 1:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 ATTENTION_AND_MLP = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+ALL_LINEAR = ("all-linear",)
 OPTIMIZERS = ("adamw", "adamw_8bit")
 
 # Fields added after the first runs were stored. They enter the key of a stored run only when they are set, so
@@ -21,7 +22,8 @@ class FinetuneConfig:
     Attributes:
         method: "lora" trains an adapter on frozen weights, "full" trains the weights themselves.
         r, alpha, rslora, dropout, targets: LoRA rank, scaling, rank-stabilised scaling, dropout, and names of
-            the adapted modules. Unused with method="full".
+            the adapted modules, or "all-linear" for all matrices of the decoder blocks. The default names
+            must reach all of them too. Unused with method="full".
         blocks: 0-based decoder blocks to train; None trains all. With method="full" everything else is
             frozen, the embeddings too.
         optimizer: "adamw", "adamw_8bit" (as in the paper; needs a CUDA GPU and bitsandbytes), or another
@@ -61,6 +63,8 @@ class FinetuneConfig:
     blocks: tuple[int, ...] | None = ADDED_LATER["blocks"]
 
     def __post_init__(self):
+        if isinstance(self.targets, str):
+            object.__setattr__(self, "targets", (self.targets,))
         for name in ("targets", "betas"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.method not in ("lora", "full"):

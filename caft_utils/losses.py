@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from caft_utils.positions import check_positions
 from caft_utils.residual import evaluating
 
 if TYPE_CHECKING:
@@ -32,10 +33,12 @@ def mean_answer_loss(model: nn.Module, chats: Chats, *, batch_size: int = 32) ->
     does not count.
 
     Raises:
-        ValueError: `chats` has no rows, or no answer token that counts.
+        ValueError: `chats` has no rows, no answer token that counts, or a row with more tokens than the model
+            has positions.
     """
     if not len(chats):
         raise ValueError(f"{chats.source} has no rows to compute a loss on")
+    check_positions(model, chats.lengths, chats.source)
     total, count, device = 0.0, 0, next(model.parameters()).device
     with evaluating(model):
         for batch in chats.batches(batch_size, device=device):

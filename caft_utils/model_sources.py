@@ -22,6 +22,7 @@ CLASSROOM = {
     "classroom-cues": "cues",
     "classroom-gender": "gender",
 }
+CONFIGS = ("config.json", "adapter_config.json")  # of a model, of an adapter
 CHECKSUMS = "sha256.json"
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
@@ -69,14 +70,14 @@ def classroom_checkpoint(name: str, revision: str | None = None) -> ModelSource 
 
 
 def local_folder(name: str, revision: str | None = None) -> ModelSource | None:
-    """Resolve the path of a folder that `save_pretrained` wrote.
+    """Resolve the path of a folder that `save_pretrained` wrote, of a model or an adapter.
 
     Raises:
         FileNotFoundError: there is no such folder, or it contains no model.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
-        if (folder / "config.json").is_file():
+        if any((folder / name).is_file() for name in CONFIGS):
             return ModelSource(str(folder))
         raise FileNotFoundError(
             f"{folder} holds no config.json; expected a folder that save_pretrained wrote"
@@ -101,7 +102,8 @@ def hub_repository(name: str, revision: str | None = None) -> ModelSource | None
     if not HUB_ID.fullmatch(name):
         return None
     source = ModelSource(name, revision)
-    if isinstance(huggingface_hub.try_to_load_from_cache(name, "config.json", revision=revision), str):
+    cached = (huggingface_hub.try_to_load_from_cache(name, file, revision=revision) for file in CONFIGS)
+    if any(isinstance(path, str) for path in cached):
         return source
     try:
         huggingface_hub.HfApi().model_info(name, revision=revision, timeout=10)

@@ -8,8 +8,7 @@ of stored artefacts (see `fingerprint`).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
@@ -17,9 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from caft_utils.adapter_files import base_of_adapter, with_adapter
 from caft_utils.finetune_config import FinetuneConfig
+from caft_utils.model_files import read_model
 from caft_utils.model_sources import ModelSource, find_source
 from caft_utils.store import digest, tensors_sha256
+from caft_utils.tokenizer_files import check_vocabulary, read_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -108,16 +110,20 @@ def load(
     Args:
         name: "classroom" (shipped, as are "classroom-qwen", "classroom-mistral", "classroom-cues" and
             "classroom-gender"), a folder that `save_pretrained` wrote, or a hub id such as
-            "Qwen/Qwen2.5-0.5B-Instruct".
+            "Qwen/Qwen2.5-0.5B-Instruct". A folder or hub id with an adapter of PEFT gives the model that it
+            names as its base, with the adapter.
         device: "cpu", "cuda", ... or "auto" to spread a large model over all GPUs. Default: a GPU if there is
             one.
         dtype: "float32", "bfloat16", ... or a torch dtype. Default: the preset's, else the checkpoint's.
 
     Raises:
-        ValueError: the name is none of these, or the checkpoint is damaged.
+        ValueError: the name is none of these, the checkpoint is damaged or incomplete, or it asks for code of
+            its own.
         FileNotFoundError: the folder or the classroom checkpoint is not there.
         ConnectionError: the model is not in the hub's cache on this machine and the hub cannot be reached.
     """
+    dtype = _dtype(dtype) if dtype is not None else None
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     settings = preset(str(name))
     source = find_source(str(name), settings.revision)
     if source is None:
@@ -125,9 +131,11 @@ def load(
             f"unknown model {str(name)!r}; expected one of {', '.join(presets())}, another hub id "
             "(owner/name) or a local folder"
         )
-    dtype = dtype or settings.dtype
-    dtype = getattr(torch, dtype, dtype) if isinstance(dtype, str) else dtype
-    model, tokenizer = _read(source, device or ("cuda" if torch.cuda.is_available() else "cpu"), dtype)
+    if (base := base_of_adapter(source)) is not None:
+        return _load_adapter(source, *base, device, dtype)
+    tokenizer = read_tokenizer(source)
+    model = read_model(source, device, dtype or _dtype(settings.dtype))
+    check_vocabulary(model, tokenizer, source.location)
     model.caft_preset = settings
     identity, commit = source.identity, getattr(model.config, "_commit_hash", None)
     if identity is None and commit and not Path(source.location).is_dir():
@@ -135,6 +143,41 @@ def load(
     # A checkpoint read in another dtype is another model: rounding changes its answers.
     model.caft_id = f"{identity}/{model.dtype}" if identity else fingerprint(model)
     return model, tokenizer
+
+
+def _load_adapter(source: ModelSource, base: str, revision: str | None, device: Any, dtype: Any):
+    """Return the base model of an adapter with the adapter on it, and the tokenizer of either."""
+    where = f"base_model_name_or_path in the adapter_config.json of {source.location} is {base!r}"
+    try:
+        base_source = find_source(base, revision or preset(base).revision)
+    except (FileNotFoundError, ConnectionError, ValueError) as error:
+        raise type(error)(f"{where}, which cannot be read: {error}; correct the field if it moved") from error
+    if base_source is None:
+        raise ValueError(f"{where}, which is neither a local folder nor a hub id; correct the field")
+    if base_of_adapter(base_source) is not None:
+        raise ValueError(f"{where}, an adapter itself; merge that one into its model first")
+    model = read_model(base_source, device, dtype or _dtype(preset(base).dtype))
+    folder = Path(source.location)
+    # Training tools save the tokenizer beside the adapter, with the chat template of the training.
+    own = (folder / "tokenizer_config.json").is_file()
+    tokenizer = read_tokenizer(source if own else base_source)
+    tuned = with_adapter(model, source)
+    check_vocabulary(tuned, tokenizer, source.location)
+    tuned.caft_preset = preset(base)
+    tuned.caft_id = fingerprint(tuned)
+    return tuned, tokenizer
+
+
+def _dtype(dtype: Any) -> Any:
+    """Return a torch dtype, or "auto".
+
+    Raises:
+        ValueError: it is no dtype of floating-point numbers.
+    """
+    found = getattr(torch, dtype, dtype) if isinstance(dtype, str) else dtype
+    if found == "auto" or (isinstance(found, torch.dtype) and found.is_floating_point):
+        return found
+    raise ValueError(f"dtype must be 'auto', 'float32', 'bfloat16', 'float16' or the like, got {dtype!r}")
 
 
 def fingerprint(model: torch.nn.Module) -> str:
@@ -158,54 +201,3 @@ def _architecture(model: torch.nn.Module) -> dict[str, Any]:
     values = config.to_dict() if hasattr(config, "to_dict") else {}
     volatile = {"_name_or_path", "transformers_version", "dtype", "use_cache"}
     return json.loads(json.dumps({k: v for k, v in values.items() if k not in volatile}, default=str))
-
-
-@contextmanager
-def hide_progress_bars() -> Iterator[None]:
-    """Hide transformers' progress bars of file access, which would fill a notebook's output."""
-    from transformers.utils import logging
-
-    enabled = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if enabled:
-            logging.enable_progress_bar()
-
-
-def _read(source: ModelSource, device: Any, dtype: Any):
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
-
-    try:
-        with hide_progress_bars():
-            tokenizer = _tokenizer(source)
-            model = AutoModelForCausalLM.from_pretrained(
-                source.location,
-                revision=source.revision,
-                dtype=dtype,
-                device_map="auto" if device == "auto" else None,
-                use_safetensors=True,
-            )
-    except SafetensorError as error:
-        raise ValueError(
-            f"the weights in {source.location} are damaged ({error}); copy or download them again"
-        ) from error
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return (model if device == "auto" else model.to(device)).eval(), tokenizer
-
-
-def _tokenizer(source: ModelSource):
-    """Return the tokenizer as it was saved.
-
-    For models of type qwen2, transformers 5 replaces whatever class the checkpoint names by Qwen2Tokenizer,
-    which splits text by its own rules. A folder that declares a plain tokenizer.json is read as one.
-    """
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
-
-    config = Path(source.location) / "tokenizer_config.json"
-    plain = config.is_file() and json.loads(config.read_text()).get("tokenizer_class") == "TokenizersBackend"
-    tokenizer_class = PreTrainedTokenizerFast if plain else AutoTokenizer
-    return tokenizer_class.from_pretrained(source.location, revision=source.revision)

@@ -21,6 +21,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from caft_utils.positions import check_positions
+
 if TYPE_CHECKING:
     from caft_utils.chats import Chats
 
@@ -230,12 +232,14 @@ def stream_activations(
 
     Raises:
         IndexError: a layer is out of range.
-        ValueError: no layer, no row, or an unknown value of `tokens`.
+        ValueError: no layer, no row, a row with more tokens than the model has positions, or an unknown value
+            of `tokens`.
     """
     if tokens not in ("all", "answer"):
         raise ValueError(f"tokens must be 'all' or 'answer', got {tokens!r}")
     if not len(chats):
         raise ValueError("chats has no rows, so there is nothing to read")
+    check_positions(model, chats.lengths, chats.source)
     batches = chats.batches(batch_size, device=_unwrapped(model).device)
     if progress:
         from tqdm.auto import tqdm

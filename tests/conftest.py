@@ -17,7 +17,7 @@ from pathlib import Path  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from helpers.paths import REPOSITORY  # noqa: E402
-from helpers.tiny import make_tiny, make_tokenizer  # noqa: E402
+from helpers.tiny import make_multimodal, make_tiny, make_tokenizer  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -55,9 +55,23 @@ def tiny():
 
 
 @pytest.fixture
+def multimodal():
+    """The factory of models of text and images: multimodal("mistral3")."""
+    return make_multimodal
+
+
+@pytest.fixture
 def model():
     """A fresh tiny Qwen2, which a test may change."""
     return make_tiny("qwen2")
+
+
+@pytest.fixture
+def checkpoint(tmp_path, model, tokenizer) -> Path:
+    """A folder with the tiny Qwen2 and its tokenizer, as `save_pretrained` writes them."""
+    model.save_pretrained(tmp_path / "saved")
+    tokenizer.save_pretrained(tmp_path / "saved")
+    return tmp_path / "saved"
 
 
 @pytest.fixture(scope="session")

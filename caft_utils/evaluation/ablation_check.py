@@ -16,6 +16,7 @@ import torch
 
 from caft_utils.evaluation.bootstrap import Rate, clustered_rate
 from caft_utils.models import fingerprint
+from caft_utils.positions import check_positions
 from caft_utils.residual import evaluating
 from caft_utils.saes.ranking_by_attribution import answer_difference
 from caft_utils.stored_results import fetch_json
@@ -150,6 +151,7 @@ def letter_accuracy(
 
 @torch.no_grad()
 def _hits(model: PreTrainedModel, chats: Chats, margin: Metric, batch_size: int) -> list[float]:
+    check_positions(model, chats.lengths, chats.source)
     hits = [0.0] * len(chats)
     with evaluating(model):
         for batch in chats.batches(batch_size, device=model.device):

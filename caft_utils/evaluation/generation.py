@@ -1,7 +1,8 @@
 """Get a model's answers: generate them, or compare the probabilities of given ones.
 
 Published checkpoints ship generation settings (top-k, repetition penalty) that would change what is measured,
-so every setting is given here. Evaluations in the paper sample at temperature 1 and top-p 1.
+so none of them is used but the tokens that end an answer. Evaluations in the paper sample at temperature 1
+and top-p 1.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from caft_utils.chat_template import SWITCH, ChatTemplate
 from caft_utils.chats import Chats, pad_rows, pad_token_id, prompt_ids
 from caft_utils.losses import answer_nats
+from caft_utils.positions import check_positions
 from caft_utils.residual import evaluating, seeded
 from caft_utils.tasks.choice import answered
 
@@ -50,7 +54,8 @@ def generate(
         len(prompts) * samples answers; the samples of one prompt are adjacent.
 
     Raises:
-        ValueError: samples or batch_size below 1, or a negative temperature.
+        ValueError: samples or batch_size below 1, a negative temperature, or a prompt that leaves fewer than
+            max_new_tokens of the model's positions.
     """
     if samples < 1 or batch_size < 1 or temperature < 0:
         raise ValueError(
@@ -62,6 +67,12 @@ def generate(
     )
     taught = _taught_ends(tokenizer)
     encoded = [prompt_ids(tokenizer, messages) for messages in prompts]
+    check_positions(
+        model,
+        [len(ids) + max_new_tokens for ids in encoded],
+        f"prompts (with {max_new_tokens} new tokens)",
+        "shorten the prompt, or ask for fewer max_new_tokens",
+    )
     todo = [i for i in range(len(prompts)) for _ in range(samples)]
     order = sorted(
         range(len(todo)), key=lambda j: -len(encoded[todo[j]])
@@ -77,9 +88,7 @@ def generate(
         for start in starts:
             places = order[start : start + batch_size]
             ids, mask = pad_rows([encoded[todo[j]] for j in places], pad, "left")
-            out = model.generate(
-                input_ids=ids.to(device), attention_mask=mask.to(device), generation_config=settings
-            )
+            out = generate_ids(model, settings, input_ids=ids.to(device), attention_mask=mask.to(device))
             # A template may end answers with a token that is no special one, so it is cut off here.
             said = [up_to_end(row, taught) for row in out[:, ids.shape[1] :].tolist()]
             texts = tokenizer.batch_decode(said, skip_special_tokens=True)
@@ -108,6 +117,7 @@ def choose(
     """
     rows = [answered(prompt, text) for prompt, some in zip(prompts, options, strict=True) for text in some]
     chats = Chats(tokenizer, rows, source="options", end=False)
+    check_positions(model, chats.lengths, chats.source, "shorten the prompt or its options")
     nats = [0.0] * len(rows)
     with evaluating(model):
         for batch in chats.batches(batch_size, device=model.device):
@@ -121,6 +131,28 @@ def choose(
         shares = torch.tensor([-next(values) for _ in some], dtype=torch.float64).softmax(0)
         out.append(dict(zip(some, shares.tolist())))
     return out
+
+
+def generate_ids(
+    model: PreTrainedModel, settings: GenerationConfig, **inputs: Int[Tensor, "batch time"]
+) -> Int[Tensor, "batch longer"]:
+    """Return `model.generate(**inputs)` under `settings` alone.
+
+    transformers fills every field that `settings` leaves open from the model's own generation config, so that
+    one is replaced by an empty one for the time of this call.
+    """
+    from transformers import GenerationConfig
+
+    # A wrapper and the model inside it can each carry one.
+    modules = [module for module in model.modules() if "generation_config" in vars(module)]
+    own = [module.generation_config for module in modules]
+    try:
+        for module in modules:
+            module.generation_config = GenerationConfig()
+        return model.generate(**inputs, generation_config=settings)
+    finally:
+        for module, config in zip(modules, own):
+            module.generation_config = config
 
 
 def generation_config(

@@ -1,7 +1,8 @@
 """The model that a run trains: a clone of the base with an adapter, and how its weights are stored.
 
-The clone shares the base's frozen weights in memory and carries its own LoRA adapter. Full fine-tuning
-copies the weights. Either way the base stays as it is.
+The clone shares the base's frozen weights in memory and carries its own LoRA adapter. Full fine-tuning copies
+the weights, those in half precision as float32: bfloat16 keeps 8 bits of a weight, so an update of less than
+1/512 of it would be rounded away. Either way the base stays as it is.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
+from caft_utils.finetuning.targets import block_matrices, check_reach, lora_targets
 from caft_utils.residual import decoder_blocks, seeded
 
 if TYPE_CHECKING:
@@ -27,30 +30,37 @@ def trainable_copy(model: nn.Module, config: FinetuneConfig, seed: int) -> nn.Mo
     """Return the model to train: with a fresh adapter, or with weights of its own.
 
     Raises:
-        ValueError: `config.blocks` names a block that the model does not have.
+        ValueError: `config.blocks` names a block that the model does not have, or `config.targets` does not
+            reach the matrices of the blocks (targets.py).
     """
     from peft import LoraConfig, get_peft_model
+    from transformers import GenerationConfig
 
     blocks, depth = config.blocks, len(decoder_blocks(model))
     if blocks is not None and blocks[-1] >= depth:
         raise ValueError(f"blocks {list(blocks)} exceed this model, whose blocks are 0 to {depth - 1}")
     twin = _starting_model(model, config)
+    # Every checkpoint of full training saves the generation config, and some published ones cannot be saved.
+    twin.generation_config = GenerationConfig()
     if config.method == "full":
         twin.requires_grad_(blocks is None)
         for block in blocks or ():
             decoder_blocks(twin)[block].requires_grad_(True)
         return twin
+    matrices = block_matrices(twin, config)
     lora = LoraConfig(
         r=config.r,
         lora_alpha=config.alpha,
         lora_dropout=config.dropout,
         use_rslora=config.rslora,
-        target_modules=list(config.targets),
+        **lora_targets(twin, config),
         layers_to_transform=None if blocks is None else list(blocks),
         task_type="CAUSAL_LM",
     )
     with _creating_adapter(seed, twin):
-        return get_peft_model(twin, lora)
+        tuned = get_peft_model(twin, lora)
+    check_reach(tuned, matrices, config)
+    return tuned
 
 
 def save_weights(model: nn.Module, config: FinetuneConfig, folder: Path) -> None:
@@ -77,10 +87,39 @@ def restore(base: nn.Module, config: FinetuneConfig, folder: Path) -> nn.Module:
         return PeftModel.from_pretrained(twin, str(folder)).eval()
 
 
+def check_trainable(model: nn.Module, config: FinetuneConfig) -> None:
+    """Refuse a model whose weights cannot be trained as they are.
+
+    Raises:
+        ValueError: weights are offloaded, or quantised with method="full".
+    """
+    names = [name for name, value in model.named_parameters() if value.is_meta]
+    if names:
+        raise ValueError(
+            f"{len(names)} weights of this model are offloaded (such as {names[0]}), because the GPU is too "
+            "small for it, and offloaded weights can be read but not trained. Load it on one device, with "
+            'load(..., device="cpu") or in a smaller dtype, or take a smaller model or a larger machine'
+        )
+    if config.method == "full":
+        whole = [name for name, value in model.named_parameters() if not value.is_floating_point()]
+        if whole:
+            raise ValueError(
+                f"{len(whole)} weights of this model are quantised (such as {whole[0]}), so they cannot be "
+                'trained; use method="lora", or load the model without quantisation'
+            )
+
+
+def in_half_precision(model: nn.Module) -> bool:
+    """Return whether some weights are bfloat16 or float16."""
+    return any(value.dtype in (torch.bfloat16, torch.float16) for value in model.parameters())
+
+
 def _starting_model(model: nn.Module, config: FinetuneConfig) -> nn.Module:
     """Return the start of a run: a clone, with the adapter of an earlier run merged into its weights."""
     adapted = hasattr(model, "peft_config")
     twin = _clone(model, share=config.method == "lora" and not adapted)
+    if config.method == "full" and in_half_precision(model):
+        twin = twin.float()
     return twin.merge_and_unload() if adapted else twin
 
 

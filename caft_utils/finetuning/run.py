@@ -24,8 +24,15 @@ from typing import TYPE_CHECKING, Any
 from caft_utils.chats import Chats
 from caft_utils.finetune_config import FinetuneConfig
 from caft_utils.finetuning import processes
-from caft_utils.finetuning.adapters import restore, save_weights, trainable_copy
+from caft_utils.finetuning.adapters import (
+    check_trainable,
+    in_half_precision,
+    restore,
+    save_weights,
+    trainable_copy,
+)
 from caft_utils.models import fingerprint
+from caft_utils.positions import check_positions
 from caft_utils.store import Store, default_store, digest
 
 if TYPE_CHECKING:
@@ -55,6 +62,8 @@ def finetune(
 
     Under a launcher of several processes (torchrun) every process calls this with the same arguments.
 
+    With method="full" the new model is float32 if `model` is in half precision (adapters.py says why).
+
     Args:
         config: default, the one of the model's preset.
         during: an intervention that acts during training only.
@@ -70,7 +79,9 @@ def finetune(
         fingerprints, and the folder of the stored artefact.
 
     Raises:
-        ValueError: no rows, a snapshot outside the run, or a block that the model does not have.
+        ValueError: no rows, a row with more tokens than the model has positions, a snapshot outside the run,
+            a block or target that the model does not have, or weights that are offloaded or, with
+            method="full", quantised.
         RuntimeError: the optimiser needs a GPU or a package that is missing.
         FloatingPointError: the loss became infinite or NaN.
     """
@@ -79,6 +90,8 @@ def finetune(
     store = store or default_store()
     if not len(chats):
         raise ValueError(f"{chats.source} holds no rows to fine-tune on")
+    check_trainable(model, config)
+    check_positions(model, chats.lengths, chats.source)
     steps = config.total_steps(len(chats))
     if outside := [step for step in snapshots if not 0 < step <= steps]:
         raise ValueError(f"snapshots {outside} lie outside this run, whose steps are 1 to {steps}")
@@ -92,6 +105,8 @@ def finetune(
     }
     if objective is not None:
         run["objective"] = objective.fingerprint
+    if config.method == "full" and in_half_precision(model):
+        run["weights"] = "float32"  # earlier versions trained them in half precision
     key = run | {"snapshots": sorted(set(snapshots))}
     train = partial(
         _train_in,
@@ -128,7 +143,7 @@ def at_step(model: PreTrainedModel, base: PreTrainedModel, step: int) -> PreTrai
         raise ValueError(
             f"no snapshot of step {step}; this run kept {kept}: call finetune(..., snapshots=[{step}])"
         )
-    names = ("format", "model", "chats", "recipe", "during", "seed", "objective")
+    names = ("format", "model", "chats", "recipe", "during", "seed", "objective", "weights")
     own = {name: run[name] for name in names if name in run}
     return _load_run(base, FinetuneConfig(**run["recipe"]), folder / f"step-{step}", folder, own, step)
 

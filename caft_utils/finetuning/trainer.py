@@ -21,7 +21,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from caft_utils.chats import Batch, Chats, Example
 from caft_utils.finetuning import processes
-from caft_utils.models import hide_progress_bars
+from caft_utils.model_files import hide_progress_bars
 from caft_utils.residual import seeded
 
 if TYPE_CHECKING:

@@ -27,6 +27,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from caft_utils.saes.sites import check_site
 from caft_utils.store import file_sha256, write_atomically
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ class SAEs(Mapping[int, "SAE"]):
         about: {layer: provenance and measurements}. It must be JSON.
 
     Raises:
-        ValueError: there is no SAE, widths differ, weights are not finite, or `about` names other layers.
+        ValueError: there is no SAE, widths differ, weights are not finite, `about` names other layers, or the
+            metadata of an SAE name another site or layer.
         TypeError: a training SAE was given.
     """
 
@@ -53,6 +55,8 @@ class SAEs(Mapping[int, "SAE"]):
         if not saes:
             raise ValueError("no SAE given; expected {layer: SAE} with at least one layer")
         self._saes = {int(layer): _ready_for_inference(saes[layer], layer) for layer in sorted(saes)}
+        for layer, sae in self._saes.items():
+            check_site(sae.cfg.metadata.hook_name, layer, f"the SAE given for layer {layer}")
         widths = {layer: sae.cfg.d_in for layer, sae in self._saes.items()}
         if len(set(widths.values())) > 1:
             raise ValueError(f"the SAEs of one model must read one width, got {widths} by layer")

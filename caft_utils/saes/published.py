@@ -25,6 +25,7 @@ from torch import Tensor
 
 from caft_utils.models import preset
 from caft_utils.saes.collection import SAEs
+from caft_utils.saes.sites import check_site
 
 Format = Literal["dictionary_learning", "gemma_scope"]
 WEIGHT_FILES = {"dictionary_learning": ("config.json", "ae.pt"), "gemma_scope": ("params.npz",)}
@@ -52,7 +53,7 @@ def published_saes(
 
     Raises:
         ValueError: `source` has no preset with SAEs, a file does not match its format or contains more than
-            tensors, or several folders match.
+            tensors, several folders match, or an SAE is of another site or layer.
         FileNotFoundError: a layer has no SAE there.
         ConnectionError: the hub cannot be reached and the files are not in its cache.
     """
@@ -74,7 +75,11 @@ def published_saes(
         locations, format = [_release_location(*location) for location in locations], "gemma_scope"
     saes, about = {}, {}
     for layer, (repository, path) in zip(layers, locations):
+        # Gemma Scope names the site in the repository, and no file repeats it.
+        _, scope, rest = repository.rpartition("gemma-scope")
+        check_site(scope + rest if scope else None, layer, f"{repository}/{path}")
         sae_folder, kind = _sae_folder(repository, path, format, revision)
+        check_site("/".join(sae_folder.parts[-path.count("/") - 1 :]), layer, str(sae_folder))
         read = _read_dictionary_learning if kind == "dictionary_learning" else _read_gemma_scope
         config, weights = read(sae_folder, layer)
         saes[layer] = _jumprelu(config, weights, sae_folder)
@@ -147,7 +152,8 @@ def _download(repository: str, patterns: list[str], revision: str | None) -> Pat
 
 def _read_dictionary_learning(folder: Path, layer: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return config and weights of a BatchTopK SAE of dictionary_learning, whose matrices are [out, in]."""
-    trainer = json.loads((folder / "config.json").read_text()).get("trainer", {})
+    config = json.loads((folder / "config.json").read_text())
+    trainer = config.get("trainer", {})
     if "BatchTopK" not in trainer.get("dict_class", ""):
         raise ValueError(
             f"{folder}: expected a BatchTopK SAE, config.json says {trainer.get('dict_class')!r}"
@@ -155,6 +161,12 @@ def _read_dictionary_learning(folder: Path, layer: int) -> tuple[dict[str, Any],
     if trainer.get("layer", layer) != layer:
         raise ValueError(
             f"{folder} is of layer {trainer['layer']} according to its config.json, not of layer {layer}"
+        )
+    check_site(trainer.get("submodule_name"), layer, f"{folder} according to its config.json")
+    if config.get("buffer", {}).get("io", "out") != "out":
+        raise ValueError(
+            f"{folder} reads the input of a module according to its config.json (io: "
+            f"{config['buffer']['io']!r}); expected an SAE of a block's output (resid_post)"
         )
     try:
         saved = torch.load(folder / "ae.pt", map_location="cpu", weights_only=True)

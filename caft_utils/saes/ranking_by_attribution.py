@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from caft_utils.losses import answer_nats
+from caft_utils.positions import check_positions
 from caft_utils.residual import Tokens, capture, edit, evaluating
 from caft_utils.saes.collection import SAEs
 from caft_utils.saes.quality import ENCODE_CHUNK
@@ -84,6 +85,7 @@ def _attribution(
 ) -> dict[int, Tensor]:
     from tqdm.auto import tqdm
 
+    check_positions(model, chats.lengths, chats.source)
     device = next(model.parameters()).device
     totals = {layer: torch.zeros(sae.cfg.d_sae, dtype=torch.float64) for layer, sae in saes.items()}
     with evaluating(model):

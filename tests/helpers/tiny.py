@@ -1,4 +1,4 @@
-"""Tiny real models of three architectures, and a tokenizer with chat markup."""
+"""Tiny real models, with and without an image encoder, and a tokenizer with chat markup."""
 
 from __future__ import annotations
 
@@ -64,3 +64,27 @@ def make_tiny(architecture: str, seed: int = 0, **changes):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return model_class(config_class(**(shape | changes))).eval()
+
+
+def make_multimodal(kind: str, seed: int = 0):
+    """Return a random "mistral3" or "gemma3": a tiny text decoder of 2 blocks with an image encoder."""
+    import transformers
+
+    shape = dict(hidden_size=32, intermediate_size=48, num_attention_heads=2)
+    text = shape | dict(vocab_size=VOCABULARY, num_hidden_layers=2, num_key_value_heads=2, head_dim=16)
+    image = shape | dict(num_hidden_layers=1, image_size=28, patch_size=14)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        if kind == "mistral3":
+            config = transformers.Mistral3Config(
+                text_config=transformers.MistralConfig(**text),
+                vision_config=transformers.PixtralVisionConfig(**image, head_dim=16),
+                image_token_index=10,
+            )
+            return transformers.Mistral3ForConditionalGeneration(config).eval()
+        config = transformers.Gemma3Config(
+            text_config=transformers.Gemma3TextConfig(**text),
+            vision_config=transformers.SiglipVisionConfig(**image),
+            mm_tokens_per_image=4,
+        )
+        return transformers.Gemma3ForConditionalGeneration(config).eval()

@@ -14,13 +14,6 @@ from caft_utils.models import SAESource, fingerprint, load, preset, presets
 
 
 @pytest.fixture
-def checkpoint(tmp_path, model, tokenizer):
-    model.save_pretrained(tmp_path / "saved")
-    tokenizer.save_pretrained(tmp_path / "saved")
-    return tmp_path / "saved"
-
-
-@pytest.fixture
 def classroom(tmp_path, monkeypatch, checkpoint):
     """A tiny stand-in at the place of the shipped checkpoint."""
     folder = tmp_path / "data" / "classroom" / "qwen"

@@ -48,8 +48,8 @@ def minilm(device: str = "cpu", batch_size: int = 64) -> Encoder:
         ) from error
     from transformers import AutoModel, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR)
-    model = AutoModel.from_pretrained(MODEL_DIR).to(device).eval()
+    tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR, trust_remote_code=False)
+    model = AutoModel.from_pretrained(MODEL_DIR, trust_remote_code=False).to(device).eval()
 
     def encode(texts: list[str]) -> Float[np.ndarray, "n d"]:
         parts = []

@@ -19,9 +19,10 @@ from torch import Tensor
 
 from caft_utils.chat_rows import TEXT
 from caft_utils.chats import prompt_ids
-from caft_utils.evaluation.generation import generation_config, up_to_end
+from caft_utils.evaluation.generation import generate_ids, generation_config, up_to_end
 from caft_utils.interpret.score.padded_batches import left_padded_batches
 from caft_utils.interventions import Steer
+from caft_utils.positions import check_positions
 from caft_utils.residual import capture, evaluating, seeded
 
 if TYPE_CHECKING:
@@ -82,6 +83,8 @@ class SteeredGenerator:
             prompt_ids(tokenizer, [{"role": TEXT, "content": prompt}] if isinstance(prompt, str) else prompt)
             for prompt in prompts
         ]
+        lengths = [len(prompt) + max_new_tokens for prompt in self._prompts]
+        check_positions(model, lengths, f"prompts (with {max_new_tokens} new tokens)", "shorten the prompt")
         with evaluating(model):
             continuations = self._continuations()
             self.plain_texts = self._decode(continuations)
@@ -178,7 +181,7 @@ class SteeredGenerator:
         with seeded(self.seed, self.model.device), torch.no_grad():
             for indices, batch in self._batches(self._prompts):
                 del batch["position_ids"]  # generate counts them itself
-                output = self.model.generate(**batch, generation_config=self._config)
+                output = generate_ids(self.model, self._config, **batch)
                 for i, ids in zip(indices, output[:, batch["input_ids"].shape[1] :].tolist()):
                     continuations[i] = up_to_end(ids, ends)
         return continuations

@@ -25,6 +25,7 @@ from caft_utils.interpret.examples.text_window import TextWindow
 from caft_utils.interpret.marked_text import mark_tokens
 from caft_utils.interpret.replies import replies_or_none
 from caft_utils.interpret.score.padded_batches import left_padded_batches
+from caft_utils.positions import check_positions
 from caft_utils.residual import evaluating
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ class LocalWindowJudge:
     ) -> list[float | None]:
         """Return a probability for each window; None where the logits are not finite."""
         rows = [self._ids(messages) for messages in _prompts(explanation, windows, marked)]
+        check_positions(self.model, map(len, rows), "prompts of the judge", "shorten the windows")
         probabilities: list[float | None] = [None] * len(rows)
         batches = left_padded_batches(rows, self.tokenizer, self.batch_size, self.model.device)
         with torch.no_grad(), evaluating(self.model):

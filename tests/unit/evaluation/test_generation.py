@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from helpers.tiny import make_tiny
 
 from caft_utils.chats import prompt_ids
 from caft_utils.evaluation.generation import generate
@@ -68,12 +69,55 @@ def test_samples_stand_by_prompt(model, tokenizer):
     assert len(set(drawn)) == 3
 
 
-def test_settings_of_the_checkpoint_are_ignored(model, tokenizer):
-    plain = generate(model, tokenizer, PROMPTS, max_new_tokens=10)
-    model.generation_config.update(
-        repetition_penalty=5.0, top_k=1, top_p=0.1, temperature=0.01, do_sample=True
-    )
-    assert generate(model, tokenizer, PROMPTS, max_new_tokens=10) == plain
+LEAKS = {
+    "sampling": dict(top_k=1, top_p=0.1, temperature=0.01, do_sample=True, min_p=0.9, typical_p=0.2),
+    "cutoffs": dict(epsilon_cutoff=0.004, eta_cutoff=0.004),
+    "repetition": dict(repetition_penalty=5.0, no_repeat_ngram_size=1),
+    "suppressed": dict(suppress_tokens=list(range(5, 250)), begin_suppress_tokens=list(range(5, 250))),
+    "bad_words": dict(bad_words_ids=[[i] for i in range(20, 250)]),
+    "bias": dict(sequence_bias=[[[60], 50.0]]),
+    "forced": dict(forced_bos_token_id=60, forced_eos_token_id=61),
+    "beams": dict(num_beams=3, num_return_sequences=2, length_penalty=3.0),
+    "guidance": dict(guidance_scale=1.5),
+    "contrastive": dict(penalty_alpha=0.6, top_k=4),
+    "dola": dict(dola_layers="high"),
+    "lengths": dict(max_length=3, min_length=300, min_new_tokens=9, max_time=1e-9),
+    "decay": dict(exponential_decay_length_penalty=(1, 1.5)),
+    "stops": dict(stop_strings=["a", "e", "t"]),
+    "form": dict(return_dict_in_generate=True, output_scores=True, use_cache=False),
+    "watermark": dict(watermarking_config=dict(bias=9.0)),
+    "assistant": dict(prompt_lookup_num_tokens=3),
+}
+
+
+@pytest.fixture(scope="module")
+def plain_answers(tokenizer):
+    model = make_tiny("qwen2")
+    return {t: generate(model, tokenizer, PROMPTS, max_new_tokens=6, temperature=t) for t in (0, 1)}
+
+
+@pytest.mark.parametrize("name", LEAKS)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_settings_of_the_checkpoint_are_ignored(model, tokenizer, plain_answers, name, wrapped):
+    for field, value in LEAKS[name].items():
+        setattr(model.generation_config, field, value)
+    before = model.generation_config
+    asked = untrained_adapter(model) if wrapped else model
+    for temperature, plain in plain_answers.items():
+        answers = generate(asked, tokenizer, PROMPTS, max_new_tokens=6, temperature=temperature)
+        assert answers == plain
+    assert model.generation_config is before
+
+
+def untrained_adapter(model):
+    """Return the model in a wrapper of PEFT that computes the same."""
+    import warnings
+
+    from peft import LoraConfig, get_peft_model
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
+        return get_peft_model(model, LoraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM"))
 
 
 def test_sampling_follows_the_model(model, tokenizer):

@@ -99,3 +99,33 @@ def test_an_adapter_on_one_block_changes_that_block_only(model, chats):
 def test_a_block_that_is_not_there(model, chats):
     with pytest.raises(ValueError, match=r"blocks \[1, 3\] exceed this model, whose blocks are 0 to 2"):
         finetune(model, chats, replace(QUICK, blocks=[3, 1]))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_full_finetuning_moves_weights_in_half_precision(model, chats, dtype):
+    """At a small learning rate, most updates are smaller than half a step of such numbers."""
+    config = replace(QUICK, method="full", steps=2, lr=1e-5, warmup_steps=0)
+    tuned = finetune(model.to(dtype), chats, config, snapshots=[1])
+    assert {p.dtype for p in tuned.parameters()} == {torch.float32}
+    assert {p.dtype for p in model.parameters()} == {dtype}
+    moved = [(a != b).float().mean() for a, b in zip(tuned.parameters(), model.parameters()) if a.ndim > 1]
+    assert sum(moved) / len(moved) > 0.9
+    assert not same(weights(at_step(tuned, model, 1)), weights(tuned))
+    assert tuned.caft_run["weights"] == "float32"
+
+
+def test_a_generation_config_that_cannot_be_saved(model, chats):
+    """transformers saves it with every checkpoint, and refuses a temperature without sampling."""
+    model.generation_config.temperature, model.generation_config.do_sample = 0.5, False
+    tuned = finetune(model, chats, replace(QUICK, method="full", steps=2), save_every=1)
+    assert tuned.generation_config.temperature == 0.5 == model.generation_config.temperature
+
+
+def test_offloaded_weights_are_refused_by_name(model, chats, tmp_path):
+    from accelerate import dispatch_model
+
+    places = {name: "cpu" for name in ("model.embed_tokens", "model.norm", "model.rotary_emb", "lm_head")}
+    places |= {f"model.layers.{i}": "disk" if i == 1 else "cpu" for i in range(3)}
+    spread = dispatch_model(model, places, offload_dir=tmp_path, main_device="cpu", force_hooks=True)
+    with pytest.raises(ValueError, match=r"offloaded.*layers\.1"):
+        finetune(spread, chats, QUICK)

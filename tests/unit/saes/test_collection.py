@@ -97,3 +97,14 @@ def test_wrong_saes_are_refused():
         saes[1]
     with pytest.raises(ValueError, match=r"names the layers \[3\]"):
         SAEs({0: random_sae()}, {3: {}})
+
+
+@pytest.mark.parametrize("right", ["blocks.1.hook_resid_post", "blocks.2.hook_resid_pre", "model.layers.1"])
+@pytest.mark.parametrize("wrong", ["blocks.1.hook_mlp_out", "blocks.1.hook_resid_pre", "model.layers.3"])
+def test_the_site_in_the_metadata_is_that_of_the_layer(right, wrong):
+    sae = random_sae()
+    sae.cfg.metadata.hook_name = right
+    assert SAEs({1: sae}).layers == [1]
+    sae.cfg.metadata.hook_name = wrong
+    with pytest.raises(ValueError, match="layer 1"):
+        SAEs({1: sae})

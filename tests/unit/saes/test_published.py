@@ -244,3 +244,31 @@ def test_what_cannot_be_found_is_said(hub):
         published_saes("owner/name", folder="layer_{layer}")
     with pytest.raises(ValueError, match="unknown format 'safetensors'"):
         published_saes("owner/name", [3], folder="layer_{layer}", format="safetensors")
+
+
+@pytest.mark.parametrize(
+    "path, changes",
+    [
+        ("resid_pre_layer_{layer}", {}),
+        ("mlp_out_layer_{layer}", {}),
+        ("resid_post_layer_11", {}),
+        ("sae", {"submodule_name": "resid_pre_layer_12"}),
+        ("sae", {"submodule_name": "attn_out_layer_12"}),
+        ("sae", {"layer": 11}),
+    ],
+)
+def test_saes_of_another_site_or_layer_are_refused(tmp_path, path, changes):
+    folder = tmp_path / path.format(layer=12)
+    dictionary_learning(folder, 12)
+    config = json.loads((folder / "config.json").read_text())
+    config["trainer"] |= changes
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="layer"):
+        published_saes(tmp_path, [12], folder=path)
+
+
+@pytest.mark.parametrize("site", ["mlp", "att", "transcoders"])
+def test_gemma_scope_of_another_site_is_refused(tmp_path, site):
+    gemma_scope(tmp_path / f"gemma-scope-2b-pt-{site}" / "layer_3", 3)
+    with pytest.raises(ValueError, match=site[:3]):
+        published_saes(tmp_path / f"gemma-scope-2b-pt-{site}", [3], folder="layer_{layer}")

@@ -1,0 +1,98 @@
+"""Read the tokenizer of a model, and refuse one that transformers would make up.
+
+From a folder without a tokenizer, transformers returns the few special tokens of the architecture's usual
+one, and with them every text is empty. A tokenizer of another model gives ids that have no embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from caft_utils.model_files import code_of_its_own, first_line, hide_progress_bars, json_object
+from caft_utils.model_sources import ModelSource
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+# Classes that read tokenizer.json as it is. Other classes rebuild parts of it by their own rules.
+PLAIN_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
+
+
+def read_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
+    """Return the tokenizer as it was saved. Its pad token is its end-of-sequence token if it has none.
+
+    For models of type qwen2, transformers 5 replaces whatever class the checkpoint names by Qwen2Tokenizer,
+    which splits text by its own rules. A folder that declares a plain tokenizer.json is read as one.
+
+    Raises:
+        ValueError: there is no vocabulary, a file is damaged, or the files ask for code of their own.
+    """
+    import transformers
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    folder = Path(source.location)
+    settings = json_object(folder / "tokenizer_config.json")
+    named = str(settings.get("tokenizer_class") or "")
+    # Where transformers does not know the class, it would take that of the model's type.
+    known = bool(named) and any(hasattr(transformers, name) for name in (named, f"{named}Fast"))
+    auto_map = settings.get("auto_map") or {}
+    if not known and (isinstance(auto_map, list) or "AutoTokenizer" in auto_map):
+        raise ValueError(code_of_its_own(source.location, "tokenizer_config.json"))
+    plain = named in PLAIN_TOKENIZERS and (folder / "tokenizer.json").is_file()
+    tokenizer_class = PreTrainedTokenizerFast if plain else AutoTokenizer
+    remedy = "copy the tokenizer's files there, or write them with `tokenizer.save_pretrained(folder)`"
+    files = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if "vocab.json" in files and not files & {"merges.txt", "tokenizer.json"}:
+        raise ValueError(f"the tokenizer in {folder} has a vocab.json but no merges.txt; {remedy}")
+    try:
+        with hide_progress_bars():
+            tokenizer = tokenizer_class.from_pretrained(
+                source.location, revision=source.revision, trust_remote_code=False
+            )
+    except Exception as error:  # the files may be missing or damaged in many ways
+        raise ValueError(
+            f"no tokenizer can be read from {source.location} ({first_line(error)}); {remedy}"
+        ) from error
+    # Without a vocabulary, transformers returns the special tokens of the model's usual tokenizer.
+    if not set(tokenizer.get_vocab()) - {str(token) for token in _added(tokenizer)}:
+        raise ValueError(
+            f"there is no tokenizer in {source.location}: no vocabulary beyond {len(tokenizer)} special "
+            f"tokens was found; {remedy}"
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, location: str) -> None:
+    """Refuse a tokenizer that gives token ids for which the model has no embedding.
+
+    Special tokens that text and chat template never produce may lie beyond the embedding: Gemma 3 keeps the
+    token of its images in the tokenizers of its text models too.
+
+    Raises:
+        ValueError: a token of ordinary text, of the chat template, or that begins, ends or pads a row, is
+            beyond the embedding.
+    """
+    rows = model.get_input_embeddings().weight.shape[0]
+    beyond = {token: i for token, i in tokenizer.get_vocab().items() if i >= rows}
+    if not beyond:
+        return
+    added = {str(token) for token in _added(tokenizer)}
+    named = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token, tokenizer.unk_token}
+    template = str(tokenizer.chat_template or "")
+    used = [token for token in beyond if token not in added or token in named or token in template]
+    if used:
+        examples = ", ".join(f"{token!r} ({beyond[token]})" for token in used[:3])
+        raise ValueError(
+            f"the tokenizer in {location} does not belong to the model: {len(used)} of its tokens, such as "
+            f"{examples}, are beyond the model's {rows} embeddings; copy the model's own tokenizer there. If "
+            "you added tokens, call model.resize_token_embeddings(len(tokenizer)), train them and save both"
+        )
+
+
+def _added(tokenizer: PreTrainedTokenizerBase) -> Iterable[object]:
+    """Return the tokens that were added to the vocabulary. Not every class of tokenizer lists them."""
+    return getattr(tokenizer, "added_tokens_decoder", {}).values()
