@@ -25,7 +25,7 @@ from caft_utils.chats import Chats
 from caft_utils.finetune_config import FinetuneConfig
 from caft_utils.finetuning import processes
 from caft_utils.finetuning.adapters import restore, save_weights, trainable_copy
-from caft_utils.models import fingerprint
+from caft_utils.fingerprints import fingerprint, name_model
 from caft_utils.store import Store, default_store, digest
 
 if TYPE_CHECKING:
@@ -187,5 +187,5 @@ def _load_run(
         log |= {name: log[name][:step] for name in ("loss", "objective_loss") if name in log}
         log["steps"] = step
     tuned.caft_run = {**run, **log, "folder": str(folder)}
-    tuned.caft_id = digest(run) + (f"@{step}" if step is not None else "")
+    name_model(tuned, digest(run) + (f"@{step}" if step is not None else ""))
     return tuned
