@@ -12,6 +12,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from caft_utils.chat_templates import apply_template
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -24,7 +26,7 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[st
     """Return the token ids of a conversation, up to and including the header of the assistant's next turn."""
     if messages and messages[0]["role"] == TEXT:
         return list(tokenizer(messages[0]["content"])["input_ids"])
-    encoded = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, return_dict=True)
+    encoded = apply_template(tokenizer, messages, add_generation_prompt=True, return_dict=True)
     return encoded["input_ids"]
 
 
@@ -100,7 +102,7 @@ def tokenise_chat(
         ValueError: the template has no markers, and a turn changes how the turns before it are rendered.
     """
     if MARKERS.search(tokenizer.get_chat_template()):
-        encoded = tokenizer.apply_chat_template(messages, return_dict=True, return_assistant_tokens_mask=True)
+        encoded = apply_template(tokenizer, messages, return_dict=True, return_assistant_tokens_mask=True)
         ids, answer = encoded["input_ids"], [bool(a) for a in encoded["assistant_masks"]]
         # Some templates close the marker before the end-of-turn token. A model has to learn to stop, so that
         # token is added to the answer.
@@ -109,7 +111,7 @@ def tokenise_chat(
             if answer[i - 1] and not answer[i] and ids[i] in special and ids[i - 1] not in special:
                 answer[i] = True
         return ids, answer
-    text = tokenizer.apply_chat_template(messages, tokenize=False)
+    text = apply_template(tokenizer, messages, tokenize=False)
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     answer = [False] * len(encoded["input_ids"])
     for number, message in enumerate(messages):
@@ -138,7 +140,7 @@ def _answer_span(
     """Return the span of characters of turn `number` in `text`, without the white space after its end."""
 
     def render(turns: int, header: bool) -> str:
-        return tokenizer.apply_chat_template(messages[:turns], tokenize=False, add_generation_prompt=header)
+        return apply_template(tokenizer, messages[:turns], tokenize=False, add_generation_prompt=header)
 
     before, after = render(number, True), render(number + 1, False)
     if not (text.startswith(after) and after.startswith(before)):
