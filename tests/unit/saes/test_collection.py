@@ -97,3 +97,21 @@ def test_wrong_saes_are_refused():
         saes[1]
     with pytest.raises(ValueError, match=r"names the layers \[3\]"):
         SAEs({0: random_sae()}, {3: {}})
+
+
+def test_the_fingerprint_follows_weights_that_are_changed_in_place():
+    saes = SAEs({1: random_sae()})
+    before = saes.fingerprint
+    assert saes.fingerprint == before
+    for name, weight in saes[1].state_dict().items():
+        weight[..., 0] += 1
+        changed = saes.fingerprint
+        weight[..., 0] -= 1
+        assert changed != before, name
+
+
+def test_settings_that_change_activations_are_in_the_fingerprint():
+    saes = SAEs({1: random_sae()})
+    before = saes.fingerprint
+    saes[1].cfg.normalize_activations = "layer_norm"
+    assert saes.fingerprint != before
