@@ -20,13 +20,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import cache
 from hashlib import sha256
+from weakref import ref
 
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakIdKeyDictionary
 
 ROW = 1 << 15  # words; two rows fit into the cache of a CPU core
 ROWS_AT_ONCE = 1 << 10  # on a GPU: 256 MiB
+SMALL = 1 << 12  # bytes of a tensor that is hashed as it is, which is faster than computing with it
 
 
 def tensors_checksum(labelled: Iterable[tuple[str, Tensor]], *, start: str = "") -> str:
@@ -35,35 +36,39 @@ def tensors_checksum(labelled: Iterable[tuple[str, Tensor]], *, start: str = "")
     A tensor that occurs several times (tied weights) is read once.
     """
     hashed = sha256(start.encode())
-    known = WeakIdKeyDictionary()
+    known: dict[int, tuple[ref[Tensor], bytes]] = {}
     for label, tensor in labelled:
-        hashed.update(f"{label} {tensor.dtype} {tuple(tensor.shape)};".encode())
-        if tensor not in known:
-            known[tensor] = _row_sums(tensor)
-        hashed.update(known[tensor])
+        same, found = known.get(id(tensor), (None, b""))
+        if same is None or same() is not tensor:
+            found = _short_bytes(tensor.detach())
+            known[id(tensor)] = ref(tensor), found
+        hashed.update(f"{label} {tensor.dtype} {tuple(tensor.shape)};".encode() + found)
     return hashed.hexdigest()
 
 
 @torch.no_grad()
-def _row_sums(tensor: Tensor) -> bytes:
-    """Return the sums of a tensor's rows of words, as bytes."""
+def _short_bytes(tensor: Tensor) -> bytes:
+    """Return the bytes of a small tensor, or the sums of the rows of a larger one."""
+    if tensor.numel() * tensor.element_size() <= SMALL:
+        return tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
     words = _words(tensor)
-    if not len(words):
-        return b""
     weights = _weights(words.device)
-    if words.device.type == "cpu":  # row by row, so that intermediate results stay in the cache
-        mixed, sums = torch.empty(min(ROW, len(words)), dtype=torch.int64), []
-        for row in words.split(ROW):
-            part = mixed[: len(row)]
-            torch.bitwise_right_shift(row, 32, out=part)
-            sums.append(torch.dot(part.bitwise_xor_(row), weights[: len(row)]))
-        return torch.stack(sums).numpy().tobytes()
-    return blockwise_sums(words, weights).cpu().numpy().tobytes()
+    if words.device.type != "cpu":
+        return blockwise_sums(words, weights).cpu().numpy().tobytes()
+    size, sums = words.numel(), []
+    mixed = torch.empty(min(ROW, size), dtype=torch.int64)
+    for start in range(0, size, ROW):  # row by row, so that intermediate results stay in the cache
+        row = words[start : start + ROW]
+        if row.numel() < ROW:
+            mixed, weights = mixed[: row.numel()], weights[: row.numel()]
+        torch.bitwise_right_shift(row, 32, out=mixed)
+        sums.append(torch.dot(mixed.bitwise_xor_(row), weights))
+    return torch.stack(sums).numpy().tobytes()
 
 
 def blockwise_sums(words: Tensor, weights: Tensor) -> Tensor:
     """Return the sums of all rows, many rows at once, which suits a GPU."""
-    whole = len(words) - len(words) % ROW
+    whole = words.numel() // ROW * ROW
     blocks = [*words[:whole].view(-1, ROW).split(ROWS_AT_ONCE), words[None, whole:]]
     return torch.cat(
         [((b >> 32).bitwise_xor_(b).mul_(weights[: b.shape[1]])).sum(1) for b in blocks if b.numel()]
@@ -72,13 +77,13 @@ def blockwise_sums(words: Tensor, weights: Tensor) -> Tensor:
 
 def _words(tensor: Tensor) -> Tensor:
     """Return the bytes of a tensor as 64-bit words, padded with zeros."""
-    tensor = tensor.detach()
     if tensor.device.type not in ("cpu", "cuda"):
         tensor = tensor.cpu()
-    data = tensor.contiguous().reshape(-1).view(torch.uint8)
-    if data.storage_offset() % 8 or len(data) % 8:
-        padded = data.new_zeros(-(-len(data) // 8) * 8)
-        padded[: len(data)] = data
+    data = tensor.contiguous().view(-1).view(torch.uint8)
+    size = data.numel()
+    if data.storage_offset() % 8 or size % 8:
+        padded = data.new_zeros(-(-size // 8) * 8)
+        padded[:size] = data
         data = padded
     return data.view(torch.int64)
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-Tensors = list[tuple[str, Tensor, nn.Module]]  # name, tensor, and the module that holds it
+Tensors = list[tuple[str, Any, nn.Module]]  # name, tensor or packed tensors, and the module that holds them
 SIMPLE = (bool, int, float, str, type(None))
 BOOKKEEPING = {"base_model_name_or_path", "revision", "inference_mode", "auto_mapping", "peft_version"}
 
@@ -64,13 +64,27 @@ def readable(tensors: Tensors) -> Iterator[tuple[str, Tensor]]:
         ValueError: a tensor is on the meta device, and accelerate holds no copy of it.
     """
     for name, tensor, module in tensors:
-        if tensor.is_meta:
+        if isinstance(tensor, Tensor) and tensor.is_meta:
             tensor = _offloaded(name, tensor, module)
-        if hasattr(tensor, "__tensor_flatten__"):  # a quantised tensor that consists of several
-            inner, settings = tensor.__tensor_flatten__()
-            yield from ((f"{name}.{part} {settings}", getattr(tensor, part)) for part in inner)
-        else:
-            yield name, tensor
+        yield from _plain_tensors(name, tensor)
+
+
+def _plain_tensors(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors that a quantised one, or the packed state of a layer, consists of."""
+    if isinstance(value, (tuple, list)):
+        for number, part in enumerate(value):
+            yield from _plain_tensors(f"{name}.{number}", part)
+    elif not isinstance(value, Tensor):
+        yield f"{name} {value}", torch.empty(0)
+    elif hasattr(value, "__tensor_flatten__"):
+        parts, settings = value.__tensor_flatten__()
+        for part in parts:
+            yield from _plain_tensors(f"{name}.{part} {settings}", getattr(value, part))
+    elif value.is_quantized:
+        scheme = str(value.flatten()[:0])  # its repr names scheme, scales and zero points
+        yield f"{name} {scheme}", value.int_repr()
+    else:
+        yield name, value
 
 
 def _offloaded(name: str, tensor: Tensor, module: nn.Module) -> Tensor:
@@ -109,10 +123,10 @@ def _own_tensors(module: nn.Module, prefix: str) -> Tensors:
     if type(module)._save_to_state_dict is nn.Module._save_to_state_dict:
         own = {k: b for k, b in module._buffers.items() if k not in module._non_persistent_buffers_set}
         own |= module._parameters
-    else:  # quantised layers add the tensors of their scales
+    else:  # quantised layers add their scales, or pack their weights
         own = {}
         module._save_to_state_dict(own, "", True)
-    return [(prefix + name, value, module) for name, value in own.items() if isinstance(value, Tensor)]
+    return [(prefix + name, value, module) for name, value in own.items() if value is not None]
 
 
 def _is_odd(module: nn.Module, name: str) -> bool:

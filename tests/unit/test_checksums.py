@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from caft_utils.checksums import ROW, _row_sums, _weights, _words, blockwise_sums, tensors_checksum
+from caft_utils.checksums import ROW, _short_bytes, _weights, _words, blockwise_sums, tensors_checksum
 
 
 def checksum(tensor):
@@ -54,7 +54,7 @@ def test_the_way_of_a_gpu_gives_the_same_sums():
     ) % 2**64
     sums = blockwise_sums(words, weights)
     assert int(sums[-1]) % 2**64 == expected and len(sums) == 4
-    assert _row_sums(words) == sums.numpy().tobytes() and torch.equal(_words(words), words)
+    assert _short_bytes(words) == sums.numpy().tobytes() and torch.equal(_words(words), words)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")

@@ -291,3 +291,13 @@ def test_a_fresh_wrapper_keeps_its_own_name(named):
     assert fingerprint(wrapped) == "wrapped"
     with wrapped.disable_adapter():
         assert fingerprint(wrapped) == "base"
+
+
+def test_packed_weights_of_quantised_layers_count(tiny):
+    def quantised(factor):
+        model = tiny("qwen2")
+        model.model.layers[1].mlp.up_proj.weight.data[0] *= factor
+        return torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
+
+    names = [fingerprint(quantised(factor)) for factor in (1, 1, 3)]
+    assert names[0] == names[1] != names[2] and fingerprint(tiny("qwen2")) not in names
