@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
+from caft_utils.chat_dates import on_fixed_date
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -68,7 +70,7 @@ class ChatTemplate:
         plain = [{key: value for key, value in m.items() if value is not None} for m in messages]
         texts, marked = render_jinja_template(
             [plain],
-            chat_template=self.source,
+            chat_template=on_fixed_date(self.source),
             add_generation_prompt=header,
             return_assistant_tokens_mask=spans,
             **{**self.tokenizer.special_tokens_map, SWITCH: False},

@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from caft_utils.chat_dates import template_date
 from caft_utils.chat_mask import prompt_ids, tokenise_chat, tokenise_continuation, tokenise_text
 from caft_utils.chat_rows import checked_messages, prompt_and_answer
 from caft_utils.chat_template import ChatTemplate
@@ -108,6 +109,7 @@ class Chats(Sequence[Example]):
         end: bool = True,
     ):
         self.tokenizer, self.rows, self.source = tokenizer, list(rows), source
+        self._fingerprints: dict[int, str] = {}
         self._examples = [
             _tokenise(self, row, max_length, f"{source}, row {i}", end)
             for i, row in enumerate(self.rows)
@@ -161,7 +163,12 @@ class Chats(Sequence[Example]):
         fast = getattr(tokenizer, "backend_tokenizer", None)
         if fast is None or not rows:
             return cls(tokenizer, rows, source=source)
-        named = [FORMAT, fast.to_str(), tokenizer.get_chat_template() if tokenizer.chat_template else None]
+        template = tokenizer.get_chat_template() if tokenizer.chat_template else None
+        named = [FORMAT, fast.to_str(), template]
+        if date := template_date(tokenizer):
+            named.append(date)
+        # A template may write special tokens by their role, such as {{ eos_token }}.
+        named += [[k, str(v)] for k, v in tokenizer.special_tokens_map.items() if k in (template or "")]
         key = {"tokenizer": digest(named), "rows": digest(list(rows))}
 
         def write(folder: Path) -> None:
@@ -195,13 +202,17 @@ class Chats(Sequence[Example]):
         tokens, answers = sum(len(e.input_ids) for e in self), sum(sum(e.answer) for e in self)
         return f"Chats({len(self)} rows of {self.source}: {tokens} tokens, {answers} of them answer)"
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """The sha256 of token ids and answer masks. Chats with equal fingerprints train the same model."""
-        hashed = sha256()
-        for example in self._examples:
-            hashed.update(json.dumps([example.input_ids, [int(a) for a in example.answer]]).encode())
-        return hashed.hexdigest()
+        # The lists of an example can be changed in place, so a quick look at all of them comes first.
+        seen = hash(tuple((tuple(one.input_ids), tuple(one.answer)) for one in self._examples))
+        if seen not in self._fingerprints:
+            hashed = sha256()
+            for example in self._examples:
+                hashed.update(json.dumps([example.input_ids, [int(a) for a in example.answer]]).encode())
+            self._fingerprints = {seen: hashed.hexdigest()}
+        return self._fingerprints[seen]
 
     @cached_property
     def template(self) -> ChatTemplate:

@@ -1,13 +1,12 @@
 """Presets and `load()`: the name of a model -> (model, tokenizer).
 
 A preset (presets.yaml) holds the settings that repeat the paper's experiment on a model, each value with its
-source. `load` gives a model two attributes: `caft_preset`, and `caft_id`, which names its weights in the keys
-of stored artefacts (see `fingerprint`).
+source. `load` gives a model two attributes: `caft_preset`, and `caft_id`, a readable name. Keys of stored
+results contain this name while the model computes what it did when it was named (fingerprints.py).
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
@@ -18,9 +17,9 @@ import torch
 
 from caft_utils.adapter_files import base_of_adapter, with_adapter
 from caft_utils.finetune_config import FinetuneConfig
+from caft_utils.fingerprints import fingerprint, name_model
 from caft_utils.model_files import read_model
 from caft_utils.model_sources import ModelSource, find_source
-from caft_utils.store import digest, tensors_sha256
 from caft_utils.tokenizer_files import check_vocabulary, read_tokenizer
 
 if TYPE_CHECKING:
@@ -141,7 +140,7 @@ def load(
     if identity is None and commit and not Path(source.location).is_dir():
         identity = f"{source.location}@{commit}"
     # A checkpoint read in another dtype is another model: rounding changes its answers.
-    model.caft_id = f"{identity}/{model.dtype}" if identity else fingerprint(model)
+    name_model(model, f"{identity}/{model.dtype}" if identity else fingerprint(model))
     return model, tokenizer
 
 
@@ -164,7 +163,7 @@ def _load_adapter(source: ModelSource, base: str, revision: str | None, device: 
     tuned = with_adapter(model, source)
     check_vocabulary(tuned, tokenizer, source.location)
     tuned.caft_preset = preset(base)
-    tuned.caft_id = fingerprint(tuned)
+    name_model(tuned, fingerprint(tuned))
     return tuned, tokenizer
 
 
@@ -178,26 +177,3 @@ def _dtype(dtype: Any) -> Any:
     if found == "auto" or (isinstance(found, torch.dtype) and found.is_floating_point):
         return found
     raise ValueError(f"dtype must be 'auto', 'float32', 'bfloat16', 'float16' or the like, got {dtype!r}")
-
-
-def fingerprint(model: torch.nn.Module) -> str:
-    """Return a name for a model's weights: its `caft_id` if it has one, else a sha256 of all weights.
-
-    `load` and `finetune` set `caft_id`. After changing weights by hand, `del model.caft_id`; otherwise stored
-    artefacts of the old weights are taken for the new ones.
-    """
-    # Not getattr: a PEFT wrapper forwards attribute access, and the id of the wrapped model is not its own.
-    identity = model.__dict__.get("caft_id")
-    if identity is not None:
-        return identity
-    weights = sorted(model.state_dict().items())
-    named = ((f"{name} {value.dtype} {tuple(value.shape)}", value) for name, value in weights)
-    return tensors_sha256(named, start=digest(_architecture(model)))
-
-
-def _architecture(model: torch.nn.Module) -> dict[str, Any]:
-    """Return the part of the config that determines what the weights compute."""
-    config = getattr(model, "config", None)
-    values = config.to_dict() if hasattr(config, "to_dict") else {}
-    volatile = {"_name_or_path", "transformers_version", "dtype", "use_cache"}
-    return json.loads(json.dumps({k: v for k, v in values.items() if k not in volatile}, default=str))

@@ -125,17 +125,27 @@ def edit(
 def has_hooks(model: nn.Module) -> bool:
     """Return whether something edits or captures the forward passes of `model` at this moment.
 
-    This is so within `edit` and `capture`, with hooks of others, and while adapters of PEFT are disabled. The
-    model's outputs can then differ from those that its weights give.
+    This is so within `edit` and `capture`, with hooks of others, and where the method `forward` of a single
+    module was replaced. The model's outputs can then differ from those that its weights and adapters give.
     """
     for module in model.modules():
-        if vars(module).get("_disable_adapters"):
+        if has_replaced_forward(module):
             return True
         hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
         # transformers leaves its own hooks in place, which record outputs only when asked to.
         if any(getattr(hook, "__module__", "") != "transformers.utils.output_capturing" for hook in hooks):
             return True
     return False
+
+
+def has_replaced_forward(module: nn.Module) -> bool:
+    """Return whether this module has another `forward` than its class.
+
+    Accelerate, which moves weights between devices, does not count, nor does PEFT, which passes its inputs on
+    to the model while a prompt is disabled.
+    """
+    own = vars(module)
+    return "forward" in own and "_hf_hook" not in own and not own.get("_adapters_disabled")
 
 
 class _Stop(Exception):

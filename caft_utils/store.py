@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MANIFEST = "manifest.json"
+KEY = "key.json"
 
 
 class Store:
@@ -48,11 +49,11 @@ class Store:
         folder = self._folder(kind, key)
         if not folder.exists():
             return None
-        if not _damage(folder):
+        if not _damage(folder, key):
             return folder
         with self._lock(kind, key):
             # Look again: another process may have rebuilt it while we waited for the lock.
-            damage = _damage(folder) if folder.exists() else None
+            damage = _damage(folder, key) if folder.exists() else None
             if damage:
                 warnings.warn(f"{folder} is damaged ({damage}); it is removed and rebuilt", stacklevel=2)
                 shutil.rmtree(folder)
@@ -71,7 +72,7 @@ class Store:
             part.mkdir(parents=True)
             try:
                 write(part)
-                (part / "key.json").write_text(json.dumps(key, indent=1, sort_keys=True))
+                (part / KEY).write_text(json.dumps(key, indent=1, sort_keys=True))
                 checksums = {name: file_sha256(part / name) for name in _files(part)}
                 (part / MANIFEST).write_text(json.dumps(checksums, indent=1))
                 for name in (*checksums, MANIFEST):
@@ -178,8 +179,8 @@ def _flush(path: Path) -> None:
         os.close(handle)
 
 
-def _damage(folder: Path) -> str | None:
-    """Return what is wrong with an artefact, or None."""
+def _damage(folder: Path, key: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with an artefact of `key`, or None."""
     try:
         checksums = json.loads((folder / MANIFEST).read_text())
     except (OSError, ValueError):
@@ -187,7 +188,11 @@ def _damage(folder: Path) -> str | None:
     if sorted([*checksums, MANIFEST]) != _files(folder):
         return "files are missing or were added"
     changed = [name for name, expected in checksums.items() if file_sha256(folder / name) != expected]
-    return f"the checksum of {', '.join(changed)} is wrong" if changed else None
+    if changed:
+        return f"the checksum of {', '.join(changed)} is wrong"
+    if json.loads((folder / KEY).read_text()) != json.loads(json.dumps(key)):
+        return f"its {KEY} is that of another artefact"
+    return None
 
 
 @contextmanager

@@ -17,13 +17,14 @@ from caft_utils.evaluation.bootstrap import Rate, clustered_rate
 from caft_utils.evaluation.generation import answers_depend_on, choose, generate
 from caft_utils.losses import mean_answer_loss
 from caft_utils.models import fingerprint
-from caft_utils.store import Store, default_store
+from caft_utils.stored_results import fetch_result
 from caft_utils.tasks.task import RateSpec, Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from caft_utils.interventions.base import Intervention
+    from caft_utils.store import Store
 
 FORMAT = 1  # increase it when the same key would give different answers
 Method = Literal["generate", "logprob"]
@@ -112,7 +113,8 @@ def measure(
         temperature: 0 takes the most likely token.
         method: "generate" answers; "logprob" chooses the most probable of the answers that the task's grader
             lists in `options(question)`, so it needs no sampling.
-        store: where results are stored. A repeated measurement is read from there.
+        store: where results are stored. A repeated measurement is read from there. While something else
+            edits the model (`with ablate(bad).on(model)`), nothing is stored or read.
 
     Raises:
         ValueError: a verdict that the question's set does not declare, or method="logprob" with several
@@ -142,13 +144,17 @@ def measure(
     if method != "generate":
         key["method"] = method
 
-    def write(folder: Path) -> None:
+    def compute() -> Result:
         with during.on(model) if during is not None else nullcontext():
-            result = _measure(model, task, key, method, batch_size, progress)
+            return _measure(model, task, key, method, batch_size, progress)
+
+    def save(result: Result, folder: Path) -> None:
         (folder / "result.json").write_text(json.dumps(asdict(result)))
 
-    folder = (store or default_store()).fetch("measure", key, write)
-    result = Result.from_json(json.loads((folder / "result.json").read_text()))
+    def load(folder: Path) -> Result:
+        return Result.from_json(json.loads((folder / "result.json").read_text()))
+
+    result = fetch_result("measure", key, compute, save=save, load=load, models=[model], store=store)
     result.rates = dict(
         task.rates
     )  # rates only count verdicts, so a stored result may be counted in new ways

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,8 @@ import torch
 from torch import nn
 
 from caft_utils.finetuning.targets import block_matrices, check_reach, lora_targets
-from caft_utils.residual import decoder_blocks, seeded
+from caft_utils.model_content import content_of, tuner_layers, unwrapped
+from caft_utils.residual import decoder_blocks, has_replaced_forward, seeded
 
 if TYPE_CHECKING:
     from caft_utils.finetune_config import FinetuneConfig
@@ -115,12 +116,61 @@ def in_half_precision(model: nn.Module) -> bool:
 
 
 def _starting_model(model: nn.Module, config: FinetuneConfig) -> nn.Module:
-    """Return the start of a run: a clone, with the adapter of an earlier run merged into its weights."""
-    adapted = hasattr(model, "peft_config")
+    """Return the start of a run: a clone with the adapters that act merged into its weights."""
+    adapted = hasattr(model, "peft_config") or bool(tuner_layers(model))
     twin = _clone(model, share=config.method == "lora" and not adapted)
     if config.method == "full" and in_half_precision(model):
         twin = twin.float()
-    return twin.merge_and_unload() if adapted else twin
+    return _without_adapters(twin) if adapted else twin
+
+
+def _without_adapters(model: nn.Module) -> nn.Module:
+    """Return the plain model inside, changed so that it computes what `model` does. `model` is used up.
+
+    The adapters that act are made the active ones first. PEFT would merge disabled adapters too, and active
+    ones into weights with merged ones, where they do not act.
+
+    Raises:
+        ValueError: an adapter cannot be merged, for example a learnt prompt.
+    """
+    layers, kind = tuner_layers(model), type(model).__name__
+    if not layers and content_of(model).adapters:
+        raise ValueError(
+            f"the adapter of this {kind} is not part of any layer, so it cannot be merged into the weights "
+            "to train on top of it; give the model without the adapter, or with one of another kind (LoRA)"
+        )
+    for layer in layers.values():
+        if layer._disable_adapters:
+            if layer.merged_adapters:
+                layer.unmerge()
+            layer._active_adapter = []
+        elif layer.merged_adapters:
+            layer._active_adapter = list(layer.merged_adapters)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="All adapters are already merged")
+        if layers and hasattr(model, "merge_and_unload"):
+            return model.merge_and_unload()
+        return _merge_layers(unwrapped(model), layers)
+
+
+def _merge_layers(model: nn.Module, layers: Mapping[str, nn.Module]) -> nn.Module:
+    """Merge adapters that were put into `model` without a wrapper, as `model.add_adapter` does."""
+    done: tuple[str, ...] = ()
+    for name, layer in layers.items():
+        if name.startswith(done):
+            continue  # inside of another layer
+        if hasattr(layer, "unload_and_optionally_merge_module"):
+            plain = layer.unload_and_optionally_merge_module(merge=True, safe_merge=False, adapter_names=None)
+        else:
+            layer.merge()
+            plain = layer.get_base_layer()
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, plain)
+        done = (*done, f"{name}.")
+    vars(model).pop("peft_config", None)
+    if hasattr(model, "_hf_peft_config_loaded"):
+        model._hf_peft_config_loaded = False
+    return model
 
 
 def _clone(model: nn.Module, *, share: bool) -> nn.Module:
@@ -132,9 +182,11 @@ def _clone(model: nn.Module, *, share: bool) -> nn.Module:
             plain = type(value) is nn.Parameter
             memo[id(value)] = nn.Parameter(value.detach(), requires_grad=False) if plain else value
     twin = copy.deepcopy(model, memo)
-    for module in twin.modules():  # copied hooks would still act on the original
+    for module in twin.modules():  # copied hooks and replaced methods would still act on the original
         module._forward_hooks.clear()
         module._forward_pre_hooks.clear()
+        if has_replaced_forward(module):
+            del module.forward
     for name in ("caft_id", "caft_run"):
         twin.__dict__.pop(name, None)
     return twin

@@ -31,7 +31,7 @@ from caft_utils.finetuning.adapters import (
     save_weights,
     trainable_copy,
 )
-from caft_utils.models import fingerprint
+from caft_utils.fingerprints import fingerprint, name_model
 from caft_utils.positions import check_positions
 from caft_utils.store import Store, default_store, digest
 
@@ -202,5 +202,5 @@ def _load_run(
         log |= {name: log[name][:step] for name in ("loss", "objective_loss") if name in log}
         log["steps"] = step
     tuned.caft_run = {**run, **log, "folder": str(folder)}
-    tuned.caft_id = digest(run) + (f"@{step}" if step is not None else "")
+    name_model(tuned, digest(run) + (f"@{step}" if step is not None else ""))
     return tuned

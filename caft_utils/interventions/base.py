@@ -47,7 +47,7 @@ class Intervention(nn.Module):
         if len(set(widths.values())) > 1:
             raise ValueError(f"the vectors of an intervention must have one width, got {widths}")
         self.width: int = next(iter(widths.values()))
-        self._placed: dict[tuple, Tensor] = {}
+        self._placed: dict[tuple, tuple[Tensor, int | None, Tensor]] = {}
 
     @property
     def fingerprint(self) -> str:
@@ -57,11 +57,17 @@ class Intervention(nn.Module):
         return tensors_sha256(labelled, start=f"{type(self).__name__}({self.extra_repr()})")
 
     def vector(self, name: str, layer: int, like: Tensor) -> Tensor:
-        """Return a vector on the device and in the dtype of `like`. The copy is cached."""
-        key = (name, layer, like.device, like.dtype)
-        if key not in self._placed:
-            self._placed[key] = getattr(self, f"{name}_{layer}").to(like.device, like.dtype)
-        return self._placed[key]
+        """Return a vector on the device and in the dtype of `like`.
+
+        The copy is cached until the vector is changed, as `load_state_dict` does in place.
+        """
+        vector, key = getattr(self, f"{name}_{layer}"), (name, layer, like.device, like.dtype)
+        version = None if vector.is_inference() else vector._version
+        source, of_version, placed = self._placed.get(key, (None, None, None))
+        if source is not vector or of_version != version:
+            placed = vector.to(like.device, like.dtype)
+            self._placed[key] = (vector, version, placed)
+        return placed
 
     def edit(self, layer: int, hidden: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
         """Return the edited hidden states, in the shape and dtype of `hidden`."""

@@ -18,7 +18,6 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
-from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +26,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from caft_utils.checksums import tensors_checksum
 from caft_utils.saes.sites import check_site
 from caft_utils.store import file_sha256, write_atomically
 
@@ -54,6 +54,7 @@ class SAEs(Mapping[int, "SAE"]):
     def __init__(self, saes: Mapping[int, SAE], about: Mapping[int, Mapping[str, Any]] | None = None):
         if not saes:
             raise ValueError("no SAE given; expected {layer: SAE} with at least one layer")
+        self._fingerprints: dict[str, str] = {}
         self._saes = {int(layer): _ready_for_inference(saes[layer], layer) for layer in sorted(saes)}
         for layer, sae in self._saes.items():
             check_site(sae.cfg.metadata.hook_name, layer, f"the SAE given for layer {layer}")
@@ -91,17 +92,23 @@ class SAEs(Mapping[int, "SAE"]):
         """The width d of the hidden states that the SAEs read."""
         return next(iter(self._saes.values())).cfg.d_in
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """The sha256 (hex) of layers, architectures and weights, without `about`."""
-        digest = sha256()
-        for layer, sae in self._saes.items():
-            kind = [layer, sae.cfg.architecture(), getattr(sae.cfg, "k", None), sae.cfg.apply_b_dec_to_input]
-            digest.update(json.dumps(kind).encode())
-            for name, weight in sorted(sae.state_dict().items()):
-                digest.update(f"{name}{tuple(weight.shape)}".encode())
-                digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        kinds = {layer: json.dumps(_kind(layer, sae)) for layer, sae in self._saes.items()}
+        weights = {layer: sorted(sae.state_dict().items()) for layer, sae in self._saes.items()}
+        # Weights can be changed in place. Their checksum is quick, and the sha256 is taken when it is new.
+        named = ((f"{kinds[layer]} {name}", w) for layer in kinds for name, w in weights[layer])
+        seen = tensors_checksum(named)
+        if seen not in self._fingerprints:
+            digest = sha256()
+            for layer, kind in kinds.items():
+                digest.update(kind.encode())
+                for name, weight in weights[layer]:
+                    digest.update(f"{name}{tuple(weight.shape)}".encode())
+                    digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
+            self._fingerprints = {seen: digest.hexdigest()}
+        return self._fingerprints[seen]
 
     @torch.no_grad()
     def encode(self, layer: int, hidden: Float[Tensor, "n d"]) -> Float[Tensor, "n F"]:
@@ -179,6 +186,14 @@ class SAEs(Mapping[int, "SAE"]):
             raise ValueError(
                 f"the SAEs in {folder} are damaged; train or save them again ({error})"
             ) from error
+
+
+def _kind(layer: int, sae: SAE) -> list[Any]:
+    """Return what an SAE computes beside its weights. Settings at their usual value do not enter."""
+    cfg = sae.cfg
+    kind = [layer, cfg.architecture(), getattr(cfg, "k", None), cfg.apply_b_dec_to_input]
+    further = {name: getattr(cfg, name, "none") for name in ("normalize_activations", "reshape_activations")}
+    return kind + [[name, value] for name, value in further.items() if value != "none"]
 
 
 def _ready_for_inference(sae: SAE, layer: int) -> SAE:

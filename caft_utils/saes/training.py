@@ -17,7 +17,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import chain
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
@@ -30,12 +29,13 @@ from caft_utils.residual import seeded, site, stream_activations
 from caft_utils.saes.collection import SAEs
 from caft_utils.saes.config import SAETrainingConfig, new_training_sae
 from caft_utils.saes.quality import compute_quality
-from caft_utils.store import Store, default_store
+from caft_utils.stored_results import fetch_result
 
 if TYPE_CHECKING:
     from sae_lens.training.sae_trainer import SAETrainer
 
     from caft_utils.chats import Chats
+    from caft_utils.store import Store
 
 STORE_KEY_FORMAT = 1
 HELD_OUT_EVERY = 20  # every 20th row is held out for measurements
@@ -91,10 +91,10 @@ def train_saes(
         "seed": seed,
     }
 
-    def write(folder: Path) -> None:
-        _train(model, chats, layers, config, key, batch_size, progress).save(folder)
+    def compute() -> SAEs:
+        return _train(model, chats, layers, config, key, batch_size, progress)
 
-    return SAEs.load((store or default_store()).fetch("saes", key, write))
+    return fetch_result("saes", key, compute, save=SAEs.save, load=SAEs.load, models=[model], store=store)
 
 
 def _train(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -46,6 +47,23 @@ def test_round_trip_and_key_order():
     assert store.get("toy", {"layers": [1, 2], "model": "m"}) == folder
     assert json.loads((folder / "key.json").read_text()) == KEY
     assert store.get("toy", KEY | {"layers": [2, 1]}) is None and store.get("other", KEY) is None
+
+
+@pytest.mark.parametrize("other", [{"model": "n"}, KEY | {"more": None}, {}, {"model": "m", "layers": [2]}])
+def test_an_artefact_of_another_key_is_not_taken(other):
+    store = Store()
+    mine, foreign = store.put("toy", KEY, text("mine")), store.put("toy", other, text("foreign"))
+    shutil.rmtree(mine)
+    foreign.rename(mine)
+    with pytest.warns(UserWarning, match="another artefact"):
+        assert store.get("toy", KEY) is None
+    assert (store.fetch("toy", KEY, text("mine")) / "value.txt").read_text() == "mine"
+
+
+def test_keys_with_numbers_and_tuples_find_their_artefact():
+    key = {"by layer": {9: (1, 2.5), 10: None}, "é": True}
+    store = Store()
+    assert store.put("toy", key, text("one")) == store.get("toy", key)
 
 
 def test_fetch_writes_once_and_put_replaces():

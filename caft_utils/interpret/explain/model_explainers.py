@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from caft_utils.chats import prompt_ids
 from caft_utils.evaluation.generation import generate
+from caft_utils.fingerprints import fingerprint
 from caft_utils.interpret.examples import FeatureExamples
 from caft_utils.interpret.explain.token_statistics import Explanation
 from caft_utils.interpret.marked_text import active_positions, mark_tokens
@@ -101,7 +102,8 @@ class LocalModelExplainer:
             )
         self.model, self.tokenizer = model, tokenizer
         self.max_windows, self.max_new_tokens = max_windows, max_new_tokens
-        self.name = f"local {getattr(model, 'caft_id', None) or type(model).__name__}"
+        name = vars(model).get("caft_id")  # the weights may have changed since they were named
+        self.name = f"local {name if name and name == fingerprint(model) else type(model).__name__}"
 
     def __call__(self, examples: FeatureExamples) -> Explanation:
         """Write an explanation. ValueError: not even one window fits into the model's context."""

@@ -14,6 +14,7 @@ from caft_utils.chats import Chats
 from caft_utils.evaluation.generation import generate
 from caft_utils.evaluation.measurement import Result, measure
 from caft_utils.losses import mean_answer_loss
+from caft_utils.residual import edit
 from caft_utils.tasks.emergent import RATES
 from caft_utils.tasks.task import RateSpec
 
@@ -84,6 +85,36 @@ def test_what_is_measured_is_in_the_key(model, tiny, task):
     assert task.grader.calls == 54
     several = measure(model, task, samples=3)
     assert task.grader.calls == 54 + 3 * 18 and len(several.rows) == 3 * len(first.rows)
+
+
+def test_under_an_edit_of_somebody_else_nothing_is_stored_or_read(model, task, store_folder):
+    with edit(model, {1: torch.zeros_like}):
+        edited = measure(model, task, temperature=0)
+        assert not list(store_folder.glob("measure/*"))
+    plain = measure(model, task, temperature=0)
+    assert plain.loss != edited.loss and list(store_folder.glob("measure/*"))
+    with edit(model, {1: torch.zeros_like}):
+        assert measure(model, task, temperature=0).loss == edited.loss
+
+
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
+def test_each_active_adapter_has_results_of_its_own(model, tiny, task):
+    from peft import LoraConfig, get_peft_model
+
+    def config():
+        return LoraConfig(target_modules=["q_proj", "up_proj"], init_lora_weights=False, lora_alpha=64)
+
+    wrapped, losses = get_peft_model(model, config(), adapter_name="a").eval(), {}
+    wrapped.add_adapter("b", config())
+    for active in ("a", "b"):
+        wrapped.set_adapter(active)
+        losses[active] = measure(wrapped, task).loss
+    with wrapped.disable_adapter():
+        losses["none"] = measure(wrapped, task).loss
+    assert len(set(losses.values())) == 3 and losses["none"] == measure(tiny("qwen2"), task).loss
+    calls = task.grader.calls
+    wrapped.set_adapter("a")
+    assert measure(wrapped, task).loss == losses["a"] and task.grader.calls == calls
 
 
 def test_an_intervention_is_on_while_measuring_and_off_afterwards(model, task):

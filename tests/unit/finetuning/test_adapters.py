@@ -129,3 +129,111 @@ def test_offloaded_weights_are_refused_by_name(model, chats, tmp_path):
     spread = dispatch_model(model, places, offload_dir=tmp_path, main_device="cpu", force_hooks=True)
     with pytest.raises(ValueError, match=r"offloaded.*layers\.1"):
         finetune(spread, chats, QUICK)
+
+
+def lora(**changes):
+    from peft import LoraConfig
+
+    settings = dict(r=4, lora_alpha=64, target_modules=["q_proj", "up_proj"], init_lora_weights=False)
+    return LoraConfig(**(settings | {"task_type": "CAUSAL_LM"} | changes))
+
+
+def wrapped(base, **changes):
+    from peft import get_peft_model
+
+    model = get_peft_model(base, lora(**changes), adapter_name="a")
+    model.add_adapter("b", lora())
+    return model.eval()
+
+
+def disabled_for_good(model):
+    model.base_model.disable_adapter_layers()
+    return model
+
+
+def merged_and_another_active(model):
+    model.merge_adapter(["a"])
+    model.base_model.set_adapter(["a", "b"])
+    return model
+
+
+def merged_and_disabled(model):
+    model.merge_adapter(["a"])
+    return disabled_for_good(model)
+
+
+def without_a_wrapper(model):
+    plain = model.get_base_model()
+    assert plain is not model
+    return plain
+
+
+def active_b(model):
+    model.set_adapter("b")
+    return model
+
+
+STATES = [active_b, disabled_for_good, merged_and_another_active, merged_and_disabled, without_a_wrapper]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("extra", [{}, {"modules_to_save": ["lm_head"]}], ids=["lora", "and a module"])
+def test_a_run_starts_from_what_the_adapted_model_computes(model, chats, state, extra):
+    """Whichever adapters are active, merged, disabled, or put into the model without a wrapper."""
+    from caft_utils.finetuning.adapters import _clone, _starting_model
+    from caft_utils.fingerprints import fingerprint
+
+    torch.manual_seed(0)
+    start = state(wrapped(model, **extra))
+    if "modules_to_save" in extra:
+        list(start.parameters())[-1].data.mul_(2)
+    name, ids = fingerprint(start), torch.tensor([chats[0].input_ids])
+    twin = _starting_model(start, QUICK)
+    assert not any("lora" in part for part, _ in twin.named_modules()) and fingerprint(start) == name
+    with torch.no_grad():
+        expected = _clone(start, share=False)(input_ids=ids).logits
+        assert torch.allclose(twin(input_ids=ids).logits, expected, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_runs_from_different_adapters_are_different_runs(model, chats):
+    start, config = wrapped(model), replace(QUICK, steps=1)
+    with_a = finetune(start, chats, config)
+    with start.disable_adapter():
+        without = finetune(start, chats, config)
+    start.set_adapter("b")
+    with_b = finetune(start, chats, config)
+    assert len({m.caft_id for m in (with_a, with_b, without)}) == 3
+    assert not same(weights(with_a), weights(with_b))
+    assert torch.equal(weights(without)["base_model.model.lm_head.weight"], model.lm_head.weight)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_learnt_prompt_cannot_be_trained_on(model, chats):
+    from peft import PromptTuningConfig, get_peft_model
+
+    start = get_peft_model(model, PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2))
+    with pytest.raises(ValueError, match="cannot be merged"):
+        finetune(start, chats, QUICK)
+
+
+def test_a_replaced_forward_does_not_pass_to_the_clone(model, chats):
+    config = replace(QUICK, steps=2)
+    plain = finetune(model, chats, config)
+    block, seen = model.model.layers[0], []
+    block.forward = lambda *args, **options: seen.append(1) or type(block).forward(block, *args, **options)
+    again = finetune(model, chats, replace(config, warmup_steps=0))
+    assert again.caft_run["model"] == plain.caft_run["model"] and not seen
+
+
+def test_a_finetuned_model_that_is_changed_loses_its_name(model, chats):
+    from caft_utils.fingerprints import fingerprint, name_model
+
+    name_model(model, "base")
+    tuned = finetune(model, chats, replace(QUICK, steps=2))
+    assert fingerprint(tuned) == tuned.caft_id
+    with tuned.disable_adapter():
+        assert fingerprint(tuned) == "base"
+    assert fingerprint(tuned) == tuned.caft_id
+    assert fingerprint(tuned.merge_and_unload()) not in (tuned.caft_id, "base")

@@ -45,6 +45,17 @@ def test_a_vector_takes_the_dtype_of_the_hidden_states_and_is_placed_once():
     assert scale.vector("factor", 1, torch.zeros(1)).dtype == torch.float32
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_vector_that_was_changed_in_place_is_used_as_it_is(dtype):
+    scale, like = Scale({"factor": {1: torch.ones(64)}}), torch.zeros(1, dtype=dtype)
+    before = scale.fingerprint
+    assert scale.vector("factor", 1, like).sum() == 64
+    scale.factor_1.mul_(2)
+    assert scale.vector("factor", 1, like).sum() == 128 and scale.fingerprint != before
+    scale.load_state_dict({"factor_1": torch.zeros(64)})
+    assert scale.vector("factor", 1, like).sum() == 0
+
+
 def test_the_class_name_enters_the_fingerprint():
     class Other(Scale):
         pass

@@ -108,3 +108,21 @@ def test_the_site_in_the_metadata_is_that_of_the_layer(right, wrong):
     sae.cfg.metadata.hook_name = wrong
     with pytest.raises(ValueError, match="layer 1"):
         SAEs({1: sae})
+
+
+def test_the_fingerprint_follows_weights_that_are_changed_in_place():
+    saes = SAEs({1: random_sae()})
+    before = saes.fingerprint
+    assert saes.fingerprint == before
+    for name, weight in saes[1].state_dict().items():
+        weight[..., 0] += 1
+        changed = saes.fingerprint
+        weight[..., 0] -= 1
+        assert changed != before, name
+
+
+def test_settings_that_change_activations_are_in_the_fingerprint():
+    saes = SAEs({1: random_sae()})
+    before = saes.fingerprint
+    saes[1].cfg.normalize_activations = "layer_norm"
+    assert saes.fingerprint != before
