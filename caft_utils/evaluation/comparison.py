@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
+from caft_utils.arguments import checked
 from caft_utils.evaluation.measurement import Result, measure
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class Comparison:
         return f"{shown.to_html(escape=True, border=0)}<p>{note}</p>"
 
 
+@checked
 def compare(
     models: Mapping[str, PreTrainedModel | Result | Sequence[PreTrainedModel | Result]],
     task: Task,
