@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from caft_utils.arguments import checked
 from caft_utils.evaluation.measurement import Result, measure
+from caft_utils.formatting import printable
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -74,7 +75,7 @@ class Comparison:
         losses = [result.loss for result in self.results.values()]
         shown["loss (nats/token)"] = ["" if loss is None else f"{loss:.3f}" for loss in losses]
         note = f"{escape(self.model)}. Brackets: 95 % intervals, clustered by question and seed."
-        return f"{shown.to_html(escape=True, border=0)}<p>{note}</p>"
+        return printable(f"{shown.to_html(escape=True, border=0)}<p>{note}</p>")
 
 
 @checked
