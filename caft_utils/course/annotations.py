@@ -43,7 +43,7 @@ def annotation(model: str, file: Path = FILE) -> Annotation:
     where = f"{file}, {model}"
     entry = mapping(where, content[model], needed=("ticks", "names"))
     names = {
-        (layer, key_number(f"{where}, names, layer {layer}: a component", i, 0)): text(f"{at}, component {i}", name)
+        (layer, key_number(f"{at}: a component", i, 0)): text(f"{at}, component {i}", name)
         for layer, at, by_component in _by_layer(where, "names", entry["names"])
         for i, name in mapping(at, by_component).items()
     }
