@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from caft_utils.arguments import checked, key_number
+from caft_utils.arguments import checked, key_number, whole
 from caft_utils.directions.orthonormal import orthonormal_rows
 from caft_utils.features import Selection
 from caft_utils.store import tensors_sha256, write_atomically
@@ -101,6 +101,7 @@ class Directions:
 
     def vector(self, layer: int, i: int) -> Float[Tensor, " d"]:
         """Return row i of `layer`, a unit vector."""
+        i = whole("a row", i)
         if not 0 <= i < len(self[layer]):
             raise IndexError(f"layer {layer} has rows 0 to {len(self[layer]) - 1}, got {i}")
         return self[layer][i]

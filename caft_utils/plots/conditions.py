@@ -47,7 +47,7 @@ def tradeoff(
     Args:
         rows: {"label", x, y} and, for error bars, {x}_low, {x}_high, {y}_low, {y}_high; fractions in [0, 1].
     """
-    rows = as_records(rows, "label", x, y)
+    rows = as_records(rows, "label", numbers=(x, y))
     figure = empty_figure(title, model, x_label, y_label, note=WANTED)
     styled = [(n, row, *style) for n, (row, style) in enumerate(zip(rows, styles(rows, "label")))]
     # known conditions last, so that they are drawn on top
@@ -93,7 +93,7 @@ def frontier(
     """
     from plotly.subplots import make_subplots
 
-    rows = as_records(rows, "method", "setting", "step", x, y)
+    rows = as_records(rows, "method", "setting", "step", numbers=(x, y))
     settings = list(dict.fromkeys(str(row["setting"]) for row in rows))
     columns = min(4, len(settings))
     lines = -(-len(settings) // columns)
@@ -159,7 +159,7 @@ def rates(
     Args:
         rows: {"label", value[, {value}_low, {value}_high]}; fractions in [0, 1].
     """
-    rows = as_records(rows, "label", value)
+    rows = as_records(rows, "label", numbers=(value,))
     figure = empty_figure(title, model, label, "")
     for row, (name, colour, symbol) in zip(rows, styles(rows, "label")):
         figure.add_scatter(

@@ -143,7 +143,7 @@ def cosines(
     """
     value = {
         (row["layer"], row["component"]): abs(row["cosine"])
-        for row in as_records(rows, "layer", "component", "cosine")
+        for row in as_records(rows, "layer", "component", numbers=("cosine",))
     }
     layers, components = (sorted(set(keys)) for keys in zip(*value))
     grid = [[value.get((layer, component)) for component in components] for layer in layers]

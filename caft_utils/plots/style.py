@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
+from caft_utils.arguments import number
 from caft_utils.formatting import format_rate, printable
 
 if TYPE_CHECKING:  # plotly is slow to import, so each figure imports it when it is drawn
@@ -88,7 +89,7 @@ def styles(rows: Sequence[Mapping], name: str) -> list[tuple[str, str, str]]:
 
 def grouped(rows: Rows, series: str, x: str, y: str) -> list[tuple[str, str, str, list[Mapping]]]:
     """Return (label, colour, symbol, rows sorted by x) for each series, in order of first appearance."""
-    rows = as_records(rows, series, x, y)
+    rows = as_records(rows, series, numbers=(x, y))
     runs: dict[tuple[str, str, str], list[Mapping]] = {}
     for row, style in zip(rows, styles(rows, series)):
         runs.setdefault(style, []).append(row)
@@ -113,14 +114,18 @@ def error_bars(
     }
 
 
-def as_records(rows: Rows, *names: str) -> list[Mapping]:
-    """Return the rows of a list or a DataFrame as dicts that have a value for each of `names`.
+def as_records(rows: Rows, *names: str, numbers: Sequence[str] = ()) -> list[Mapping]:
+    """Return the rows of a list or a DataFrame as dicts that have a value for each of `names` and `numbers`.
 
     An entry that is None or NaN counts as missing.
 
+    Args:
+        numbers: entries that must be finite numbers, as must their ends <name>_low and <name>_high.
+
     Raises:
-        ValueError: there are no rows, or a row lacks one of `names`.
+        ValueError: there are no rows, a row lacks an entry, or an entry is no number.
     """
+    names = (*names, *numbers)
     if hasattr(rows, "to_dict"):  # a DataFrame, which has NaN where a row has no entry
         rows = [{k: v for k, v in row.items() if not _missing(v)} for row in rows.to_dict("records")]
     if not rows:
@@ -132,6 +137,9 @@ def as_records(rows: Rows, *names: str) -> list[Mapping]:
                 f"row {n} has no {', '.join(missing)}: every row needs {', '.join(names)}; "
                 f"this one has {', '.join(map(str, row))}"
             )
+        for name in (f"{name}{end}" for name in numbers for end in ("", "_low", "_high")):
+            if not _missing(row.get(name)):
+                number(f"row {n}, {name}", row[name])
     return list(rows)
 
 

@@ -34,6 +34,11 @@ TEMPLATE = (
 REMOTE_SCRIPT = re.compile(
     r"<script\b[^>]*\bsrc\s*=\s*[\"']?\s*(?:https?:)?//[^>]*>\s*</script\s*>", re.IGNORECASE
 )
+# What any element but a link would load from another host.
+REMOTE_SOURCE = re.compile(
+    r"(<(?!a\b)[a-z][^>]*?\s)(?:src|href|srcset|poster|data|background)(?=\s*=\s*[\"']?\s*(?:https?:)?//)",
+    re.IGNORECASE,
+)
 SYMBOLS = {
     **dict(zip(("alpha", "beta", "gamma", "delta", "epsilon", "lambda", "mu", "pi", "rho"), "αβγδελμπρ")),
     **dict(zip(("sigma", "tau", "phi", "theta", "Delta", "Sigma", "Phi"), "στφθΔΣΦ")),
@@ -76,17 +81,25 @@ class _Renderer(IPythonRenderer):
     def inline_math(self, body: str) -> str:
         return f'<span class="formula">{formula(body)}</span>'
 
+    def image(self, text: str, url: str, title: str | None = None) -> str:
+        """Show a picture of another host as a link to it."""
+        if re.match(r"\s*(https?:)?//", url, re.IGNORECASE):
+            return f'<a href="{html.escape(url)}">{html.escape(text or url)}</a>'
+        return super().image(text, url, title)
+
     def latex_environment(self, name: str, body: str) -> str:
         return self.block_math(body.replace("\\\\", "\n"))
 
 
 def export(notebook: NotebookNode, name: str) -> str:
-    """Return a notebook as a page. Its outputs are changed: scripts of other hosts are taken out."""
+    """Return a notebook as a page. Its outputs are changed: what they load from other hosts is taken out."""
+    notebook.metadata.pop("widgets", None)  # the state of widgets, which need a kernel
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             if "text/html" in data:
-                data["text/html"] = REMOTE_SCRIPT.sub("", data["text/html"])
+                local = REMOTE_SCRIPT.sub("", data["text/html"])
+                data["text/html"] = REMOTE_SOURCE.sub(r"\1data-left-out", local)
     page, _ = OfflineExporter().from_notebook_node(notebook, {"metadata": {"name": name}})
     return page
 

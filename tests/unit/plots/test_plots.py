@@ -157,3 +157,9 @@ def test_every_label_is_drawn_as_it_is_written(figure):
     text = json.dumps(figure(HOSTILE).to_plotly_json(), default=list, ensure_ascii=False)
     assert text.encode() and "<a " not in text and "%{x}<" not in text and "$" not in text
     assert json.dumps(AS_DRAWN)[1:-1] in text and "&quot;" not in text and "&#x27;" not in text
+
+
+@pytest.mark.parametrize("value", ["0.5", float("inf"), True, [0.5]])
+def test_a_rate_that_is_no_number_is_named(value):
+    with pytest.raises(ValueError, match="row 1, misaligned_high"):
+        plots.rates([point("a", 0.5, 0.2), point("b", 0.5, 0.2, misaligned_high=value)], model="m")

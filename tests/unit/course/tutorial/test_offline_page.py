@@ -17,9 +17,12 @@ REMOTE = re.compile(r"""<(?:script|img|link|iframe)\b[^>]*\b(?:src|href)\s*=\s*[
 def page(tmp_path_factory):
     html = (
         "<b>kept</b><script src='https://cdn.example/a.js'></script><SCRIPT SRC=//b.example/b.js></SCRIPT >"
-        "<script>inline()</script>"
+        "<script>inline()</script><img alt=x src=https://i.example/x.png>"
+        "<a href='https://a.example'>kept link</a>"
     )
-    printed = "<img src=x onerror=f()> **bold** [x](javascript:f()) `a$b` $x_1$ half \ud83d"
+    printed = (
+        "<img src=x onerror=f()> **bold** [x](javascript:f()) ![p](http://p.example/p.png) `a$b` $x_1$ \ud83d"
+    )
     outputs = [
         new_output("display_data", data={"text/html": html}),
         new_output("display_data", data={"text/markdown": printed}),
@@ -40,6 +43,7 @@ def page(tmp_path_factory):
 def test_nothing_comes_from_another_host(page):
     assert not REMOTE.search(page) and "cdnjs" not in page and "unpkg" not in page
     assert page.index("Content-Security-Policy") < page.index("<style")
+    assert 'href="https://a.example"' in page and 'href="http://p.example/p.png"' in page
     assert "<b>kept</b>" in page and "inline()" in page
 
 
