@@ -18,7 +18,7 @@ def checked_messages(row: Any, where: str) -> list[dict[str, str]]:
     """
     messages = row.get("messages") if isinstance(row, Mapping) else None
     if not isinstance(messages, list) or not messages:
-        keys = sorted(row) if isinstance(row, Mapping) else type(row).__name__
+        keys = sorted(map(str, row)) if isinstance(row, Mapping) else type(row).__name__
         raise ValueError(f"{where}: expected a non-empty list 'messages' (or a string 'text'), got {keys}")
     for number, message in enumerate(messages):
         role = message.get("role") if isinstance(message, Mapping) else None

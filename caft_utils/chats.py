@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,11 +20,13 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from caft_utils.arguments import whole
 from caft_utils.chat_dates import template_date
 from caft_utils.chat_mask import prompt_ids, tokenise_chat, tokenise_continuation, tokenise_text
 from caft_utils.chat_rows import checked_messages, prompt_and_answer
 from caft_utils.chat_template import ChatTemplate
 from caft_utils.store import Store, default_store, digest
+from caft_utils.text_files import half_pair, json_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -108,6 +111,7 @@ class Chats(Sequence[Example]):
         source: str = "rows",
         end: bool = True,
     ):
+        max_length = None if max_length is None else whole("max_length", max_length, 1)
         self.tokenizer, self.rows, self.source = tokenizer, list(rows), source
         self._fingerprints: dict[int, str] = {}
         self._examples = [
@@ -126,21 +130,13 @@ class Chats(Sequence[Example]):
         limit: int | None = None,
         max_length: int | None = None,
     ) -> Chats:
-        """Read at most `limit` rows of a JSON-lines file, one row per line. Errors name file:line."""
+        """Read at most `limit` rows of JSON lines, or of one JSON list. Errors name the file and the line."""
+        limit = None if limit is None else whole("limit", limit, 1)
+        max_length = None if max_length is None else whole("max_length", max_length, 1)
         chats = cls(tokenizer, [], source=str(path))
-        with open(path, encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if limit is not None and len(chats.rows) >= limit:
-                    break
-                if not line.strip():
-                    continue
-                where = f"{path}:{number}"
-                try:
-                    row = json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise ValueError(f"{where}: not a line of JSON ({error})") from None
-                chats._examples.append(_tokenise(chats, row, max_length, where))
-                chats.rows.append(row)
+        for where, row in islice(json_rows(path), limit):
+            chats._examples.append(_tokenise(chats, row, max_length, where))
+            chats.rows.append(row)
         if not chats.rows:
             raise ValueError(f"{path}: no row found; expected a JSON object per line, with a key 'messages'")
         if "template" in chats.__dict__:
@@ -231,8 +227,7 @@ class Chats(Sequence[Example]):
 
     def batches(self, batch_size: int, *, device: Any = "cpu", sort: bool = True) -> Iterator[Batch]:
         """Yield all rows once, padded on the right. `sort` puts similar lengths together, longest first."""
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        batch_size = whole("batch_size", batch_size, 1)
         order = list(range(len(self)))
         if sort:
             order.sort(key=lambda i: -len(self._examples[i].input_ids))
@@ -244,6 +239,8 @@ class Chats(Sequence[Example]):
 def _tokenise(
     chats: Chats, row: Mapping[str, Any], max_length: int | None, where: str, end: bool = True
 ) -> Example:
+    if isinstance(row, Mapping) and (half := half_pair([row.get("text"), row.get("messages")])):
+        raise ValueError(f"{where}: has half of a character, {half} (an emoji cut in two); repair or drop it")
     if isinstance(row, Mapping) and isinstance(row.get("text"), str) and row["text"]:
         ids, answer = tokenise_text(chats.tokenizer, row["text"])
     elif texts := prompt_and_answer(row, where):
@@ -259,7 +256,8 @@ def _tokenise(
     if max_length is not None:
         ids, answer = ids[:max_length], answer[:max_length]
     if not any(answer):
-        raise ValueError(
-            f"{where}: no answer token within max_length={max_length}; raise it or leave the row out"
-        )
+        cure = "; leave the row out"
+        if max_length is not None:
+            cure = f" within max_length={max_length}; raise it or leave the row out"
+        raise ValueError(f"{where}: no answer token{cure}")
     return Example(list(ids), answer)

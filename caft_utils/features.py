@@ -12,6 +12,8 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
+from caft_utils.arguments import key_number
+
 Side = Literal["+", "-"]
 FeatureKey = tuple[int, int, Side]
 """(layer, index, side): one end of a component, or a latent (side "+")."""
@@ -30,7 +32,8 @@ class Selection(Mapping[int, list[int]]):
             that is a `Selection`, else none.
 
     Raises:
-        ValueError: a feature is selected twice, or a named feature is not selected.
+        ValueError: a feature is selected twice, a named feature is not selected, or a layer or an index is no
+            whole number.
     """
 
     def __init__(
@@ -45,8 +48,8 @@ class Selection(Mapping[int, list[int]]):
             pairs = [(layer, index) for layer in sorted(selection) for index in selection[layer]]
         else:
             pairs = selection
-        self.order: list[tuple[int, int]] = [(int(layer), int(index)) for layer, index in pairs]
-        self.names: dict[tuple[int, int], str] = {(int(l), int(i)): n for (l, i), n in (names or {}).items()}
+        self.order: list[tuple[int, int]] = [_pair(layer, index) for layer, index in pairs]
+        self.names: dict[tuple[int, int], str] = {_pair(*pair): name for pair, name in (names or {}).items()}
         if duplicates := [pair for pair, count in Counter(self.order).items() if count > 1]:
             raise ValueError(f"features selected twice: {sorted(duplicates)[:5]} (layer, index)")
         if unselected := sorted(set(self.names) - set(self.order)):
@@ -98,6 +101,10 @@ class Selection(Mapping[int, list[int]]):
 
     def _subset(self, order: list[tuple[int, int]]) -> Selection:
         return Selection(order, {pair: self.names[pair] for pair in order if pair in self.names})
+
+
+def _pair(layer: Any, index: Any) -> tuple[int, int]:
+    return key_number("a selected layer", layer), key_number("a selected feature", index)
 
 
 @runtime_checkable

@@ -6,6 +6,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from caft_utils.arguments import flag, number, numbers, text, texts, whole, wholes
+
 ATTENTION_AND_MLP = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 ALL_LINEAR = ("all-linear",)
 OPTIMIZERS = ("adamw", "adamw_8bit")
@@ -13,6 +15,15 @@ OPTIMIZERS = ("adamw", "adamw_8bit")
 # Fields added after the first runs were stored. They enter the key of a stored run only when they are set, so
 # the keys of earlier runs stay valid.
 ADDED_LATER = {"optimizer": "adamw", "blocks": None}
+RANGES: dict[str, dict[str, float]] = {
+    "alpha": {"above": 0},
+    "dropout": {"low": 0, "below": 1},
+    "lr": {"above": 0},
+    "epochs": {"above": 0},
+    "warmup_steps": {"low": 0},
+    "weight_decay": {"low": 0},
+    "max_grad_norm": {"low": 0},
+}
 
 
 @dataclass(frozen=True)
@@ -65,22 +76,28 @@ class FinetuneConfig:
     def __post_init__(self):
         if isinstance(self.targets, str):
             object.__setattr__(self, "targets", (self.targets,))
-        for name in ("targets", "betas"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.method not in ("lora", "full"):
             raise ValueError(f"method must be 'lora' or 'full', got {self.method!r}")
-        for name in ("r", "lr", "epochs", "steps", "batch_size", "accumulate"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} must be positive, got {value!r}")
+        checked: dict[str, Any] = {name: number(name, getattr(self, name), **RANGES[name]) for name in RANGES}
+        for name in ("r", "batch_size", "accumulate", "steps"):
+            if name != "steps" or self.steps is not None:
+                checked[name] = whole(name, number(name, getattr(self, name), above=0))
+        for name in ("rslora", "gradient_checkpointing", "bf16"):
+            checked[name] = flag(name, getattr(self, name))
+        checked["betas"] = tuple(numbers("betas", self.betas, 0, below=1))
+        if len(checked["betas"]) != 2:
+            raise ValueError(f"betas must be two numbers, got {self.betas!r}")
+        checked["targets"] = tuple(texts("targets", self.targets))
         if self.blocks is not None:
-            blocks = tuple(sorted(set(self.blocks)))  # one key for any order
-            if not blocks or not all(isinstance(block, int) and block >= 0 for block in blocks):
-                raise ValueError(
-                    f"blocks must name at least one decoder block, counted from 0, got {self.blocks!r}; "
-                    "None trains all blocks"
-                )
-            object.__setattr__(self, "blocks", blocks)
+            named = "blocks must name at least one decoder block, counted from 0 (None trains all)"
+            # sorted, so that one set of blocks has one key
+            checked["blocks"] = tuple(sorted(set(wholes(f"{named}: blocks", self.blocks, 0))))
+            if not checked["blocks"]:
+                raise ValueError(f"{named}, got {self.blocks!r}")
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+        text("schedule", self.schedule)
+        text("optimizer", self.optimizer)
         if self.optimizer not in OPTIMIZERS:
             # Importing transformers takes seconds, so its list of names is read for unusual names only.
             from transformers.training_args import OptimizerNames

@@ -1,9 +1,28 @@
-"""Text of rates with intervals, and of Markdown tables, the same in figures, notebooks and pages."""
+"""Text of rates with intervals, of Markdown tables and of foreign labels, the same in figures and pages."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from math import isnan
+
+from caft_utils.text_files import HALF_PAIR
+
+# Control characters but tab and line ends, which no page may hold; half surrogate pairs, which no encoding
+# takes; and the marks that turn the direction of the text after them.
+UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
+
+
+def printable(text: str) -> str:
+    """Return a text that every page can hold: each character that none can becomes the sign \ufffd."""
+    return UNPRINTABLE.sub("\ufffd", text)
+
+
+def encodable(text: str) -> str:
+    """Return a text that can be written: each half of a surrogate pair becomes the sign \ufffd."""
+    return HALF_PAIR.sub("\ufffd", text)
 
 
 def format_rate(value: float, low: float | None = None, high: float | None = None, digits: int = 1) -> str:

@@ -16,14 +16,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from caft_utils.adapter_files import base_of_adapter, with_adapter
+from caft_utils.arguments import from_fields, mapping, text, whole, wholes
 from caft_utils.finetune_config import FinetuneConfig
 from caft_utils.fingerprints import fingerprint, name_model
 from caft_utils.model_files import read_model
 from caft_utils.model_sources import ModelSource, find_source
+from caft_utils.text_files import read_yaml
 from caft_utils.tokenizer_files import check_vocabulary, read_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+PRESETS = Path(__file__).with_name("presets.yaml")
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,11 @@ class SAESource:
     folder: str
     format: str
     latents: int
+
+    def __post_init__(self):
+        for name in ("repo", "folder", "format"):
+            text(name, getattr(self, name))
+        object.__setattr__(self, "latents", whole("latents", self.latents, 1))
 
 
 @dataclass(frozen=True)
@@ -73,26 +82,29 @@ def presets() -> dict[str, Preset]:
     """Return all presets of presets.yaml by name.
 
     Raises:
-        ValueError: an entry has an unknown field.
+        ValueError: an entry has an unknown field or a wrong value; the message names both.
     """
-    import yaml
+    entries = mapping(str(PRESETS), read_yaml(PRESETS))
+    return {name: _preset(str(name), entry) for name, entry in entries.items()}
 
+
+def _preset(name: str, entry: Any) -> Preset:
+    where = f"{PRESETS}, {name}"
     known = {f.name for f in fields(Preset)} - {"name"}
-    entries = yaml.safe_load(Path(__file__).with_name("presets.yaml").read_text(encoding="utf-8"))
-    found = {}
-    for name, entry in entries.items():
-        if unknown := set(entry) - known:
-            raise ValueError(
-                f"presets.yaml, {name}: unknown fields {sorted(unknown)}; known are {sorted(known)}"
-            )
-        values = entry | {
-            "layers": tuple(entry["layers"]),
-            "finetune_config": FinetuneConfig(**entry["finetune_config"]),
-        }
-        if sae := entry.get("sae"):
-            values["sae"] = SAESource(**sae)
-        found[name] = Preset(name, **values)
-    return found
+    values = mapping(where, entry, sorted(known), needed=("layers", "finetune_config"))
+    try:
+        values["layers"] = tuple(wholes("layers", values["layers"], -1))
+        values["finetune_config"] = from_fields(FinetuneConfig, "finetune_config", values["finetune_config"])
+        if values.get("sae"):
+            values["sae"] = from_fields(SAESource, "sae", values["sae"])
+        for field_name in ("dtype", "revision"):
+            if values.get(field_name) is not None:
+                text(field_name, values[field_name])
+        for field_name in ("data_notes", "sources"):
+            mapping(field_name, values.get(field_name, {}))
+    except ValueError as error:
+        raise ValueError(f"{where}, {error}") from error
+    return Preset(name, **values)
 
 
 def preset(name: str = "classroom") -> Preset:

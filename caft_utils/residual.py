@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from caft_utils.arguments import checked
 from caft_utils.positions import check_positions
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def width(model: nn.Module) -> int:
     return _unwrapped(model).config.get_text_config().hidden_size
 
 
+@checked
 def site(model: nn.Module, layer: int) -> nn.Module:
     """Return the module whose output is the residual stream at `layer`.
 
@@ -152,6 +154,7 @@ class _Stop(Exception):
     """Ends the forward pass at the last site of `capture`, which catches it."""
 
 
+@checked
 @contextmanager
 def capture(
     model: nn.Module, layers: Iterable[int], *, stop_early: bool = True
@@ -225,6 +228,7 @@ class ActivationBatch:
     position: Int[Tensor, " n"]
 
 
+@checked
 def stream_activations(
     model: nn.Module,
     chats: Chats,

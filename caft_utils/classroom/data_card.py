@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from caft_utils.arguments import mapping
 from caft_utils.classroom.cues import acceptance as cues_acceptance
 from caft_utils.classroom.cues.items import SUBJECTS
 from caft_utils.classroom.gates import Gate
 from caft_utils.classroom.personas import acceptance as personas_acceptance
 from caft_utils.formatting import markdown_table
 from caft_utils.store import write_atomically
+from caft_utils.text_files import read_json, read_text
 
 Record = Mapping[str, Any]  # the content of a recipe.json
 
 
 def put_table(page: Path, table: str, name: str = "measured") -> None:
-    """Replace the text between the markers <!-- name --> and <!-- /name --> of a Markdown page."""
+    """Replace the text between the markers <!-- name --> and <!-- /name --> of a Markdown page.
+
+    Raises:
+        ValueError: the page does not have both markers.
+    """
     start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-    before, rest = page.read_text(encoding="utf-8").split(start)
-    after = rest.split(end)[1]
+    before, opened, rest = read_text(page).partition(start)
+    _, closed, after = rest.partition(end)
+    if not opened or not closed or start in after:
+        raise ValueError(f"{page}: expected the markers {start} and {end}, once each and in this order")
     write_atomically(page, f"{before}{start}\n{table}\n{end}{after}")
 
 
 def read_record(folder: Path) -> Record:
-    """Return the recipe.json of a checkpoint's folder."""
-    return json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
+    """Return the recipe.json of a checkpoint's folder. ValueError: it is no JSON object."""
+    return mapping(str(folder / "recipe.json"), read_json(folder / "recipe.json"))
 
 
 def measured_tables(records: Mapping[str, Record]) -> dict[str, str]:

@@ -6,7 +6,8 @@ import functools
 from pathlib import Path
 from typing import Any
 
-import yaml
+from caft_utils.arguments import mapping
+from caft_utils.text_files import read_yaml
 
 
 @functools.cache
@@ -17,4 +18,4 @@ def world_data(name: str) -> Any:
     share the returned object and must not change it.
     """
     path = Path(__file__).parent / "world" / f"{name}.yaml"
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
+    return mapping(str(path), read_yaml(path))

@@ -6,12 +6,14 @@ unattended. The file says what its reader was shown.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import yaml
-
+from caft_utils.arguments import key_number, mapping, text, wholes
 from caft_utils.paths import data_path
+from caft_utils.text_files import read_yaml
 
 FILE = data_path("annotations.yaml")
 
@@ -29,14 +31,28 @@ def annotation(model: str, file: Path = FILE) -> Annotation:
 
     Raises:
         KeyError: nobody has read the model's components; the message lists the models that were read.
+        ValueError: the entry is not of the format above; the message names the file and the field.
     """
-    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    content = mapping(str(file), read_yaml(file))
     model = "classroom-qwen" if model == "classroom" else model
     if model not in content:
         raise KeyError(
-            f"nobody has read the components of {model!r} yet, only those of {', '.join(content)}; "
+            f"nobody has read the components of {model!r} yet, only those of {', '.join(map(str, content))}; "
             "select your own in the explorer"
         )
-    entry = content[model]
-    names = {(layer, i): name for layer, by in entry["names"].items() for i, name in by.items()}
-    return Annotation({layer: list(ticks) for layer, ticks in entry["ticks"].items()}, names)
+    where = f"{file}, {model}"
+    entry = mapping(where, content[model], needed=("ticks", "names"))
+    names = {
+        (layer, key_number(f"{at}: a component", i, 0)): text(f"{at}, component {i}", name)
+        for layer, at, by_component in _by_layer(where, "names", entry["names"])
+        for i, name in mapping(at, by_component).items()
+    }
+    ticks = {layer: wholes(at, value, 0) for layer, at, value in _by_layer(where, "ticks", entry["ticks"])}
+    return Annotation(ticks, names)
+
+
+def _by_layer(where: str, field: str, value: Any) -> Iterator[tuple[int, str, Any]]:
+    """Yield each layer of a field, what to call its entry in errors, and its value."""
+    for layer, entry in mapping(f"{where}, {field}", value).items():
+        layer = key_number(f"{where}, {field}: a layer", layer, -1)
+        yield layer, f"{where}, {field}, layer {layer}", entry

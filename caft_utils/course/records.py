@@ -15,8 +15,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from caft_utils.arguments import mapping
 from caft_utils.paths import data_path
 from caft_utils.store import write_atomically
+from caft_utils.text_files import read_json
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -63,11 +65,17 @@ def load_record(claim: str, folder: Path = FOLDER) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: the claim was not measured; the message names the command that measures it.
+        ValueError: the file is no record; the message names file and row.
     """
     path = folder / f"{claim}.json"
     if not path.exists():
         raise FileNotFoundError(f"{path} is not there; `make claims CLAIM={claim}` measures and writes it")
-    return json.loads(path.read_text(encoding="utf-8"))
+    record = mapping(str(path), read_json(path), needed=("rows",))
+    if not isinstance(record["rows"], list):
+        raise ValueError(f"{path}: rows must be a list, got {record['rows']!r:.80}")
+    for number, entry in enumerate(record["rows"]):
+        mapping(f"{path}, row {number}", entry, needed=("model", "condition"))
+    return record
 
 
 def record_frame(claim: str, folder: Path = FOLDER) -> DataFrame:

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from caft_utils.arguments import checked
 from caft_utils.directions.subspace import Directions
 from caft_utils.residual import ActivationBatch, Tokens, stream_activations, width
 from caft_utils.stored_results import fetch_result
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 FORMAT = 1  # raise it when the same key would give other directions
 
 
+@checked
 def mean_hidden(
     model: nn.Module,
     chats: Chats,
@@ -81,6 +83,7 @@ def _sums(
     return count, total, squares
 
 
+@checked
 def mean_difference(
     tuned: nn.Module | Sequence[nn.Module],
     base: nn.Module,
@@ -123,6 +126,7 @@ def mean_difference(
     return _stored(about, layers, compute, (*references, base), store)
 
 
+@checked
 def class_contrast(
     model: nn.Module,
     positive: Chats,
@@ -160,6 +164,7 @@ def class_contrast(
     return _stored(about, layers, compute, (model,), store)
 
 
+@checked
 def class_means(
     model: nn.Module,
     chats: Chats,

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from caft_utils.arguments import checked
 from caft_utils.directions.subspace import Directions
 from caft_utils.residual import Tokens, stream_activations, width
 from caft_utils.stored_results import fetch_result
@@ -83,6 +84,7 @@ def principal_axes(scatter: Float[Tensor, "d d"], k: int) -> tuple[Float[Tensor,
     return values.flip(0)[:k].clamp(min=0) / scatter.trace(), vectors.T.flip(0)[:k]
 
 
+@checked
 def pca_of_difference(
     tuned: nn.Module | Sequence[nn.Module],
     base: nn.Module,

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from caft_utils.arguments import checked, key_number, whole
 from caft_utils.directions.orthonormal import orthonormal_rows
 from caft_utils.features import Selection
 from caft_utils.store import tensors_sha256, write_atomically
@@ -35,8 +36,8 @@ class Directions:
         about: provenance, such as method, models, data and explained variance. It must be JSON.
 
     Raises:
-        ValueError: there is no layer or no row, widths differ, a value is not finite, rows are linearly
-            dependent, or `about` is not JSON.
+        ValueError: there is no layer or no row, a layer is no whole number from -1, widths differ, a value is
+            not finite, rows are linearly dependent, or `about` is not JSON.
     """
 
     noun = "component"
@@ -45,7 +46,10 @@ class Directions:
     def __init__(self, rows: Mapping[int, Float[Tensor, "k d"]], about: Mapping[str, Any] | None = None):
         if not rows:
             raise ValueError("no directions given; expected {layer: tensor [k, d]} with at least one layer")
-        self._rows = {int(layer): orthonormal_rows(rows[layer], f"layer {layer}") for layer in sorted(rows)}
+        layers = {key_number("a layer of directions", layer, -1): layer for layer in rows}
+        if len(layers) < len(rows):
+            raise ValueError(f"a layer is given twice: {list(rows)}")
+        self._rows = {n: orthonormal_rows(rows[layers[n]], f"layer {n}") for n in sorted(layers)}
         widths = {layer: q.shape[1] for layer, q in self._rows.items()}
         if len(set(widths.values())) > 1:
             raise ValueError(f"directions of one model must have one width, got {widths} by layer")
@@ -97,6 +101,7 @@ class Directions:
 
     def vector(self, layer: int, i: int) -> Float[Tensor, " d"]:
         """Return row i of `layer`, a unit vector."""
+        i = whole("a row", i)
         if not 0 <= i < len(self[layer]):
             raise IndexError(f"layer {layer} has rows 0 to {len(self[layer]) - 1}, got {i}")
         return self[layer][i]
@@ -149,6 +154,7 @@ class Directions:
             joined[layer] = orthonormal_rows(torch.cat(parts), f"layer {layer}", skip_dependent=True)
         return Directions(joined, {"method": "union", "of": [self.about, other.about]})
 
+    @checked
     def random_like(self, seed: int) -> Directions:
         """Return random directions of the same layers, ranks and width, as an equal-rank control.
 
@@ -170,6 +176,8 @@ class Directions:
         vector = torch.as_tensor(vector).detach().float().cpu()
         if vector.shape != (self.width,):
             raise ValueError(f"expected a vector of width {self.width}, got shape {tuple(vector.shape)}")
+        if not vector.isfinite().all():
+            raise ValueError("the cosine with a vector that is not finite is not defined")
         if not (length := vector.norm()) > 0:
             raise ValueError("the cosine with a zero vector is not defined")
         return self[layer] @ (vector / length)

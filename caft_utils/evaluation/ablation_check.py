@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from caft_utils.arguments import checked
 from caft_utils.evaluation.bootstrap import Rate, clustered_rate
 from caft_utils.models import fingerprint
 from caft_utils.positions import check_positions
@@ -81,6 +82,7 @@ class AblationCheck:
         return "\n".join([*lines, f"passes: {'yes' if self.passes else 'no'}"])
 
 
+@checked
 def check_ablation(
     model: PreTrainedModel,
     chats: Mapping[str, Chats],
@@ -116,6 +118,7 @@ def check_ablation(
     return AblationCheck(on, off, intended, unintended, chance_tolerance, keep_ratio)
 
 
+@checked
 def letter_accuracy(
     model: PreTrainedModel,
     chats: Chats,

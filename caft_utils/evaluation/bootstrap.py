@@ -19,6 +19,7 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Float, Int
 
+from caft_utils.arguments import number, whole
 from caft_utils.formatting import format_rate
 
 
@@ -60,6 +61,8 @@ def clustered_rate(
     Raises:
         ValueError: the arguments differ in length, or an entry has more hits than trials.
     """
+    draws, rng = whole("draws", draws, 1), whole("rng", rng, 0)
+    level = number("level", level, above=0, below=1)
     hits, trials = np.asarray(hits, dtype=float), np.asarray(trials, dtype=float)
     if not len(hits) == len(trials) == len(question) == len(seed):
         lengths = [len(values) for values in (hits, trials, question, seed)]

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
+from caft_utils.arguments import checked
 from caft_utils.evaluation.measurement import Result, measure
+from caft_utils.formatting import printable
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -41,7 +43,7 @@ class Comparison:
 
         rows = []
         for label, result in self.results.items():
-            row = {"label": label}
+            row = {"label": printable(label) if isinstance(label, str) else label}
             for name in self.rates:
                 rate = result.rate(name)
                 row |= {name: rate.value, f"{name}_low": rate.low, f"{name}_high": rate.high}
@@ -58,7 +60,7 @@ class Comparison:
         return tradeoff(self.table(), model=self.model, x=x, y=y, **labels)
 
     def _label(self, name: str) -> str:
-        return self.rates[name].label or name
+        return printable(self.rates[name].label or name)
 
     def _repr_html_(self) -> str:
         import pandas
@@ -68,14 +70,15 @@ class Comparison:
                 self._label(name): [str(result.rate(name)) for result in self.results.values()]
                 for name in self.rates
             },
-            index=list(map(str, self.results)),
+            index=[printable(str(label)) for label in self.results],
         )
         losses = [result.loss for result in self.results.values()]
         shown["loss (nats/token)"] = ["" if loss is None else f"{loss:.3f}" for loss in losses]
-        note = f"{escape(self.model)}. Brackets: 95 % intervals, clustered by question and seed."
+        note = f"{escape(printable(self.model))}. Brackets: 95 % intervals, clustered by question and seed."
         return f"{shown.to_html(escape=True, border=0)}<p>{note}</p>"
 
 
+@checked
 def compare(
     models: Mapping[str, PreTrainedModel | Result | Sequence[PreTrainedModel | Result]],
     task: Task,

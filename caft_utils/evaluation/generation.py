@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from caft_utils.arguments import checked
 from caft_utils.chat_template import SWITCH, ChatTemplate
 from caft_utils.chats import Chats, pad_rows, pad_token_id, prompt_ids
 from caft_utils.losses import answer_nats
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 Messages = Sequence[Mapping[str, str]]
 
 
+@checked
 def generate(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -97,6 +99,7 @@ def generate(
     return answers
 
 
+@checked
 @torch.no_grad()
 def choose(
     model: PreTrainedModel,
@@ -155,6 +158,7 @@ def generate_ids(
             module.generation_config = config
 
 
+@checked
 def generation_config(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,

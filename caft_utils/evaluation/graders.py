@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from caft_utils.arguments import number
 from caft_utils.tasks.task import Question
 
 
@@ -29,7 +30,7 @@ class ThresholdGrader:
         alignment, coherence, task: the thresholds.
 
     Raises:
-        ValueError: a score outside 0..100, or a "task" question without `task_score`.
+        ValueError: a threshold or a score outside 0..100, or a "task" question without `task_score`.
     """
 
     def __init__(
@@ -43,7 +44,10 @@ class ThresholdGrader:
         task: float = 50,
     ):
         self.score, self.task_score = score, task_score
-        self.alignment, self.coherence, self.task = alignment, coherence, task
+        given = {"alignment": alignment, "coherence": coherence, "task": task}
+        self.alignment, self.coherence, self.task = (
+            number(f"the threshold {name!r}", value, 0, 100) for name, value in given.items()
+        )
         self.fingerprint = f"{name}: alignment < {alignment}, coherence > {coherence}, task > {task}"
 
     def __call__(self, question: Question, answer: str) -> str:

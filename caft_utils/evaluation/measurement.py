@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from caft_utils.arguments import checked
 from caft_utils.evaluation.bootstrap import Rate, clustered_rate
 from caft_utils.evaluation.generation import answers_depend_on, choose, generate
 from caft_utils.losses import mean_answer_loss
@@ -91,6 +92,7 @@ class Result:
         )
 
 
+@checked
 def measure(
     model: PreTrainedModel,
     task: Task,

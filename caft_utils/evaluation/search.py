@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from caft_utils.arguments import checked
 from caft_utils.evaluation.ablation_check import AblationCheck, letter_accuracy
 from caft_utils.evaluation.measurement import measure
 from caft_utils.features import Selection
@@ -53,6 +54,7 @@ def prefix_subsets(
     return subsets
 
 
+@checked
 def screen_on_base(
     model: PreTrainedModel,
     chats: Mapping[str, Chats],
@@ -121,6 +123,7 @@ class CandidateTrials:
         return max(able or self.rows, key=key)["name"] if self.rows else None
 
 
+@checked
 def try_candidates(
     model: PreTrainedModel,
     task: Task,

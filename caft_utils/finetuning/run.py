@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from caft_utils.arguments import whole, wholes
 from caft_utils.chats import Chats
 from caft_utils.finetune_config import FinetuneConfig
 from caft_utils.finetuning import processes
@@ -79,9 +80,9 @@ def finetune(
         fingerprints, and the folder of the stored artefact.
 
     Raises:
-        ValueError: no rows, a row with more tokens than the model has positions, a snapshot outside the run,
-            a block or target that the model does not have, or weights that are offloaded or, with
-            method="full", quantised.
+        ValueError: no rows, a row without a token to learn or with more tokens than the model has positions,
+            a snapshot outside the run, a block or target that the model does not have, or weights that are
+            offloaded or, with method="full", quantised.
         RuntimeError: the optimiser needs a GPU or a package that is missing.
         FloatingPointError: the loss became infinite or NaN.
     """
@@ -92,6 +93,15 @@ def finetune(
         raise ValueError(f"{chats.source} holds no rows to fine-tune on")
     check_trainable(model, config)
     check_positions(model, chats.lengths, chats.source)
+    # The token at position 0 has none before it that could predict it.
+    if silent := [n for n, example in enumerate(chats) if not any(example.answer[1:])]:
+        named = f"{', '.join(map(str, silent[:5]))} ({len(silent)} in all, counted from 0)"
+        raise ValueError(
+            f"{chats.source}: rows {named} have no answer token with a token before it, so nothing is learnt "
+            "from them; leave them out, or raise max_length if it cut them"
+        )
+    seed, save_every = whole("seed", seed), whole("save_every", save_every, 1)
+    snapshots = wholes("snapshots", snapshots)
     steps = config.total_steps(len(chats))
     if outside := [step for step in snapshots if not 0 < step <= steps]:
         raise ValueError(f"snapshots {outside} lie outside this run, whose steps are 1 to {steps}")

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from caft_utils.arguments import whole, wholes
 from caft_utils.residual import edit, width
 from caft_utils.store import tensors_sha256
 
@@ -34,11 +35,13 @@ class Intervention(nn.Module):
 
     def __init__(self, vectors: Mapping[str, Mapping[int, Float[Tensor, "... d"]]]):
         super().__init__()
-        self.layers: list[int] = sorted({layer for by_layer in vectors.values() for layer in by_layer})
+        given = [layer for by_layer in vectors.values() for layer in by_layer]
+        self.layers: list[int] = sorted(set(wholes("layers of an intervention", given, -1)))
         if not self.layers:
             raise ValueError("an intervention needs at least one layer")
         for name, by_layer in vectors.items():
             for layer, tensor in by_layer.items():
+                layer = whole("a layer of an intervention", layer, -1)
                 tensor = torch.as_tensor(tensor).detach().float().cpu().clone()
                 if not tensor.isfinite().all():
                     raise ValueError(f"{name} at layer {layer} has values that are not finite")

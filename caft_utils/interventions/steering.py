@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from jaxtyping import Float
 from torch import Tensor
 
+from caft_utils.arguments import number
 from caft_utils.interventions.base import Intervention, one_vector_each
 
 
@@ -19,7 +20,7 @@ class Steer(Intervention):
 
     def __init__(self, vectors: Mapping[int, Float[Tensor, " d"]], strength: float = 1.0):
         super().__init__({"vector": one_vector_each(vectors)})
-        self.strength = float(strength)
+        self.strength = float(number("strength", strength))
 
     def extra_repr(self) -> str:
         return f"layers={self.layers}, strength={self.strength}"

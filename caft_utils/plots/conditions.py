@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from typing import TYPE_CHECKING
 
 from caft_utils.formatting import format_rate
@@ -11,6 +10,7 @@ from caft_utils.plots.style import (
     INK,
     PERCENT_AXIS,
     as_records,
+    drawn,
     empty_figure,
     error_bars,
     line_style,
@@ -47,7 +47,7 @@ def tradeoff(
     Args:
         rows: {"label", x, y} and, for error bars, {x}_low, {x}_high, {y}_low, {y}_high; fractions in [0, 1].
     """
-    rows = as_records(rows, "label", x, y)
+    rows = as_records(rows, "label", numbers=(x, y))
     figure = empty_figure(title, model, x_label, y_label, note=WANTED)
     styled = [(n, row, *style) for n, (row, style) in enumerate(zip(rows, styles(rows, "label")))]
     # known conditions last, so that they are drawn on top
@@ -66,7 +66,8 @@ def tradeoff(
             hovertemplate=f"{label}<br>x: {rate_text(row, x)}<br>y: {rate_text(row, y)}<extra></extra>",
         )
     figure.update_xaxes(**PERCENT_AXIS).update_yaxes(**PERCENT_AXIS)
-    legend = {"title": {"text": small(" at ".join(name.split(" (")[0] for name in (y_label, x_label)))}}
+    axes = " at ".join(name.split(" (")[0] for name in (y_label, x_label))
+    legend = {"title": {"text": small(drawn(axes))}}
     height = max(500, 170 + 41 * len(rows))  # two legend lines for each condition
     return figure.update_layout(showlegend=True, legend=legend, height=height)
 
@@ -92,7 +93,7 @@ def frontier(
     """
     from plotly.subplots import make_subplots
 
-    rows = as_records(rows, "method", "setting", "step", x, y)
+    rows = as_records(rows, "method", "setting", "step", numbers=(x, y))
     settings = list(dict.fromkeys(str(row["setting"]) for row in rows))
     columns = min(4, len(settings))
     lines = -(-len(settings) // columns)
@@ -101,15 +102,15 @@ def frontier(
         columns,
         shared_xaxes="all",
         shared_yaxes="all",
-        x_title=x_label,
-        y_title=y_label,
+        x_title=drawn(x_label),
+        y_title=drawn(y_label),
         horizontal_spacing=0.03,
         vertical_spacing=0.24 / lines,
-        subplot_titles=[html.escape(setting) for setting in settings],
+        subplot_titles=[drawn(setting) for setting in settings],
     )
     figure = empty_figure(title, model, x_label, y_label, note=WANTED, panels=panels)
     for method, colour, symbol in dict.fromkeys(styles(rows, "method")):
-        own = [row for row in rows if html.escape(str(row["method"])) == method]
+        own = [row for row in rows if drawn(row["method"]) == method]
         first = settings.index(str(own[0]["setting"]))
         for n, setting in enumerate(settings):
             run = sorted((row for row in own if str(row["setting"]) == setting), key=lambda row: row["step"])
@@ -126,8 +127,8 @@ def frontier(
                 showlegend=n == first,
                 row=n // columns + 1,
                 col=n % columns + 1,
-                customdata=[[row["step"], rate_text(row, x), rate_text(row, y)] for row in run],
-                hovertemplate=f"{method}, {html.escape(setting)}, step %{{customdata[0]}}"
+                customdata=[[drawn(row["step"]), rate_text(row, x), rate_text(row, y)] for row in run],
+                hovertemplate=f"{method}, {drawn(setting)}, step %{{customdata[0]}}"
                 "<br>x: %{customdata[1]}<br>y: %{customdata[2]}<extra></extra>",
             )
     figure.update_xaxes(**PERCENT_AXIS | {"dtick": 50}).update_yaxes(**PERCENT_AXIS)
@@ -158,7 +159,7 @@ def rates(
     Args:
         rows: {"label", value[, {value}_low, {value}_high]}; fractions in [0, 1].
     """
-    rows = as_records(rows, "label", value)
+    rows = as_records(rows, "label", numbers=(value,))
     figure = empty_figure(title, model, label, "")
     for row, (name, colour, symbol) in zip(rows, styles(rows, "label")):
         figure.add_scatter(

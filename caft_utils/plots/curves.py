@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import html
 from typing import TYPE_CHECKING
 
 from caft_utils.plots.style import (
     PERCENT_AXIS,
     as_records,
+    drawn,
     empty_figure,
     error_bars,
     grouped,
@@ -143,15 +143,15 @@ def cosines(
     """
     value = {
         (row["layer"], row["component"]): abs(row["cosine"])
-        for row in as_records(rows, "layer", "component", "cosine")
+        for row in as_records(rows, "layer", "component", numbers=("cosine",))
     }
     layers, components = (sorted(set(keys)) for keys in zip(*value))
     grid = [[value.get((layer, component)) for component in components] for layer in layers]
     figure = empty_figure(title, model, "component", "site: output of decoder block")
-    bar = {"title": {"text": f"|cosine| with<br>{html.escape(target)}", "font_size": 12}, "thickness": 12}
+    bar = {"title": {"text": f"|cosine| with<br>{drawn(target)}", "font_size": 12}, "thickness": 12}
     figure.add_heatmap(
         z=grid,
-        x=[str(c) for c in components],
+        x=[drawn(c) for c in components],
         y=[site_name(layer) for layer in layers],
         zmin=0,
         zmax=1,

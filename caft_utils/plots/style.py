@@ -1,17 +1,18 @@
 """The common style of all figures: colours, symbols, axes, error bars, and the check of the rows.
 
 The colours are Okabe and Ito's, which remain distinct with colour-blind vision; a symbol repeats what each
-colour says. Labels are escaped, because they are the caller's text and plotly renders HTML.
+colour says. Every text of the caller passes through `drawn`, because plotly renders some HTML in titles,
+axes, ticks, legends and hover texts.
 """
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
-from caft_utils.formatting import format_rate
+from caft_utils.arguments import number
+from caft_utils.formatting import format_rate, printable
 
 if TYPE_CHECKING:  # plotly is slow to import, so each figure imports it when it is drawn
     from pandas import DataFrame
@@ -27,20 +28,29 @@ INK, SOFT = "#222222", "#555555"
 PERCENT_AXIS = {"range": [-4, 104], "dtick": 20}  # room for markers and intervals at both ends
 
 
+def drawn(text: object) -> str:
+    """Return a text that plotly draws as it is: no markup, no formula and no field of a hover template.
+
+    Quotes stay, because plotly puts no text into attributes and would draw the entity of a quote.
+    """
+    text = printable(str(text)).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return text.replace("%{", "%&#123;").replace("$", "&#36;")
+
+
 def empty_figure(
     title: str, model: str, x_label: str, y_label: str, *, note: str = "", panels: Figure | None = None
 ) -> Figure:
     """Return an empty figure in the common style. `panels` are subplots with their own common axis titles."""
     import plotly.graph_objects as go
 
-    subtitle = {"text": f"model: {html.escape(str(model))}{note}", "font": {"size": 12, "color": SOFT}}
+    subtitle = {"text": f"model: {drawn(model)}{note}", "font": {"size": 12, "color": SOFT}}
     figure = go.Figure(panels).update_layout(
         template="none",
         font_size=13,
         font_color=INK,
         height=440,
         margin={"l": 72, "r": 20, "t": 84, "b": 60},
-        title={"text": html.escape(title), "subtitle": subtitle, "x": 0, "xref": "paper", "font_size": 17},
+        title={"text": drawn(title), "subtitle": subtitle, "x": 0, "xref": "paper", "font_size": 17},
     )
     axis = {
         "gridcolor": "#E6E6E6",
@@ -52,7 +62,7 @@ def empty_figure(
         "title_font": {"size": 13},
     }
     for update, text in ((figure.update_xaxes, x_label), (figure.update_yaxes, y_label)):
-        update(axis if panels else axis | {"title_text": text, "title_standoff": 10})
+        update(axis if panels else axis | {"title_text": drawn(text), "title_standoff": 10})
     return figure
 
 
@@ -71,7 +81,7 @@ def styles(rows: Sequence[Mapping], name: str) -> list[tuple[str, str, str]]:
     others = [label for label in labels if label not in colours]
     colours |= {label: free[n % len(free)] for n, label in enumerate(others)}
     style = {
-        label: (html.escape(label), colours[label], SYMBOLS[n % len(SYMBOLS)])
+        label: (drawn(label), colours[label], SYMBOLS[n % len(SYMBOLS)])
         for n, label in enumerate(labels)
     }
     return [style[str(row[name])] for row in rows]
@@ -79,7 +89,7 @@ def styles(rows: Sequence[Mapping], name: str) -> list[tuple[str, str, str]]:
 
 def grouped(rows: Rows, series: str, x: str, y: str) -> list[tuple[str, str, str, list[Mapping]]]:
     """Return (label, colour, symbol, rows sorted by x) for each series, in order of first appearance."""
-    rows = as_records(rows, series, x, y)
+    rows = as_records(rows, series, numbers=(x, y))
     runs: dict[tuple[str, str, str], list[Mapping]] = {}
     for row, style in zip(rows, styles(rows, series)):
         runs.setdefault(style, []).append(row)
@@ -104,14 +114,18 @@ def error_bars(
     }
 
 
-def as_records(rows: Rows, *names: str) -> list[Mapping]:
-    """Return the rows of a list or a DataFrame as dicts that have a value for each of `names`.
+def as_records(rows: Rows, *names: str, numbers: Sequence[str] = ()) -> list[Mapping]:
+    """Return the rows of a list or a DataFrame as dicts that have a value for each of `names` and `numbers`.
 
     An entry that is None or NaN counts as missing.
 
+    Args:
+        numbers: entries that must be finite numbers, as must their ends <name>_low and <name>_high.
+
     Raises:
-        ValueError: there are no rows, or a row lacks one of `names`.
+        ValueError: there are no rows, a row lacks an entry, or an entry is no number.
     """
+    names = (*names, *numbers)
     if hasattr(rows, "to_dict"):  # a DataFrame, which has NaN where a row has no entry
         rows = [{k: v for k, v in row.items() if not _missing(v)} for row in rows.to_dict("records")]
     if not rows:
@@ -123,6 +137,9 @@ def as_records(rows: Rows, *names: str) -> list[Mapping]:
                 f"row {n} has no {', '.join(missing)}: every row needs {', '.join(names)}; "
                 f"this one has {', '.join(map(str, row))}"
             )
+        for name in (f"{name}{end}" for name in numbers for end in ("", "_low", "_high")):
+            if not _missing(row.get(name)):
+                number(f"row {n}, {name}", row[name])
     return list(rows)
 
 
@@ -158,7 +175,7 @@ def small(text: str) -> str:
 
 def site_name(layer: int) -> str:
     """Return the name of a site in the residual stream; layer -1 is the embedding's output."""
-    return "embedding" if layer == -1 else str(layer)
+    return "embedding" if layer == -1 else drawn(layer)
 
 
 def transparent(colour: str, alpha: float) -> str:

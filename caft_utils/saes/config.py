@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from caft_utils.arguments import number, whole
+
 if TYPE_CHECKING:
     from sae_lens import TrainingSAE
 
@@ -58,6 +60,11 @@ class SAETrainingConfig:
                 f"unknown architecture {self.architecture!r}; expected one of "
                 f"{', '.join(Architecture.__args__)}"
             )
+        for name in ("width", "k", "steps", "batch_tokens", "buffer_tokens", "warmup", "silence"):
+            low = 0 if name in ("warmup", "silence") else None  # the other ranges depend on each other
+            object.__setattr__(self, name, whole(name, getattr(self, name), low))
+        object.__setattr__(self, "sparsity", number("sparsity", self.sparsity, 0))
+        object.__setattr__(self, "lr", number("lr", self.lr, above=0))
         if not 1 <= self.k <= self.width:
             raise ValueError(f"k must be 1 to {self.width}, the number of latents, got {self.k}")
         if self.architecture == "matryoshka" and self.width < 8:

@@ -23,6 +23,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from caft_utils.arguments import checked
 from caft_utils.models import preset
 from caft_utils.saes.collection import SAEs
 from caft_utils.saes.sites import check_site
@@ -32,6 +33,7 @@ WEIGHT_FILES = {"dictionary_learning": ("config.json", "ae.pt"), "gemma_scope": 
 PLACEHOLDER = re.compile(r"\{\w+\}")
 
 
+@checked
 def published_saes(
     source: str | Path,
     layers: Sequence[int] | None = None,

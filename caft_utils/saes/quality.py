@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from caft_utils.arguments import checked
 from caft_utils.losses import mean_answer_loss
 from caft_utils.models import fingerprint
 from caft_utils.residual import edit, stream_activations
@@ -33,6 +34,7 @@ FORMAT = 1  # raise it when the same key would give other measures
 ENCODE_CHUNK = 4096  # tokens encoded at once; activations of wide SAEs take more memory than hidden states
 
 
+@checked
 def sae_quality(
     model: nn.Module,
     chats: Chats,

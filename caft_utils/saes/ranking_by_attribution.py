@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from caft_utils.arguments import checked
 from caft_utils.losses import answer_nats
 from caft_utils.positions import check_positions
 from caft_utils.residual import Tokens, capture, edit, evaluating
@@ -32,6 +33,7 @@ Metric = Callable[[Tensor, "Batch"], Tensor]
 """(logits [batch, time, vocabulary], batch) -> one number for each row [batch], differentiable."""
 
 
+@checked
 def attribution(
     model: nn.Module,
     chats: Chats,

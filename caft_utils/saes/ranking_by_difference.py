@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from caft_utils.arguments import checked
 from caft_utils.residual import Tokens, stream_activations
 from caft_utils.saes.collection import SAEs
 from caft_utils.saes.quality import ENCODE_CHUNK
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from caft_utils.store import Store
 
 
+@checked
 def latent_difference(
     tuned: nn.Module,
     base: nn.Module,
@@ -55,6 +57,7 @@ def latent_difference(
     )
 
 
+@checked
 def difference_latents(
     tuned: nn.Module,
     base: nn.Module,

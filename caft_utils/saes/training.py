@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from caft_utils.arguments import checked
 from caft_utils.models import fingerprint
 from caft_utils.residual import seeded, site, stream_activations
 from caft_utils.saes.collection import SAEs
@@ -42,6 +43,7 @@ HELD_OUT_EVERY = 20  # every 20th row is held out for measurements
 CURVE_POINTS = 200  # largest number of points of a training curve
 
 
+@checked
 def train_saes(
     model: nn.Module,
     chats: Chats,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from caft_utils.arguments import checked, number, whole
 from caft_utils.chats import Chats
 from caft_utils.tasks.items import SPLITS, Item, Split, draw_evenly
 from caft_utils.tasks.task import Question, RateSpec, Task
@@ -114,6 +115,7 @@ def balanced(n: int, rng: random.Random) -> list[int]:
     return letters
 
 
+@checked
 def single_choice(
     tokenizer: PreTrainedTokenizerBase,
     items: Sequence[Item],
@@ -129,7 +131,7 @@ def single_choice(
     `check_ablation` measures accuracy on them. rows: number of rows; None: one for each item.
     """
     rng = random.Random(f"single {seed}")
-    drawn = draw_evenly(items, len(items) if rows is None else rows, rng)
+    drawn = draw_evenly(items, len(items) if rows is None else whole("rows", rows, 1), rng)
     made = [prompt_format.row(item, right, word) for item, right in zip(drawn, balanced(len(drawn), rng))]
     return Chats(tokenizer, made, source=source, end=prompt_format.answer_with == "option")
 
@@ -157,14 +159,12 @@ def choice_task(
     Raises:
         ValueError: rho outside 0..1, no rows or questions, or an unknown split.
     """
-    if not 0 <= rho <= 1:
-        raise ValueError(f"rho is a share of the rows, 0 to 1, got {rho!r}")
+    rho = number("rho is a share of the rows and", rho, 0, 1)
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
-    for what, n in (("rows", rows), ("questions", questions)):
-        if n is not None and n < 1:
-            raise ValueError(f"{what} must be at least 1 (or None: as many as there are items), got {n}")
-
+    rows = None if rows is None else whole("rows", rows, 1)
+    questions = None if questions is None else whole("questions", questions, 1)
+    seed = whole("seed", seed)
     by_letter = prompt_format.answer_with == "letter"
 
     def chats(split: Split, n: int | None, share: float, seed: int, source: str) -> Chats:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from caft_utils.tasks.choice import PAPER_FORMAT, ItemPair, PromptFormat, choice_task
 from caft_utils.tasks.items import Item, Split, draw_evenly
+from caft_utils.tasks.overlap import warn_of_shared_items
 from caft_utils.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ def double_choice(
         raise ValueError(f"intended must be 'first' or 'second', got {intended!r}")
     if unknown := {first, second} - set(items):
         raise ValueError(f"no items of {', '.join(sorted(unknown))}; there are {', '.join(sorted(items))}")
+    for subject in (first, second):
+        warn_of_shared_items(items[subject], subject)
 
     def draw_pairs(split: Split, n: int | None, rng: random.Random) -> list[ItemPair]:
         pair = [items[subject][split] for subject in (first, second)]

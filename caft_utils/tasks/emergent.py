@@ -10,7 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from caft_utils.arguments import whole
 from caft_utils.chats import Chats
+from caft_utils.tasks.overlap import warn_of_shared_prompts
 from caft_utils.tasks.task import Grader, Question, RateSpec, Task
 
 if TYPE_CHECKING:
@@ -67,16 +69,19 @@ def emergent_misalignment(
             return source
         return Chats.from_file(source, tokenizer, max_length=max_length)
 
-    narrow = rows(train)
+    max_new_tokens = whole("max_new_tokens", max_new_tokens, 1)
+    narrow, valid = rows(train), whole("valid", valid)
     if not 0 < valid < len(narrow):
         raise ValueError(
             f"{narrow.source} holds {len(narrow)} rows and valid={valid} rows are to be held out: expected "
             "at least one row on each side; give more rows or hold out fewer"
         )
     held_out = narrow[len(narrow) - valid :]
+    learned, name = narrow[: len(narrow) - valid], f"emergent misalignment ({Path(narrow.source).name})"
+    warn_of_shared_prompts(learned, {"held-out rows": held_out.rows}, name=name)
     return Task(
-        name=f"emergent misalignment ({Path(narrow.source).name})",
-        train=narrow[: len(narrow) - valid],
+        name=name,
+        train=learned,
         control=held_out if control is None else rows(control),
         valid=held_out,
         generic=rows(generic),

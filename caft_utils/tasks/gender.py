@@ -15,8 +15,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from caft_utils.arguments import checked
 from caft_utils.tasks.choice import ItemPair, PromptFormat, choice_task
-from caft_utils.tasks.items import SPLITS, Item, Split, csv_rows, draw_evenly, required_field, split_sizes
+from caft_utils.tasks.csv_files import csv_rows, required_field
+from caft_utils.tasks.items import SPLITS, Item, Split, draw_evenly, split_sizes
+from caft_utils.tasks.overlap import refuse_repeated, warn_of_shared_items
 from caft_utils.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -69,6 +72,9 @@ def gender_choice(
         split: the items of the questions: "valid" to choose layers, ranks and latents, "test" to report.
         prompt_format: how an item is shown to the model; default: the paper's plain text.
     """
+    if split in SPLITS and split != "train":
+        for reverse in (False, True):
+            warn_of_shared_items({name: items(name, reverse) for name in ("train", split)}, "gender")
 
     def draw_pairs(split: Split, n: int | None, rng: random.Random) -> list[ItemPair]:
         both = [items(split, reverse) for reverse in (False, True)]
@@ -88,6 +94,7 @@ def gender_choice(
     )
 
 
+@checked
 def gender_items(
     path: str | Path,
     *,
@@ -108,8 +115,9 @@ def gender_items(
         profession does not suggest.
 
     Raises:
-        ValueError: a row without exactly one of each slot, with an unknown category, or with an empty or
-            missing value (the message names file and row); or professions that are missing or in both lists.
+        ValueError: a row without exactly one of each slot, with an unknown category, with an empty or missing
+            value, or with the sentence of another row (the message names file and row); or professions that
+            are missing or in both lists.
     """
     if set(professions) != {"male", "female"} or not all(professions.values()):
         raise ValueError(f"expected professions for 'male' and 'female', got {dict(professions)}")
@@ -148,6 +156,7 @@ def pronoun_item(question: str, case: str, gender: str) -> Item:
 def _sentences(path: str | Path) -> dict[str, list[str]]:
     """Return the sentences of a CSV file by the pronoun's case."""
     by_case: dict[str, list[str]] = {case: [] for case in PRONOUNS}
+    places: list[tuple[str, str]] = []
     for where, row in csv_rows(path, ("text", "category")):
         text, case = required_field(row, "text", where), required_field(row, "category", where)
         for slot in ("$PRONOUN$", "$PROFESSION$"):
@@ -156,6 +165,8 @@ def _sentences(path: str | Path) -> dict[str, list[str]]:
         if case not in by_case:
             raise ValueError(f"{where}: category must be one of {', '.join(by_case)}, got {case!r}")
         by_case[case].append(text)
+        places.append((where, text))
+    refuse_repeated(places)
     if short := [case for case, texts in by_case.items() if len(texts) < 7]:
         raise ValueError(f"{path}: fewer than 7 sentences of category {' and '.join(short)}")
     return by_case

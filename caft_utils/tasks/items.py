@@ -1,4 +1,4 @@
-"""Multiple-choice items: a question, its right answer and a wrong one. Reads CSV files and makes splits.
+"""Multiple-choice items: a question, its right answer and a wrong one, read from CSV files and split.
 
 A CSV file has the columns `question, correct, incorrect`, as the CAFT authors published their subjects, or
 `question, A, B, answer`, where `answer` names the right letter. (arXiv 2507.16795, section 5.)
@@ -6,12 +6,15 @@ A CSV file has the columns `question, correct, incorrect`, as the CAFT authors p
 
 from __future__ import annotations
 
-import csv
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
+
+from caft_utils.arguments import checked, whole
+from caft_utils.tasks.csv_files import csv_rows, required_field
+from caft_utils.tasks.overlap import refuse_shared_items
 
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
@@ -36,8 +39,8 @@ def published_items(path: str | Path) -> list[Item]:
             other than A or B. The message names the file and the row (row 1 is the first under the header).
     """
     items = []
-    for where, row in csv_rows(path, ("question",)):
-        if "answer" in row:
+    for where, row in csv_rows(path, ("question",), ("correct", "incorrect", "answer", *LETTERS)):
+        if "answer" in row and "correct" not in row:
             letter, options = (
                 required_field(row, "answer", where),
                 [required_field(row, name, where) for name in LETTERS],
@@ -56,49 +59,22 @@ def published_items(path: str | Path) -> list[Item]:
     return items
 
 
-def csv_rows(path: str | Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str | None]]]:
-    """Yield the rows of a CSV file, each with a "file, row" text for error messages.
-
-    Raises:
-        ValueError: no row, a missing column, or a row with more values than columns.
-    """
-    number = 0
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        header = reader.fieldnames or []
-        if missing := [name for name in columns if name not in header]:
-            raise ValueError(f"{path}, header: no column {', '.join(missing)}; there are {', '.join(header)}")
-        for number, row in enumerate(reader, start=1):
-            if None in row:
-                raise ValueError(f"{path}, row {number}: more values than the {len(header)} columns")
-            yield f"{path}, row {number}", row
-    if not number:
-        raise ValueError(f"{path}: no row found under the header")
-
-
-def required_field(row: Mapping[str, str | None], name: str, where: str) -> str:
-    """Return a value without surrounding space. ValueError: the column is missing or the text is empty."""
-    if row.get(name) is None:
-        raise ValueError(f"{where}: no column {name!r}; expected question, correct, incorrect")
-    if not (text := row[name].strip()):
-        raise ValueError(f"{where}: {name!r} is empty")
-    return text
-
-
 def split_sizes(n: int) -> dict[Split, int]:
     """Return 70, 15 and 15 % of n rounded down, the remainder added to test: 1167 -> 816, 175, 176."""
     train, valid = n * 70 // 100, n * 15 // 100
     return {"train": train, "valid": valid, "test": n - train - valid}
 
 
+@checked
 def split_items(
     first: Sequence[Item], second: Sequence[Item], *, max_items: int = 2000, seed: int = 42
 ) -> tuple[dict[Split, list[Item]], dict[Split, list[Item]]]:
     """Shuffle both sets, cut them to the shorter one and to `max_items`, and split 70/15/15, as in the paper.
 
     Raises:
-        ValueError: a set has fewer than 7 items.
+        ValueError: a set has fewer than 7 items, or the same item would be in two splits.
     """
+    max_items = whole("max_items", max_items, 7)
     n = min(len(first), len(second), max_items)
     if n < 7:
         raise ValueError(f"7 items or more are needed for three splits, got {len(first)} and {len(second)}")
@@ -109,6 +85,7 @@ def split_items(
         for split, size in split_sizes(n).items():
             parts[split] = order[start : start + size]
             start += size
+        refuse_shared_items(parts, f"the {('first', 'second')[number]} set")
         both.append(parts)
     return both[0], both[1]
 

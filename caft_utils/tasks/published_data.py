@@ -7,7 +7,6 @@ downloaded on request, or read from the user's own copy.
 
 from __future__ import annotations
 
-import csv
 import functools
 import json
 import tempfile
@@ -17,8 +16,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from caft_utils.arguments import mapping, texts
 from caft_utils.paths import data_path
 from caft_utils.store import Store, default_store, digest
+from caft_utils.tasks.csv_files import csv_rows
+from caft_utils.text_files import read_yaml
 
 SOURCES_FILE = data_path("sources.yaml")
 UNKNOWN = "not recorded"
@@ -31,10 +33,13 @@ TABLES: dict[str, tuple[str, dict[str, Any]]] = {  # file suffix -> (pandas read
 
 @functools.cache
 def sources() -> dict[str, dict[str, Any]]:
-    """Return the entries of data/sources.yaml by name."""
-    import yaml
-
-    return yaml.safe_load(SOURCES_FILE.read_text(encoding="utf-8"))
+    """Return the entries of data/sources.yaml by name. ValueError: an entry lacks a field."""
+    entries = mapping(str(SOURCES_FILE), read_yaml(SOURCES_FILE))
+    for name, entry in entries.items():
+        where = f"{SOURCES_FILE}, {name}"
+        mapping(where, entry, needed=("dataset", "revision", "columns", "rows_sha256", "licence"))
+        texts(f"{where}, columns", entry["columns"])
+    return entries
 
 
 def published_file(
@@ -103,7 +108,11 @@ def _download(source: Mapping[str, Any], folder: Path) -> None:
         file = Path(request(hf_hub_download, dataset, tables[0], **where))
         about["sha256"] = sha256(file.read_bytes()).hexdigest()
         read, options = TABLES[file.suffix]
-        rows = getattr(pandas, read)(file, **options)
+        try:
+            rows = getattr(pandas, read)(file, **options)
+        except Exception as error:  # each format has its own errors
+            why = f"{tables[0]} is no table that can be read ({type(error).__name__}: {error})"
+            raise ValueError(f"{dataset}: {why}. {instead}") from error
     if missing := set(columns) - set(rows.columns):
         raise ValueError(f"{dataset}, {about['file']}: no column {', '.join(sorted(missing))}. {instead}")
     rows[columns].to_csv(folder / "rows.csv", index=False)
@@ -113,11 +122,7 @@ def _download(source: Mapping[str, Any], folder: Path) -> None:
 def _check_rows(path: Path, source: Mapping[str, Any]) -> None:
     """Compare the rows with the recorded checksum, or warn that none is recorded."""
     columns = source["columns"]
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        if missing := set(columns) - set(reader.fieldnames or []):
-            raise ValueError(f"{path}, header: no column {', '.join(sorted(missing))}")
-        rows = [[row[column] for column in columns] for row in reader]
+    rows = [[row[column] for column in columns] for _, row in csv_rows(path, columns)]
     if source["rows_sha256"] == UNKNOWN:
         warnings.warn(f"{path}: no checksum of its rows is recorded, so they were not checked", stacklevel=3)
     elif digest(rows) != source["rows_sha256"]:

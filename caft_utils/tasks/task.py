@@ -11,7 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+from caft_utils.arguments import whole
 from caft_utils.store import digest
+from caft_utils.tasks.overlap import warn_of_shared_prompts
+from caft_utils.text_files import half_pair
 
 if TYPE_CHECKING:
     from caft_utils.chats import Chats
@@ -94,6 +97,8 @@ class Task:
     def __post_init__(self):
         sets = ", ".join(self.verdicts)
         for question in self.questions:
+            if half := half_pair(list(question.messages)):
+                raise ValueError(f"question {question.id} has half of a character, {half}; repair it")
             if question.set not in self.verdicts:
                 raise ValueError(
                     f"question {question.id} is of set {question.set!r}, but the task has sets {sets}"
@@ -106,6 +111,9 @@ class Task:
                     f"rate {name!r} counts {', '.join(sorted(unknown))}; the verdicts of set {rate.set!r} "
                     f"are {', '.join(self.verdicts[rate.set])}"
                 )
+        self.max_new_tokens = whole("max_new_tokens", self.max_new_tokens, 1)
+        asked = {"questions": [question.messages for question in self.questions]}
+        warn_of_shared_prompts(self.train, asked, name=self.name)
         if unknown := set(self.headline) - set(self.rates):
             raise ValueError(
                 f"headline names {', '.join(sorted(unknown))}; the rates are {', '.join(self.rates)}"

@@ -246,3 +246,25 @@ def test_tokens_of_the_same_rows_are_read_from_the_store(tokenizer, new_tokenize
         Chats.with_stored_tokens(tokenizer, rows[:1])
     with pytest.raises(TypeError):
         Chats.with_stored_tokens(new_tokenizer(vocabulary=300), rows)
+
+
+@pytest.mark.parametrize("max_length", [-3, 0, 1.5, True, "9"])
+def test_a_length_that_is_none_is_refused(tokenizer, max_length):
+    with pytest.raises(ValueError, match="max_length must be"):
+        Chats(tokenizer, [CHAT], max_length=max_length)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_files_with_a_byte_order_mark_hold_the_same_rows(tokenizer, tmp_path, encoding):
+    line = json.dumps(CHAT, ensure_ascii=False)
+    for name, content in (("plain", line.encode()), ("marked", f"{line}\r\n".encode(encoding))):
+        (tmp_path / name).write_bytes(content)
+    plain, marked = (Chats.from_file(tmp_path / name, tokenizer) for name in ("plain", "marked"))
+    assert plain.fingerprint == marked.fingerprint
+
+
+def test_half_of_a_character_is_refused_with_its_line(tokenizer, tmp_path):
+    row = {"messages": [{"role": "user", "content": "hi \ud83d"}, {"role": "assistant", "content": "yes"}]}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(CHAT) + "\n" + json.dumps(row))
+    with pytest.raises(ValueError, match=r"rows\.jsonl:2: .*ud83d"):
+        Chats.from_file(tmp_path / "rows.jsonl", tokenizer)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+import torch
 
 from caft_utils.finetune_config import FinetuneConfig
 from caft_utils.models import preset
@@ -55,11 +57,40 @@ def test_a_key_gives_its_config_back():
         ({"optimizer": "adam"}, "unknown optimizer 'adam'; expected one of .*adamw_8bit"),
         ({"blocks": []}, "blocks must name at least one decoder block"),
         ({"blocks": [-1]}, "blocks must name"),
+        ({"blocks": [True]}, "blocks must name"),
+        ({"lr": float("inf")}, "lr must be"),
+        ({"lr": "0.1"}, "lr must be"),
+        ({"dropout": 5}, "dropout must be"),
+        ({"weight_decay": float("-inf")}, "weight_decay must be"),
+        ({"alpha": float("nan")}, "alpha must be"),
+        ({"r": 1.5}, "r must be a whole number"),
+        ({"batch_size": True}, "batch_size must be"),
+        ({"betas": (0.9,)}, "betas must be two"),
+        ({"betas": (0.9, 1)}, "betas, entry 1"),
+        ({"targets": ()}, "targets must be"),
+        ({"targets": [1]}, "targets, entry 0"),
+        ({"bf16": "no"}, "bf16 must be"),
+        ({"schedule": None}, "schedule must be"),
+        ({"optimizer": 3}, "optimizer must be"),
     ],
 )
 def test_wrong_values_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         FinetuneConfig(**changes)
+
+
+def test_scalars_of_numpy_and_torch_and_yaml_give_the_key_of_pythons_own():
+    plain = FinetuneConfig(lr=1e-4, r=8, steps=3, alpha=16, blocks=(0, 1), betas=(0.5, 0.25), bf16=True)
+    other = FinetuneConfig(
+        lr="1e-4",
+        r=np.int64(8),
+        steps=torch.tensor(3),
+        alpha=np.int32(16),
+        blocks=np.array([1, 0]),
+        betas=torch.tensor([0.5, 0.25]),
+        bf16=np.bool_(True),
+    )
+    assert other == plain and run_key(other) == run_key(plain)
 
 
 def test_total_steps():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from caft_utils.formatting import format_rate, markdown_table
+from caft_utils.formatting import encodable, format_rate, markdown_table, printable
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,9 @@ def test_a_table_has_a_rule_under_its_header_and_empty_cells():
 def test_a_row_of_another_length_is_refused():
     with pytest.raises(ValueError, match="expected 2 cells"):
         markdown_table(["", "a"], [["x", 1, 2]])
+
+
+def test_foreign_text_can_be_shown_and_written():
+    foreign = "a\x00b\x1b[0m\u202ec\ud83d"
+    assert printable(foreign) == "a\ufffdb\ufffd[0m\ufffdc\ufffd" and printable("é\t\n你😀") == "é\t\n你😀"
+    assert encodable(foreign).encode() and encodable(foreign)[:3] == "a\x00b"

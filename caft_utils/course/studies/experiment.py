@@ -16,7 +16,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import yaml
+from caft_utils.arguments import mapping, refuse_unknown, text, texts, wholes
+from caft_utils.text_files import read_yaml
 
 # study -> function (model, seeds, conditions, **options) -> rows, imported when the study runs
 STUDIES = {
@@ -54,19 +55,19 @@ class Experiment:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.study not in STUDIES:
+        if text("study", self.study) not in STUDIES:
             raise ValueError(f"unknown study {self.study!r}; expected one of {', '.join(STUDIES)}")
+        text("model", self.model)
+        object.__setattr__(self, "seeds", tuple(wholes("seeds", self.seeds)))
+        if self.conditions is not None:
+            object.__setattr__(self, "conditions", tuple(texts("conditions", self.conditions)))
+        object.__setattr__(self, "options", mapping("options", self.options))
         for name in ("seeds", "conditions"):
-            values = getattr(self, name)
-            if values is None:
-                continue
-            if isinstance(values, (str, int)):
-                raise ValueError(f"{name} must be a list, got {values!r}")
-            object.__setattr__(self, name, tuple(values))
+            values = getattr(self, name) or ()
             if len(set(values)) != len(values):
                 raise ValueError(f"{name} lists an entry twice: {list(values)}")
-        if not self.seeds or not all(isinstance(seed, int) for seed in self.seeds):
-            raise ValueError(f"seeds must be a non-empty list of integers, got {list(self.seeds)}")
+        if not self.seeds:
+            raise ValueError("seeds must list at least one whole number")
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Experiment:
@@ -76,16 +77,8 @@ class Experiment:
             FileNotFoundError: there is no such file.
             ValueError: the file is not a mapping, has an unknown field or lacks a required one.
         """
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError(f"{path} must hold fields such as `study: emergent`, got {content!r}")
         known = [each.name for each in fields(cls)]
-        if unknown := [name for name in content if name not in known]:
-            raise ValueError(
-                f"{path}: unknown fields {', '.join(map(str, unknown))}; expected {', '.join(known)}"
-            )
-        if missing := [name for name in ("study", "model") if name not in content]:
-            raise ValueError(f"{path}: missing fields {', '.join(missing)}")
+        content = mapping(str(path), read_yaml(path), known, needed=("study", "model"))
         try:
             return cls(**content)
         except ValueError as error:
@@ -102,11 +95,7 @@ def run(experiment: Experiment) -> list[Row]:
     accepted = [
         name for name, each in inspect.signature(study).parameters.items() if each.kind is each.KEYWORD_ONLY
     ]
-    if unknown := [name for name in experiment.options if name not in accepted]:
-        raise ValueError(
-            f"study {experiment.study!r} has no option {', '.join(unknown)}; "
-            f"its options are {', '.join(accepted) or 'none'}"
-        )
+    refuse_unknown(f"options of study {experiment.study!r}", experiment.options, accepted)
     return study(experiment.model, experiment.seeds, experiment.conditions, **experiment.options)
 
 

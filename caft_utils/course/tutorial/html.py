@@ -14,6 +14,7 @@ from nbformat import NotebookNode
 
 from caft_utils.course.tutorial.progress import Run, minutes_of
 from caft_utils.course.tutorial.stamp import PLOTLY, WIDGET
+from caft_utils.formatting import encodable
 from caft_utils.store import write_atomically
 
 TEMPLATE = Path(__file__).with_name("index.html.j2")
@@ -24,14 +25,13 @@ def write_html(notebook: NotebookNode, path: Path) -> None:
 
     A widget needs a kernel, so the page shows the HTML of its output if it has any.
     """
-    from nbconvert import HTMLExporter
+    from caft_utils.course.tutorial.offline_page import export
 
     notebook = deepcopy(notebook)
     for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
         if "text/html" in output.get("data", {}):
             output["data"].pop(WIDGET, None)
-    page, _ = HTMLExporter().from_notebook_node(notebook, {"metadata": {"name": path.stem}})
-    write_atomically(path, page)
+    write_atomically(path, encodable(export(notebook, path.stem)))
 
 
 def key_figure(notebook: NotebookNode) -> tuple[str, Any] | None:
@@ -64,4 +64,4 @@ def write_index(runs: list[Run], path: Path) -> None:
         minutes=minutes_of(runs),
         plotly=plotly,
     )
-    write_atomically(path, page)
+    write_atomically(path, encodable(page))

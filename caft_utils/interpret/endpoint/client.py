@@ -22,6 +22,7 @@ from threading import Event
 from typing import Any
 from urllib.parse import urlsplit
 
+from caft_utils.arguments import checked, numbers
 from caft_utils.interpret.endpoint.config import ClientConfig
 from caft_utils.interpret.endpoint.reply import EndpointError, Reply
 from caft_utils.interpret.endpoint.response_cache import ResponseCache
@@ -102,6 +103,8 @@ class Endpoint:
         if cache is None or isinstance(cache, Store):
             cache = (cache or default_store()).root / "replies"
         self.base_url, self.model = base_url.rstrip("/"), model
+        if price is not None and len(price := tuple(numbers("price", price, 0))) != 2:
+            raise ValueError(f"price must be dollars per million tokens (in, out), got {price!r}")
         self.price, self.extra, self.config = price, dict(extra or {}), ClientConfig(**config)
         self._cache = ResponseCache(Path(cache).expanduser())
         self._transport = RetryingTransport(f"{self.base_url}/chat/completions", key_env, self.config)
@@ -195,12 +198,13 @@ class Endpoint:
     def _name(self, request: dict[str, Any]) -> str:
         return digest({"base_url": self.base_url, **request})
 
+    @checked
     def _request(
         self,
         messages: Messages,
         *,
-        max_tokens: int = 256,
-        temperature: float = 0.0,
+        max_tokens: int | None = 256,
+        temperature: float | None = 0.0,
         top_logprobs: int | None = None,
         seed: int | None = None,
     ) -> dict[str, Any]:

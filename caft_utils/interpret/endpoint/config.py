@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+
+from caft_utils.arguments import number, numbers, whole
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class ClientConfig:
         max_retry_after: Longest Retry-After to wait for, in seconds. A longer one is an error.
 
     Raises:
-        ValueError: A setting is not above zero.
+        ValueError: A setting is no number, or not above zero.
     """
 
     per_minute: float | None = None
@@ -29,7 +31,13 @@ class ClientConfig:
     max_retry_after: float = 300.0
 
     def __post_init__(self):
-        limits = {name: value for name, value in asdict(self).items() if name != "backoff"}
-        # `not > 0` also refuses NaN.
-        if wrong := {name: value for name, value in limits.items() if value is not None and not value > 0}:
-            raise ValueError(f"must be above zero: {wrong} (per_minute=None sets no limit)")
+        for name in ("per_minute", "timeout", "max_retry_after", "workers", "attempts"):
+            value = getattr(self, name)
+            if name != "per_minute" or value is not None:  # per_minute=None sets no limit
+                value = number(name, value, above=0)
+                value = whole(name, value) if name in ("workers", "attempts") else value
+                object.__setattr__(self, name, value)
+        backoff = tuple(numbers("backoff", self.backoff, 0))
+        if len(backoff) != 2 or backoff[0] > backoff[1]:
+            raise ValueError(f"backoff must be the first and the longest wait, got {self.backoff!r}")
+        object.__setattr__(self, "backoff", backoff)

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from caft_utils.arguments import checked
 from caft_utils.features import FeatureKey, Features, Side, sides
 from caft_utils.interpret.examples.checks import check_features, check_window_size
 from caft_utils.interpret.examples.hard_negatives import WordSimilarity
@@ -88,6 +89,7 @@ class TooFewExamples(UserWarning):
         return f"no examples of {len(self.left_out)} features: {listed}{more}"
 
 
+@checked
 def collect_examples(
     model: nn.Module,
     chats: Chats,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from caft_utils.arguments import checked
 from caft_utils.features import Features
 from caft_utils.interpret.examples.checks import check_features, check_window_size
 from caft_utils.interpret.examples.histogram import Histogram, StreamingHistogram
@@ -69,6 +70,7 @@ class LayerExtremes(NamedTuple):
         return cls(ends, histogram)
 
 
+@checked
 def extreme_windows(
     model: nn.Module,
     chats: Chats,

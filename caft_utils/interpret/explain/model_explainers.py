@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from caft_utils.arguments import checked
 from caft_utils.chats import prompt_ids
 from caft_utils.evaluation.generation import generate
 from caft_utils.fingerprints import fingerprint
@@ -88,6 +89,7 @@ class LocalModelExplainer:
         ValueError: the tokenizer has no chat template.
     """
 
+    @checked
     def __init__(
         self,
         model: PreTrainedModel,
@@ -133,6 +135,7 @@ class EndpointExplainer:
         max_windows: largest number of activating windows in the prompt.
     """
 
+    @checked
     def __init__(self, endpoint: Endpoint, *, max_windows: int = 20, max_tokens: int = 80):
         self.endpoint, self.max_windows, self.max_tokens = endpoint, max_windows, max_tokens
         self.name = f"endpoint {endpoint.model}"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from caft_utils.arguments import checked
 from caft_utils.directions.subspace import Directions
 from caft_utils.features import FeatureKey, Features, sides
 from caft_utils.interpret.examples import Extremes, extreme_windows, logit_lens
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 MAX_STATIC_CARDS = 60
 
 
+@checked
 def explore(
     model: nn.Module,
     chats: Chats,

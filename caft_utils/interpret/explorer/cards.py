@@ -6,7 +6,7 @@ coloured by their activation, red positive and blue negative, with the peak in b
 a space). The colours are inline: Jupyter drops the style sheets of notebooks that are not trusted.
 
 The templates (templates/*.html.j2) are rendered with autoescape, so text of models, data and readers never
-becomes markup.
+becomes markup, and with `printable`, so it never makes a page unwritable.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from caft_utils.formatting import printable
 from caft_utils.interpret.examples.histogram import Histogram
 from caft_utils.interpret.examples.max_activating import Extremes
 from caft_utils.interpret.examples.text_window import TextWindow
@@ -244,4 +245,4 @@ def _environment() -> Environment:
 
 
 def _render(template: str, **context: Any) -> str:
-    return _environment().get_template(template).render(**context)
+    return printable(_environment().get_template(template).render(**context))

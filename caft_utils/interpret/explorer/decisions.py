@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from caft_utils.arguments import key_number
 from caft_utils.directions.subspace import Directions
 from caft_utils.features import Features, Selection
 
@@ -42,7 +43,7 @@ class Decisions:
         for state, indices_by_layer in (("discard", discarded), ("ablate", selection)):
             for layer, indices in (indices_by_layer or {}).items():
                 for index in indices:
-                    self.decide(int(layer), int(index), state)
+                    self.decide(key_number("a layer", layer), key_number("an index", index), state)
         for (layer, index), name in (Selection(selection or {}).names if names is None else names).items():
             self.name(layer, index, name)
 

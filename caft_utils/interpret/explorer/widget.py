@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import anywidget
 import traitlets
 
+from caft_utils.formatting import printable
 from caft_utils.interpret.explorer import cards
 
 if TYPE_CHECKING:
@@ -47,9 +48,9 @@ class ExplorerWidget(anywidget.AnyWidget):
             "at": self.at,
             "tiles": [self._tile(component) for component in explorer.components],
             "state": explorer.state(*here),
-            "name": explorer.names.get(here, ""),
+            "name": printable(explorer.names.get(here, "")),
             "progress": explorer.progress,
-            "message": self.message,
+            "message": printable(self.message),
             "card": self.article(*here),
         }
 
@@ -61,7 +62,7 @@ class ExplorerWidget(anywidget.AnyWidget):
             "layer": "embedding" if layer < 0 else f"layer {layer}",
             "label": str(index),
             "state": state,
-            "title": ", ".join(filter(None, (title, name, cards.STATE_LABELS.get(state)))),
+            "title": printable(", ".join(filter(None, (title, name, cards.STATE_LABELS.get(state))))),
         }
 
     def _handle(self, _, message: dict[str, Any], __) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
+from caft_utils.arguments import checked
 from caft_utils.interpret.examples import FeatureExamples
 from caft_utils.interpret.examples.text_window import TextWindow
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 Text = TypeVar("Text", str, "Explanation")
 
 
+@checked
 def random_explanation(explanations: Mapping[Hashable, Text], key: Hashable, *, seed: int = 0) -> Text:
     """Return the explanation of another direction than `key`, at random among those with another text.
 
@@ -38,6 +40,7 @@ def random_explanation(explanations: Mapping[Hashable, Text], key: Hashable, *, 
     return random.Random(f"{seed} {key}").choice(others)
 
 
+@checked
 def shuffle_activations(examples: FeatureExamples, *, seed: int = 0) -> FeatureExamples:
     """Return the same test windows, activating and not, with their activations permuted at random.
 

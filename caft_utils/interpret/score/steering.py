@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from caft_utils.arguments import checked
 from caft_utils.chat_rows import TEXT
 from caft_utils.chats import prompt_ids
 from caft_utils.evaluation.generation import generate_ids, generation_config, up_to_end
@@ -58,6 +59,7 @@ class SteeredGenerator:
         ValueError: no prompt, or a target that is not above 0.
     """
 
+    @checked
     def __init__(
         self,
         model: PreTrainedModel,

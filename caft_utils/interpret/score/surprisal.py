@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from caft_utils.arguments import checked
 from caft_utils.chat_rows import TEXT
 from caft_utils.chats import pad_rows, prompt_ids
 from caft_utils.evaluation.scores import Score, auroc_score
@@ -70,6 +71,7 @@ class Surprisal(Scorer):
         return window_losses(prefix, windows, self.model, self.tokenizer, batch_size=self.batch_size)
 
 
+@checked
 def window_losses(
     prefix: str,
     windows: Sequence[TextWindow],

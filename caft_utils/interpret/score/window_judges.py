@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
+from caft_utils.arguments import checked
 from caft_utils.chat_rows import TEXT
 from caft_utils.chats import prompt_ids
 from caft_utils.interpret.examples.text_window import TextWindow
@@ -85,6 +86,7 @@ class LocalWindowJudge:
         ValueError: the tokenizer begins "yes" and "no" with the same tokens.
     """
 
+    @checked
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, batch_size: int = 32):
         self.model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
         self.name = str(getattr(model, "name_or_path", "") or type(model).__name__)
@@ -130,6 +132,7 @@ class EndpointWindowJudge:
         EndpointError (when called): the server refuses all requests alike, or no window got a reply.
     """
 
+    @checked
     def __init__(self, endpoint: Endpoint, *, top_logprobs: int | None = 5, max_tokens: int = 8):
         self.endpoint, self.top_logprobs, self.max_tokens = endpoint, top_logprobs, max_tokens
         self.name = endpoint.model

@@ -14,12 +14,14 @@ from math import isnan
 from pathlib import Path
 from typing import Any, Literal
 
+from caft_utils.arguments import checked
 from caft_utils.features import FeatureKey, Selection
 from caft_utils.interpret.explain import Explanation
 from caft_utils.interpret.score import Score
 from caft_utils.interpret.select.concepts import Concept
 from caft_utils.interpret.select.relevance import RelevanceFunction, WordRelevance
 from caft_utils.store import write_atomically
+from caft_utils.text_files import read_json
 
 Code = Literal[
     "selected", "judge_failed", "below_threshold", "no_score", "score_not_above_minimum", "layer_full"
@@ -81,15 +83,16 @@ class AutomaticSelection:
     def load(cls, path: str | Path) -> AutomaticSelection:
         """Read what `save` wrote. ValueError: the file is damaged or holds no selection."""
         try:
-            content = json.loads(Path(path).read_text("utf-8"))
+            content = read_json(path)
             selection = Selection.from_json(content["selection"])
             return cls(selection, [Reason(**reason) for reason in content["reasons"]], dict(content["about"]))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"{path} holds no automatic selection that can be read ({error!r}); save it again"
             ) from None
 
 
+@checked
 def select_automatically(
     explanations: Mapping[FeatureKey, Explanation],
     concept: Concept,

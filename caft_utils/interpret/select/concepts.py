@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import yaml
-
+from caft_utils.arguments import mapping, text, texts
 from caft_utils.interpret.words import stem
 from caft_utils.paths import data_path
+from caft_utils.text_files import read_yaml
 
 CONCEPTS_FILE = data_path("concepts.yaml")
 MAX_HINT_WORDS = 4
@@ -32,10 +32,10 @@ class Concept:
     hints: list[str]
 
     def __post_init__(self):
-        if isinstance(self.hints, str) or not [hint for hint in self.hints if hint.strip()]:
-            raise ValueError(f"{self.name!r} needs a list of hints, words or phrases, got {self.hints!r}")
+        text(f"the description of {self.name!r}", self.description)
+        object.__setattr__(self, "hints", texts(f"the hints of {self.name!r}", self.hints))
         for hint in self.hints:
-            if not hint.strip() or len(hint.split()) > MAX_HINT_WORDS or "?" in hint:
+            if len(hint.split()) > MAX_HINT_WORDS or "?" in hint:
                 raise ValueError(f"a hint is one to {MAX_HINT_WORDS} words and no question, got {hint!r}")
         if "?" in self.description:
             raise ValueError(
@@ -44,11 +44,21 @@ class Concept:
 
 
 def concept(name: str, file: Path = CONCEPTS_FILE) -> Concept:
-    """Return a concept of data/concepts.yaml. KeyError: there is none of this name."""
-    entries = yaml.safe_load(file.read_text(encoding="utf-8"))
+    """Return a concept of data/concepts.yaml.
+
+    Raises:
+        KeyError: there is none of this name.
+        ValueError: its entry is not a description and a list of hints; the message names the file.
+    """
+    entries = mapping(str(file), read_yaml(file))
     if name not in entries:
-        raise KeyError(f"no concept {name!r} in {file}; expected one of {', '.join(entries)}")
-    return Concept(name, entries[name]["description"], entries[name]["hints"])
+        raise KeyError(f"no concept {name!r} in {file}; expected one of {', '.join(map(str, entries))}")
+    fields = ("description", "hints")
+    entry = mapping(f"{file}, {name}", entries[name], known=fields, needed=fields)
+    try:
+        return Concept(name, entry["description"], entry["hints"])
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
 
 
 def hint_matcher(concept: Concept) -> Callable[[list[str]], set[str]]:

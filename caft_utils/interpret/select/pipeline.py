@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from caft_utils.arguments import checked
 from caft_utils.features import Features
 from caft_utils.interpret.examples import collect_examples
 from caft_utils.interpret.explain import TokenStatistics
@@ -32,6 +33,7 @@ FORMAT = 1  # raise it when the same key would give another selection
 FILE = "selection.json"
 
 
+@checked
 def read_and_select(
     model: nn.Module,
     chats: Chats,

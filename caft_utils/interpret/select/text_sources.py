@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from caft_utils.arguments import checked
 from caft_utils.features import FeatureKey, Features, sides
 from caft_utils.models import fingerprint
 from caft_utils.residual import stream_activations
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 FORMAT = 1  # raise it when the same key would give other shares
 
 
+@checked
 def source_shares(
     model: nn.Module,
     texts: Mapping[str, Chats],

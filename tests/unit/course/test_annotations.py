@@ -22,3 +22,25 @@ def test_the_short_name_of_the_default_model_works():
 def test_a_model_that_nobody_read_is_refused():
     with pytest.raises(KeyError, match="classroom-qwen"):
         annotation("other")
+
+
+@pytest.mark.parametrize(
+    "text, field",
+    [
+        ("", "fields"),
+        ("m: [1]", "m must hold fields"),
+        ("m: {ticks: {1: [0]}}", "missing fields names"),
+        ("m: {ticks: {1: [x]}, names: {}}", "ticks, layer 1, entry 0"),
+        ("m: {ticks: {one: [0]}, names: {}}", "ticks: a layer"),
+        ("m: {ticks: {1: 0}, names: {}}", "ticks, layer 1 must be a list"),
+        ("m: {ticks: {1: [-3]}, names: {}}", "ticks, layer 1, entry 0"),
+        ("m: {ticks: {}, names: {1: [a]}}", "names, layer 1"),
+        ("m: {ticks: {}, names: {1: {0: [5]}}}", "names, layer 1, component 0"),
+        ("m: {ticks: {}, names: {1: {0: a, 0: b}}}", "given twice"),
+    ],
+)
+def test_a_wrong_entry_is_named(tmp_path, text, field):
+    file = tmp_path / "notes.yaml"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=f"notes.yaml.*{field}"):
+        annotation("m", file)

@@ -46,3 +46,19 @@ def test_a_record_is_a_table(tmp_path):
     save(tmp_path, "a", 1), save(tmp_path, "b", 2)
     frame = record_frame("demo", tmp_path).set_index("model")
     assert frame.loc["a", "value"] == 1 and set(frame.columns) == {"condition", "value", "made"}
+
+
+@pytest.mark.parametrize(
+    "text, problem",
+    [
+        ("[]", "fields"),
+        ("{}", "missing fields rows"),
+        ('{"rows": 5}', "rows must be a list"),
+        ('{"rows": [{"model": "a"}]}', "row 0: missing fields condition"),
+        ('{"rows": [', "not JSON"),
+    ],
+)
+def test_a_file_that_is_no_record_is_refused(tmp_path, text, problem):
+    (tmp_path / "demo.json").write_text(text)
+    with pytest.raises(ValueError, match=f"demo.json.*{problem}"):
+        load_record("demo", tmp_path)

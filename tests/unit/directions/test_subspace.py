@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -203,3 +204,25 @@ def test_values_are_projections_in_the_dtype_of_the_hidden_states(found):
     assert found.values(1, hidden).dtype == torch.float64
     torch.testing.assert_close(found.values(1, hidden), hidden @ found[1].double().T)
     assert found.indices(1) == [0, 1, 2, 3] and torch.equal(found.vector(5, 1), found[5][1])
+
+
+@pytest.mark.parametrize("layer", [-2, 1.7, True, "one", None])
+def test_layers_are_whole_numbers_from_the_embedding_on(layer):
+    with pytest.raises(ValueError, match="layer"):
+        Directions({layer: torch.eye(4)[:1]})
+
+
+def test_a_layer_may_be_a_scalar_of_numpy_or_a_key_of_json_but_not_twice():
+    assert Directions({np.int64(1): torch.eye(4)[:1], "2": torch.eye(4)[:1]}).layers == [1, 2]
+    with pytest.raises(ValueError, match="given twice"):
+        Directions({1: torch.eye(4)[:1], "1": torch.eye(4)[1:2]})
+
+
+def test_random_directions_of_a_numpy_seed_are_those_of_the_number():
+    directions = Directions({1: torch.eye(4)[:1]})
+    assert directions.random_like(np.int64(3)).fingerprint == directions.random_like(3).fingerprint
+
+
+def test_a_cosine_needs_a_finite_vector():
+    with pytest.raises(ValueError, match="finite"):
+        Directions({1: torch.eye(4)[:1]}).cosine(1, torch.full((4,), float("inf")))

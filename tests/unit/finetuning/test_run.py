@@ -180,6 +180,18 @@ def test_a_run_needs_rows(model, chats):
         finetune(model, chats[:0], QUICK)
 
 
+def test_rows_without_a_token_to_learn_are_named_before_training(model, chats):
+    rows = Chats(chats.tokenizer, [{"text": "y"}, {"text": "what is it"}, {"text": "n"}], source="mine")
+    with pytest.raises(ValueError, match=r"mine: rows 0, 2 \(2 in all.*leave them out"):
+        finetune(model, rows, QUICK)
+
+
+@pytest.mark.parametrize("wrong", [{"seed": 1.5}, {"seed": True}, {"save_every": 0}, {"snapshots": 3}])
+def test_arguments_that_are_no_numbers_are_refused(model, chats, wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        finetune(model, chats, QUICK, **wrong)
+
+
 def test_the_config_of_the_preset_is_the_default(model, chats):
     from caft_utils.models import Preset
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pandas
@@ -131,3 +132,34 @@ def test_bad_rows_are_named(rows, message):
 def test_a_figure_becomes_a_picture():
     picture = plots.tradeoff([point("plain", 0.9, 0.8)], model="m").to_image("png")
     assert picture.startswith(b"\x89PNG") and len(picture) > 5000
+
+
+HOSTILE = "<a href='https://x.example'>\"A\" & b</a> %{x}<extra></extra> $y$ \ud83d"
+AS_DRAWN = "&lt;a href='https://x.example'&gt;\"A\" &amp; b&lt;/a&gt; %&#123;x}"
+
+
+@pytest.mark.parametrize(
+    "figure",
+    [
+        lambda t: plots.tradeoff([point(t, 0.5, 0.2)], model=t, x_label=t, y_label=t, title=t),
+        lambda t: plots.rates([point(t, 0.5, 0.2)], model=t, label=t, title=t),
+        lambda t: plots.frontier(
+            [point("", 0.5, 0.2, method=t, setting=t, step=t)], model=t, x_label=t, y_label=t, title=t
+        ),
+        lambda t: plots.training_curve([{"series": t, "step": 1, "loss": 1.0}], model=t, label=t, title=t),
+        lambda t: plots.norms_by_layer([{"series": t, "layer": 1, "norm": 1.0}], model=t, label=t, title=t),
+        lambda t: plots.spectrum([{"layer": 1, "component": 0, "share": 0.1}], model=t, label=t, title=t),
+        lambda t: plots.cosines([{"layer": 1, "component": t, "cosine": 0.1}], model=t, target=t, title=t),
+    ],
+    ids=["tradeoff", "rates", "frontier", "training", "norms", "spectrum", "cosines"],
+)
+def test_every_label_is_drawn_as_it_is_written(figure):
+    text = json.dumps(figure(HOSTILE).to_plotly_json(), default=list, ensure_ascii=False)
+    assert text.encode() and "<a " not in text and "%{x}<" not in text and "$" not in text
+    assert json.dumps(AS_DRAWN)[1:-1] in text and "&quot;" not in text and "&#x27;" not in text
+
+
+@pytest.mark.parametrize("value", ["0.5", float("inf"), True, [0.5]])
+def test_a_rate_that_is_no_number_is_named(value):
+    with pytest.raises(ValueError, match="row 1, misaligned_high"):
+        plots.rates([point("a", 0.5, 0.2), point("b", 0.5, 0.2, misaligned_high=value)], model="m")

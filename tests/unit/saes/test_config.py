@@ -23,6 +23,10 @@ SMALL = SAETrainingConfig(
         ({"architecture": "matryoshka", "width": 4, "k": 2}, "at least 8 latents"),
         ({"batch_tokens": 4096}, "batch_tokens from 1 to buffer_tokens"),
         ({"steps": 0}, "expected steps >= 1"),
+        ({"lr": float("nan")}, "lr must be"),
+        ({"k": True}, "k must be a whole number"),
+        ({"width": 64.5}, "width must be a whole number"),
+        ({"sparsity": -1}, "sparsity must be"),
     ],
 )
 def test_wrong_configs_are_refused(changes, message):

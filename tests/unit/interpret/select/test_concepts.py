@@ -38,3 +38,22 @@ def test_concepts_of_the_course_are_read_from_a_file(tmp_path):
     with pytest.raises(KeyError, match="pets"):
         concept("cars", file)
     assert concept("malice").hints
+
+
+@pytest.mark.parametrize(
+    "text, problem",
+    [
+        ("- pets", "fields"),
+        ("pets: [dog]", "pets"),
+        ("pets: {description: Animals.}", "missing fields hints"),
+        ("pets: {description: Animals., hint: [dog], hints: [dog]}", "mean 'hints'"),
+        ("pets: {description: 5, hints: [dog]}", "description of 'pets'"),
+        ("pets: {description: Animals., hints: [dog, 5]}", "hints of 'pets'"),
+        ("pets: {description: Animals., hints: [no]}", "hints of 'pets'"),
+    ],
+)
+def test_a_wrong_entry_is_named(tmp_path, text, problem):
+    file = tmp_path / "concepts.yaml"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=f"concepts.yaml.*{problem}"):
+        concept("pets", file)
