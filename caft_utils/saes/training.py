@@ -92,15 +92,18 @@ def train_saes(
     }
 
     def write(folder: Path) -> None:
-        _train(model, chats, layers, config, key, batch_size, progress).save(folder)
+        _train(model, chats, layers, config, key, batch_size, progress, folder).save(folder)
 
     return SAEs.load((store or default_store()).fetch("saes", key, write))
 
 
 def _train(
-    model, chats, layers, config: SAETrainingConfig, key: dict, batch_size: int, progress: bool
+    model, chats, layers, config: SAETrainingConfig, key: dict, batch_size: int, progress: bool, scratch: Path
 ) -> SAEs:
-    """Train and measure. `key` is the store key, parts of which go into `about`."""
+    """Train and measure. `key` is the store key, parts of which go into `about`.
+
+    scratch: folder for temporary files, on the disk that errors will name.
+    """
     from sae_lens import SAE
     from sae_lens.training.mixing_buffer import multi_hook_concat_split_iter
     from tqdm.auto import tqdm
@@ -131,7 +134,7 @@ def _train(
         for layer, trainer in trainers.items():
             trained = trainer.sae
             trained.fold_activation_norm_scaling_factor(trainer.activation_scaler.scaling_factor)
-            with TemporaryDirectory() as folder:
+            with TemporaryDirectory(dir=scratch) as folder:
                 trained.save_inference_model(folder)
                 saes[layer] = SAE.load_from_disk(folder, device=str(device))
     seconds = round(time.monotonic() - started, 3)
