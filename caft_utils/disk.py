@@ -25,10 +25,13 @@ NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 TORCH_WRITER = re.compile(r"PytorchStreamWriter failed|inline_container\.cc.* unexpected pos", re.DOTALL)
 
 
-def write_atomically(path: str | Path, data: str | bytes) -> Path:
+def write_atomically(path: str | Path, data: str | bytes, *, flushed: bool = True) -> Path:
     """Write a file so that a reader finds the old content, the new content or no file, but never a part.
 
     The data are written beside `path`, flushed to disk and renamed. A missing folder is created.
+
+    Args:
+        flushed: False saves the time of flushing for a file that may be lost with the power.
 
     Raises:
         OSError: the disk is full or not writable. The old content remains.
@@ -41,12 +44,14 @@ def write_atomically(path: str | Path, data: str | bytes) -> Path:
             with temporary.open("wb") as file:
                 file.write(data.encode("utf-8") if isinstance(data, str) else data)
                 file.flush()
-                os.fsync(file.fileno())
+                if flushed:
+                    os.fsync(file.fileno())
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
-        with suppress(OSError):  # some file systems flush no folders; the content is flushed already
-            flush(path.parent)
+        if flushed:
+            with suppress(OSError):  # some file systems flush no folders; the content is flushed already
+                flush(path.parent)
     return path
 
 

@@ -20,6 +20,7 @@ from caft_utils.store import damage, seal
 
 COMPLETE = "complete"  # the manifest of a sealed folder
 IDENTITY = "belongs_to.json"
+SNAPSHOT_PART = "snapshot.part"  # where a snapshot is written before it has its name
 KEPT = 2  # if the newest checkpoint is damaged, there is an older one
 
 
@@ -36,7 +37,8 @@ def rotate(work: Path) -> None:
 
 
 def remove_unfinished(work: Path) -> None:
-    """Remove checkpoints that were never sealed, for example after a full disk."""
+    """Remove checkpoints and a snapshot that were never sealed, for example after a full disk."""
+    remove(work / SNAPSHOT_PART)
     for step in _steps(work, "checkpoint"):
         if not (work / f"checkpoint-{step}" / COMPLETE).is_file():
             remove(work / f"checkpoint-{step}")

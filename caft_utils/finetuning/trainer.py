@@ -21,7 +21,13 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from caft_utils.chats import Batch, Chats, Example
 from caft_utils.disk import remove
 from caft_utils.finetuning import processes
-from caft_utils.finetuning.checkpoints import newest_whole, remove_unfinished, rotate, seal_step
+from caft_utils.finetuning.checkpoints import (
+    SNAPSHOT_PART,
+    newest_whole,
+    remove_unfinished,
+    rotate,
+    seal_step,
+)
 from caft_utils.model_files import hide_progress_bars
 from caft_utils.residual import seeded
 
@@ -221,7 +227,7 @@ class _Checkpoints(TrainerCallback):
     def on_step_end(self, args, state, control, **_):
         step = state.global_step
         if step in self.snapshots and processes.is_main():
-            part, folder = self.work / "snapshot.part", self.work / f"step-{step}"
+            part, folder = self.work / SNAPSHOT_PART, self.work / f"step-{step}"
             for path in (part, folder):
                 remove(path)
             self.save(part)
