@@ -147,7 +147,8 @@ def disk_problem(error: BaseException, folder: Path) -> tuple[int, str] | None:
         return number, f"the disk that holds {elsewhere or folder} is full"
     if number == errno.EFBIG:
         return number, f"a file in {elsewhere or folder} exceeds the largest size that the system allows"
-    if number in NOT_WRITABLE and elsewhere is None:
+    network = isinstance(error, OSError) and error.filename is None and number != errno.EROFS
+    if number in NOT_WRITABLE and elsewhere is None and not network:
         return number, f"{folder} is not writable ({error})"
     if isinstance(error, RuntimeError) and TORCH_WRITER.search(text):
         return errno.ENOSPC, f"torch could not write a file; the disk that holds {folder} is probably full"

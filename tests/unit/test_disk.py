@@ -47,7 +47,12 @@ def test_what_the_disk_refused_is_told_in_words(tmp_path, error, words):
 
 @pytest.mark.parametrize(
     "error",
-    [ValueError("no row"), FileNotFoundError(2, "none", "x"), PermissionError(13, "denied", "/elsewhere/x")],
+    [
+        ValueError("no row"),
+        FileNotFoundError(2, "none", "x"),
+        PermissionError(13, "denied", "/elsewhere/x"),
+        PermissionError(13, "denied"),  # of a socket
+    ],
 )
 def test_other_errors_pass_as_they_are(tmp_path, error):
     with pytest.raises(type(error)) as caught, disk_errors_explained(tmp_path, "do this"):
