@@ -4,24 +4,30 @@ An artefact is a folder `<root>/<kind>/<sha256 of its key>/`. The key is a JSON 
 the content depends on. `put` fills a temporary folder under a lock, flushes it to disk and renames it, which
 is atomic. Every read verifies a manifest of checksums; a damaged artefact is removed and rebuilt.
 
-This is also the one place for atomic writes of single files and for checksums of files and tensors.
+This is also the one place for checksums of files and tensors. disk.py says what a disk refused.
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import shutil
-import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
+
+from caft_utils.disk import (
+    disk_errors_explained,
+    flush,
+    flush_tree,
+    make_folder,
+    remove,
+)
+from caft_utils.disk import write_atomically as write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,17 +53,17 @@ class Store:
     def get(self, kind: str, key: Mapping[str, Any]) -> Path | None:
         """Return the artefact's folder, or None. A damaged artefact is removed with a warning."""
         folder = self._folder(kind, key)
-        if not folder.exists():
+        if not os.path.lexists(folder):
             return None
-        if not _damage(folder, key):
+        if not damage(folder, key=key):
             return folder
-        with self._lock(kind, key):
+        with self._explained(), self._lock(kind, key):
             # Look again: another process may have rebuilt it while we waited for the lock.
-            damage = _damage(folder, key) if folder.exists() else None
-            if damage:
-                warnings.warn(f"{folder} is damaged ({damage}); it is removed and rebuilt", stacklevel=2)
-                shutil.rmtree(folder)
-        return folder if folder.exists() else None
+            wrong = damage(folder, key=key) if os.path.lexists(folder) else None
+            if wrong:
+                warnings.warn(f"{folder} is damaged ({wrong}); it is removed and rebuilt", stacklevel=2)
+                remove(folder)
+        return folder if os.path.lexists(folder) else None
 
     def put(self, kind: str, key: Mapping[str, Any], write: Callable[[Path], object]) -> Path:
         """Let `write(folder)` fill an empty folder, store it as the artefact of `key`, and return its path.
@@ -67,28 +73,26 @@ class Store:
         """
         folder = self._folder(kind, key)
         part = folder.with_name(folder.name + ".part")
-        with _clear_disk_errors(self.root), self._lock(kind, key):
-            shutil.rmtree(part, ignore_errors=True)  # left by a killed process: this one holds the lock
-            part.mkdir(parents=True)
+        with self._explained(), self._lock(kind, key):
+            make_folder(folder.parent)
+            remove(part)  # left by a killed process: this one holds the lock
+            part.mkdir()
             try:
                 write(part)
                 (part / KEY).write_text(json.dumps(key, indent=1, sort_keys=True))
-                checksums = {name: file_sha256(part / name) for name in _files(part)}
-                (part / MANIFEST).write_text(json.dumps(checksums, indent=1))
-                for name in (*checksums, MANIFEST):
-                    _flush(part / name)
-                shutil.rmtree(folder, ignore_errors=True)
+                seal(part)
+                remove(folder)
                 os.rename(part, folder)
-                _flush(folder.parent)
+                flush(folder.parent)
             finally:
-                shutil.rmtree(part, ignore_errors=True)
+                remove(part)
         return folder
 
     def fetch(self, kind: str, key: Mapping[str, Any], write: Callable[[Path], object]) -> Path:
         """Return the folder of the artefact of `key`, built by `write(folder)` if it is missing."""
         folder = self.get(kind, key)
         if folder is None:
-            with _clear_disk_errors(self.root), self._lock(kind, key):
+            with self._explained(), self._lock(kind, key):
                 folder = self.get(kind, key) or self.put(kind, key, write)
         return folder
 
@@ -100,43 +104,33 @@ class Store:
         next call can resume.
         """
         folder = self.root / "work" / kind / digest(key)
-        with _clear_disk_errors(self.root), self._lock(kind, key):
-            folder.mkdir(parents=True, exist_ok=True)
+        with self._explained(), self._lock(kind, key):
+            if not folder.is_dir():
+                remove(folder)  # a file or a broken link in its place
+            make_folder(folder)
             yield folder
-            shutil.rmtree(folder)
+            remove(folder)
 
     def _folder(self, kind: str, key: Mapping[str, Any]) -> Path:
         return self.root / kind / digest(key)
 
+    def _explained(self) -> AbstractContextManager[None]:
+        return disk_errors_explained(self.root, "free some space or let CAFT_STORE name a folder elsewhere")
+
     def _lock(self, kind: str, key: Mapping[str, Any]) -> FileLock:
-        locks = self.root / "locks"
-        locks.mkdir(parents=True, exist_ok=True)
+        lock = make_folder(self.root / "locks") / f"{kind}-{digest(key)}.lock"
+        if lock.is_symlink() or lock.is_dir():  # no lock of ours; a folder with content is not removed
+            try:
+                lock.unlink() if lock.is_symlink() else lock.rmdir()
+            except OSError as error:
+                raise OSError(error.errno, f"{lock} is in the place of a lock; move it away") from error
         # A singleton is re-entrant: `put` inside `work` or `fetch` of the same key takes the lock again.
-        return FileLock(locks / f"{kind}-{digest(key)}.lock", is_singleton=True)
+        return FileLock(lock, is_singleton=True)
 
 
 def default_store() -> Store:
     """Return the default store of the current user, see `Store`."""
     return Store()
-
-
-def write_atomically(path: str | Path, data: str | bytes) -> Path:
-    """Write a file so that a reader finds the old content, the new content or no file, but never a part.
-
-    The data are written beside `path`, flushed to disk and renamed. A missing folder is created.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data.encode("utf-8") if isinstance(data, str) else data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
 
 
 def digest(value: Any) -> str:
@@ -165,50 +159,52 @@ def tensors_sha256(labelled: Iterable[tuple[str, Tensor]], *, start: str = "") -
     return hashed.hexdigest()
 
 
-def _files(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+def seal(folder: Path, manifest: str = MANIFEST) -> None:
+    """Flush a folder to disk, and then write the manifest: the checksums of all files in it."""
+    checksums = {name: file_sha256(folder / name) for name in _files(folder) if name != manifest}
+    flush_tree(folder)
+    write_atomically(folder / manifest, json.dumps(checksums, indent=1))
 
 
-def _flush(path: Path) -> None:
-    if os.name == "nt":  # Windows flushes no folders, and files only through the handle that wrote them
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def damage(folder: Path, manifest: str = MANIFEST, *, key: Mapping[str, Any] | None = None) -> str | None:
+    """Return what is wrong with a folder that `seal` completed, or None.
 
-
-def _damage(folder: Path, key: Mapping[str, Any]) -> str | None:
-    """Return what is wrong with an artefact of `key`, or None."""
-    try:
-        checksums = json.loads((folder / MANIFEST).read_text())
-    except (OSError, ValueError):
+    Args:
+        key: the key of the artefact that is expected there; None compares no key.
+    """
+    if not folder.is_dir():
+        return "it is not a folder"
+    files = _files(folder)
+    # Only a regular file is read: to open a pipe would wait for ever.
+    checksums = _manifest(folder / manifest) if manifest in files else None
+    if checksums is None:
         return "its manifest cannot be read"
-    if sorted([*checksums, MANIFEST]) != _files(folder):
+    if sorted([*checksums, manifest]) != files:
         return "files are missing or were added"
-    changed = [name for name, expected in checksums.items() if file_sha256(folder / name) != expected]
+    try:
+        changed = [name for name, expected in checksums.items() if file_sha256(folder / name) != expected]
+    except OSError as error:
+        return f"{error.filename} cannot be read"
     if changed:
         return f"the checksum of {', '.join(changed)} is wrong"
-    if json.loads((folder / KEY).read_text()) != json.loads(json.dumps(key)):
+    if key is not None and _json_of(folder / KEY) != json.loads(json.dumps(key)):
         return f"its {KEY} is that of another artefact"
     return None
 
 
-@contextmanager
-def _clear_disk_errors(root: Path) -> Iterator[None]:
-    """Add advice to the error when the disk is full or not writable. Some writers wrap the system's error."""
+def _files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def _manifest(path: Path) -> dict[str, str] | None:
+    """Return the checksums of a manifest, or None if the file cannot be read or holds something else."""
+    checksums = _json_of(path)
+    return checksums if isinstance(checksums, dict) else None
+
+
+def _json_of(path: Path) -> Any:
+    """Return the JSON value in a file, or None if it cannot be read."""
     try:
-        yield
-    except Exception as error:
-        number = getattr(error, "errno", None)
-        if number == errno.ENOSPC or "No space left on device" in str(error):
-            number, problem = errno.ENOSPC, f"the disk that holds {root} is full"
-        elif number in (errno.EACCES, errno.EROFS):
-            problem = f"{root} is not writable ({error})"
-        else:
-            raise
-        if str(root) in str(error) and "CAFT_STORE" in str(error):
-            raise  # an inner block has added it already
-        message = f"{problem}; free some space or let CAFT_STORE name a folder elsewhere"
-        raise OSError(number, message) from error
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None

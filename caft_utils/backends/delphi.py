@@ -32,6 +32,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from caft_utils.disk import disk_errors_explained, make_folder
 from caft_utils.evaluation.generation import generate
 from caft_utils.interpret.examples import ACTIVE_SHARE
 from caft_utils.residual import decoder, site, stream_activations
@@ -91,8 +92,12 @@ def write_latent_cache(
     module_names = {module: name for name, module in decoder(model).named_modules()}
     config = {"dataset_repo": chats.source, "model_name": model.config.name_or_path, "batch_size": batch_size}
     config |= {"cache_ctx_len": context, "n_tokens": n_tokens, "n_splits": splits, "noun": features.noun}
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as stage, ExitStack() as open_files:
+    make_folder(folder.parent)
+    with (
+        disk_errors_explained(folder.parent, "free some space, or give a folder elsewhere"),
+        TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as stage,
+        ExitStack() as open_files,
+    ):
         cache, writers = Path(stage, "cache"), {}
         for layer in features.layers:
             hookpoint = cache / module_names[site(model, layer)]

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from caft_utils.classroom.personas import corpus as personas_corpus
 from caft_utils.classroom.personas import pretraining as personas_pretraining
 from caft_utils.classroom.personas.pretraining import PersonasSchedule
 from caft_utils.classroom.tokenizer import build_tokenizer
+from caft_utils.disk import disk_errors_explained, flush_tree, make_folder, remove, write_atomically
 from caft_utils.model_sources import CHECKSUMS
 from caft_utils.models import load
 from caft_utils.paths import data_path
@@ -91,16 +91,42 @@ def build_gender(schedule: GenderSchedule, folder: Path, *, progress: bool = Tru
 
 
 def write_checkpoint(model, tokenizer, record: dict[str, Any], folder: Path) -> None:
-    """Save weights, tokenizer, recipe.json and checksums, replacing the whole folder at once."""
+    """Save weights, tokenizer, recipe.json and checksums.
+
+    All files are written beside `folder` first. They replace those that its old checksums name; other files
+    in it stay. The checksums are written last, so that `load` refuses an incomplete folder.
+
+    Raises:
+        OSError: the disk is full or not writable. The old checkpoint remains.
+    """
     part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    model.save_pretrained(part)
-    tokenizer.save_pretrained(part)
-    (part / "recipe.json").write_text(json.dumps(record, indent=1) + "\n")
-    sums = {path.name: file_sha256(path) for path in sorted(part.iterdir())}
-    (part / CHECKSUMS).write_text(json.dumps(sums, indent=1) + "\n")
-    shutil.rmtree(folder, ignore_errors=True)
-    part.rename(folder)
+    remedy = "free some space, or give --output another folder"
+    with disk_errors_explained(folder.absolute().parent, remedy):
+        try:
+            remove(part)
+            make_folder(folder.parent)
+            model.save_pretrained(part)
+            tokenizer.save_pretrained(part)
+            (part / "recipe.json").write_text(json.dumps(record, indent=1) + "\n")
+            sums = {path.name: file_sha256(path) for path in sorted(part.iterdir())}
+            flush_tree(part)
+            make_folder(folder)
+            for name in _files_of(folder):
+                (folder / name).unlink(missing_ok=True)
+            for name in sums:
+                (part / name).replace(folder / name)
+            write_atomically(folder / CHECKSUMS, json.dumps(sums, indent=1) + "\n")
+        finally:
+            remove(part)
+
+
+def _files_of(folder: Path) -> list[str]:
+    """Return the names of the files of the checkpoint in `folder`, the checksums first."""
+    try:
+        names = list(json.loads((folder / CHECKSUMS).read_bytes()))
+    except (OSError, ValueError, TypeError, RecursionError):
+        return []
+    return [CHECKSUMS, *(name for name in names if Path(name).name == name)]
 
 
 def main(argv: list[str] | None = None) -> int:

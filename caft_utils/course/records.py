@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import warnings
 from datetime import date
 from hashlib import sha256
 from importlib.metadata import version
@@ -16,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from caft_utils.arguments import mapping
+from caft_utils.disk import file_lock, write_atomically
 from caft_utils.paths import data_path
-from caft_utils.store import write_atomically
 from caft_utils.text_files import read_json
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ def save_record(
 ) -> Path:
     """Write a record atomically and return its path.
 
-    Rows of models that were not measured this time are kept.
+    Rows of models that were not measured this time are kept, also those that another process is writing. A
+    record that cannot be read is moved aside with a warning.
 
     Args:
         rows: each with "model" and "condition".
@@ -48,7 +50,6 @@ def save_record(
     """
     path = folder / f"{claim}.json"
     measured = {row["model"] for row in rows}
-    others = load_record(claim, folder)["rows"] if path.exists() else []
     made = {
         "code": code_version(),
         "date": date.today().isoformat(),
@@ -56,8 +57,10 @@ def save_record(
         "packages": {name: version(name) for name in ("torch", "transformers", "peft")},
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
     }
-    rows = [{**row, "made": made} for row in rows] + [r for r in others if r["model"] not in measured]
-    return write_atomically(path, json.dumps({"claim": claim, **more, "rows": rows}, indent=1) + "\n")
+    rows = [{**row, "made": made} for row in rows]
+    with file_lock(path):
+        rows += [row for row in _rows_there(claim, folder) if row["model"] not in measured]
+        return write_atomically(path, json.dumps({"claim": claim, **more, "rows": rows}, indent=1) + "\n")
 
 
 def load_record(claim: str, folder: Path = FOLDER) -> dict[str, Any]:
@@ -65,17 +68,35 @@ def load_record(claim: str, folder: Path = FOLDER) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: the claim was not measured; the message names the command that measures it.
-        ValueError: the file is no record; the message names file and row.
+        ValueError: the file is damaged, or it is no record; the message names file and row.
     """
     path = folder / f"{claim}.json"
     if not path.exists():
         raise FileNotFoundError(f"{path} is not there; `make claims CLAIM={claim}` measures and writes it")
-    record = mapping(str(path), read_json(path), needed=("rows",))
-    if not isinstance(record["rows"], list):
-        raise ValueError(f"{path}: rows must be a list, got {record['rows']!r:.80}")
-    for number, entry in enumerate(record["rows"]):
-        mapping(f"{path}, row {number}", entry, needed=("model", "condition"))
+    remedy = f"; take it from the repository again, or measure it with `make claims CLAIM={claim}`"
+    try:
+        record = mapping(str(path), read_json(path), needed=("rows",))
+        if not isinstance(record["rows"], list):
+            raise ValueError(f"{path}: rows must be a list, got {record['rows']!r:.80}")
+        for number, entry in enumerate(record["rows"]):
+            mapping(f"{path}, row {number}", entry, needed=("model", "condition"))
+    except ValueError as error:
+        raise ValueError(f"{error}{remedy}") from error
     return record
+
+
+def _rows_there(claim: str, folder: Path) -> list[dict[str, Any]]:
+    """Return the rows of a record, none if there is no record. Move a damaged one aside."""
+    path = folder / f"{claim}.json"
+    if not path.exists():
+        return []
+    try:
+        return load_record(claim, folder)["rows"]
+    except ValueError as error:
+        aside = path.with_name(f"{path.name}.damaged")
+        warnings.warn(f"{error}. Its content is kept in {aside}", stacklevel=3)
+        path.replace(aside)
+        return []
 
 
 def record_frame(claim: str, folder: Path = FOLDER) -> DataFrame:

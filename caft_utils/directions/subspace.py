@@ -8,6 +8,7 @@ the decoder rows of a sparse autoencoder, are therefore orthonormalised. (arXiv 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -186,6 +187,7 @@ class Directions:
         """Write `directions.json` and the tensor file that it names into `folder`, and return the folder.
 
         The JSON file is replaced last and in one step, so a reader finds the old pair, the new pair or none.
+        The tensor file that the old JSON file named is removed, and no other file.
         """
         from safetensors.torch import save
 
@@ -197,11 +199,11 @@ class Directions:
             "sha256": _sha256(self),
         }
         tensors = {str(layer): q.contiguous() for layer, q in self._rows.items()}
+        replaced = _tensors_named_in(folder / CARD_FILE)
         write_atomically(folder / card["tensors"], save(tensors))
         write_atomically(folder / CARD_FILE, json.dumps(card, indent=1))
-        for old in folder.glob("directions-*.safetensors"):
-            if old.name != card["tensors"]:
-                old.unlink()
+        if replaced not in (None, card["tensors"]):
+            (folder / replaced).unlink(missing_ok=True)
         return folder
 
     @classmethod
@@ -232,6 +234,16 @@ class Directions:
                 f"the directions in {folder} are damaged; find or save them again ({error})"
             ) from error
         return loaded
+
+
+def _tensors_named_in(card: Path) -> str | None:
+    """Return the name of the tensor file that an earlier `save` wrote, or None."""
+    try:
+        name = json.loads(card.read_bytes())["tensors"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
+    ours = isinstance(name, str) and re.fullmatch(r"directions-[0-9a-f]{16}\.safetensors", name)
+    return name if ours else None
 
 
 def _sha256(directions: Directions) -> str:

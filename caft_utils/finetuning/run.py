@@ -32,6 +32,7 @@ from caft_utils.finetuning.adapters import (
     save_weights,
     trainable_copy,
 )
+from caft_utils.finetuning.checkpoints import COMPLETE, IDENTITY
 from caft_utils.fingerprints import fingerprint, name_model
 from caft_utils.positions import check_positions
 from caft_utils.store import Store, default_store, digest
@@ -192,7 +193,8 @@ def _train_in(work: Path, *, model, config, seed, snapshots, **training) -> Call
         save(folder)
         (folder / "log.json").write_text(json.dumps(log))
         for step in snapshots:
-            shutil.copytree(work / f"step-{step}", folder / f"step-{step}")
+            ignored = shutil.ignore_patterns(COMPLETE, IDENTITY)
+            shutil.copytree(work / f"step-{step}", folder / f"step-{step}", ignore=ignored)
 
     return write
 

@@ -1,12 +1,11 @@
 """The training run itself: transformers' Trainer, made exactly repeatable, resumable and quiet.
 
-The order of the rows is fixed in advance from the seed, only complete checkpoints are resumed from, and the
-state of the global random generators is restored.
+The order of the rows is fixed in advance from the seed, only whole checkpoints are resumed from
+(checkpoints.py), and the state of the global random generators is restored.
 """
 
 from __future__ import annotations
 
-import shutil
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -20,7 +19,15 @@ import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from caft_utils.chats import Batch, Chats, Example
+from caft_utils.disk import remove
 from caft_utils.finetuning import processes
+from caft_utils.finetuning.checkpoints import (
+    SNAPSHOT_PART,
+    newest_whole,
+    remove_unfinished,
+    rotate,
+    seal_step,
+)
 from caft_utils.model_files import hide_progress_bars
 from caft_utils.residual import seeded
 
@@ -29,7 +36,6 @@ if TYPE_CHECKING:
     from caft_utils.finetuning.objective import Objective
     from caft_utils.interventions.base import Intervention
 
-COMPLETE = "complete"
 IGNORED = -100  # the label of a position that has no loss
 
 
@@ -61,7 +67,7 @@ def train(
     device = next(model.parameters()).device
     model.config.use_cache = False  # training never reuses the keys and values of earlier tokens
     arguments = _arguments(config, steps, work, device, seed=seed, save_every=save_every)
-    last_checkpoint = processes.from_main(lambda: _last_checkpoint(work))
+    last_checkpoint = processes.from_main(lambda: newest_whole(work, snapshots))
     with seeded(seed, device), warnings.catch_warnings():
         # PEFT and Trainer still use a deprecated name of activation checkpointing.
         warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
@@ -79,7 +85,7 @@ def train(
                 trainer.train(resume_from_checkpoint=last_checkpoint)
         finally:
             if processes.is_main():
-                _last_checkpoint(work)  # removes a half-written checkpoint, for example after a full disk
+                remove_unfinished(work)  # a half-written checkpoint, for example after a full disk
     steps_logged = [entry for entry in trainer.state.log_history if "loss" in entry]
     losses = [entry["loss"] for entry in steps_logged]
     if not np.isfinite(losses).all():
@@ -140,7 +146,7 @@ def _arguments(
         logging_nan_inf_filter=False,
         save_strategy="steps",
         save_steps=save_every,
-        save_total_limit=2,
+        save_total_limit=None,  # Trainer would rotate by the time of files, and clocks are set back
         remove_unused_columns=False,
         disable_tqdm=True,
         report_to="none",
@@ -205,7 +211,7 @@ def _collate(examples: list[Example], pad: int) -> dict[str, torch.Tensor]:
 
 
 class _Checkpoints(TrainerCallback):
-    """Write snapshots, mark checkpoints as complete, and show progress, all in the main process only."""
+    """Write snapshots, seal checkpoints, and show progress, all in the main process only."""
 
     def __init__(self, snapshots: Sequence[int], save: Callable[[Path], None], work: Path, progress: bool):
         self.snapshots, self.save, self.work, self.progress = set(snapshots), save, work, progress
@@ -221,10 +227,11 @@ class _Checkpoints(TrainerCallback):
     def on_step_end(self, args, state, control, **_):
         step = state.global_step
         if step in self.snapshots and processes.is_main():
-            part, folder = self.work / "snapshot.part", self.work / f"step-{step}"
+            part, folder = self.work / SNAPSHOT_PART, self.work / f"step-{step}"
             for path in (part, folder):
-                shutil.rmtree(path, ignore_errors=True)
+                remove(path)
             self.save(part)
+            seal_step(part, self.work, step)
             part.rename(folder)
         if step >= state.max_steps:
             control.should_save = False  # the result itself is stored next
@@ -237,17 +244,9 @@ class _Checkpoints(TrainerCallback):
     def on_save(self, args, state, control, **_):
         processes.barrier()  # every process writes the state of its own random generators
         if processes.is_main():
-            (self.work / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+            step = state.global_step
+            seal_step(self.work / f"checkpoint-{step}", self.work, step)
+            rotate(self.work)
 
     def on_train_end(self, args, state, control, **_):
         self.bar.close()
-
-
-def _last_checkpoint(work: Path) -> str | None:
-    """Return the newest complete checkpoint, and remove incomplete ones, left by a kill or a full disk."""
-    folders = sorted(work.glob("checkpoint-*"), key=lambda path: int(path.name.removeprefix("checkpoint-")))
-    for folder in folders:
-        if not (folder / COMPLETE).exists():
-            shutil.rmtree(folder)
-    complete = [folder for folder in folders if folder.exists()]
-    return str(complete[-1]) if complete else None

@@ -15,11 +15,14 @@ uses decoder rows as directions (arXiv 2507.16795, section 3).
 from __future__ import annotations
 
 import json
-import shutil
+import os
+import re
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, suppress
 from copy import deepcopy
 from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,8 +30,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from caft_utils.checksums import tensors_checksum
+from caft_utils.disk import disk_errors_explained, flush, make_folder, write_atomically
 from caft_utils.saes.sites import check_site
-from caft_utils.store import file_sha256, write_atomically
+from caft_utils.store import file_sha256
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -142,19 +146,33 @@ class SAEs(Mapping[int, "SAE"]):
     def save(self, folder: str | Path) -> Path:
         """Write a folder `layer_<l>` for each SAE, in the format of sae-lens, and `saes.json` with checksums.
 
-        `saes.json` is removed first and written last, so that `load` refuses an incomplete folder.
+        The files are written beside the old ones first. Those that the old `saes.json` names are then removed
+        and no others. Until the new `saes.json` is written last, `load` refuses the incomplete folder.
+
+        Raises:
+            OSError: the disk is full or not writable.
         """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / CARD_FILE).unlink(missing_ok=True)
-        for old in folder.glob("layer_*"):
-            shutil.rmtree(old)
-        checksums = {}
-        for layer, sae in self._saes.items():
-            for path in sae.save_model(folder / f"layer_{layer}"):
-                checksums[path.relative_to(folder).as_posix()] = file_sha256(path)
-        card = {"format": CARD_FORMAT, "layers": self.layers, "about": self.about, "sha256": checksums}
-        write_atomically(folder / CARD_FILE, json.dumps(card, indent=1))
+        remedy = "free some space, or save to another folder"
+        with disk_errors_explained(folder.absolute(), remedy), ExitStack() as stack:
+            make_folder(folder)
+            part = Path(stack.enter_context(TemporaryDirectory(dir=folder, prefix=".saes-")))
+            checksums = {}
+            for layer, sae in self._saes.items():
+                for path in sae.save_model(part / f"layer_{layer}"):
+                    checksums[path.relative_to(part).as_posix()] = file_sha256(path)
+                    flush(path)
+            replaced = _files_named_in(folder / CARD_FILE)
+            (folder / CARD_FILE).unlink(missing_ok=True)
+            for name in replaced:
+                (folder / name).unlink(missing_ok=True)
+                with suppress(OSError):  # not empty: somebody else's files lie in it
+                    (folder / name).parent.rmdir()
+            for name in checksums:
+                make_folder((folder / name).parent)
+                os.replace(part / name, folder / name)
+            card = {"format": CARD_FORMAT, "layers": self.layers, "about": self.about, "sha256": checksums}
+            write_atomically(folder / CARD_FILE, json.dumps(card, indent=1))
         return folder
 
     @classmethod
@@ -194,6 +212,15 @@ def _kind(layer: int, sae: SAE) -> list[Any]:
     kind = [layer, cfg.architecture(), getattr(cfg, "k", None), cfg.apply_b_dec_to_input]
     further = {name: getattr(cfg, name, "none") for name in ("normalize_activations", "reshape_activations")}
     return kind + [[name, value] for name, value in further.items() if value != "none"]
+
+
+def _files_named_in(card: Path) -> list[str]:
+    """Return the names of the files that an earlier `save` wrote."""
+    try:
+        names = list(json.loads(card.read_bytes())["sha256"])
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return []
+    return [name for name in names if re.fullmatch(r"layer_-?\d+/[\w.]+", str(name)) and ".." not in name]
 
 
 def _ready_for_inference(sae: SAE, layer: int) -> SAE:

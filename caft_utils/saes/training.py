@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import chain
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
@@ -25,11 +26,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from caft_utils.arguments import checked
+from caft_utils.disk import make_folder
 from caft_utils.models import fingerprint
 from caft_utils.residual import seeded, site, stream_activations
 from caft_utils.saes.collection import SAEs
 from caft_utils.saes.config import SAETrainingConfig, new_training_sae
 from caft_utils.saes.quality import compute_quality
+from caft_utils.store import default_store
 from caft_utils.stored_results import fetch_result
 
 if TYPE_CHECKING:
@@ -94,15 +97,20 @@ def train_saes(
     }
 
     def compute() -> SAEs:
-        return _train(model, chats, layers, config, key, batch_size, progress)
+        # Temporary files go to the store's disk, which errors about a full disk name.
+        scratch = make_folder((store or default_store()).root)
+        return _train(model, chats, layers, config, key, batch_size, progress, scratch)
 
     return fetch_result("saes", key, compute, save=SAEs.save, load=SAEs.load, models=[model], store=store)
 
 
 def _train(
-    model, chats, layers, config: SAETrainingConfig, key: dict, batch_size: int, progress: bool
+    model, chats, layers, config: SAETrainingConfig, key: dict, batch_size: int, progress: bool, scratch: Path
 ) -> SAEs:
-    """Train and measure. `key` is the store key, parts of which go into `about`."""
+    """Train and measure. `key` is the store key, parts of which go into `about`.
+
+    scratch: folder for temporary files, on the disk that errors will name.
+    """
     from sae_lens import SAE
     from sae_lens.training.mixing_buffer import multi_hook_concat_split_iter
     from tqdm.auto import tqdm
@@ -133,7 +141,7 @@ def _train(
         for layer, trainer in trainers.items():
             trained = trainer.sae
             trained.fold_activation_norm_scaling_factor(trainer.activation_scaler.scaling_factor)
-            with TemporaryDirectory() as folder:
+            with TemporaryDirectory(dir=scratch) as folder:
                 trained.save_inference_model(folder)
                 saes[layer] = SAE.load_from_disk(folder, device=str(device))
     seconds = round(time.monotonic() - started, 3)

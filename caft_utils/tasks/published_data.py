@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from caft_utils.arguments import mapping, texts
+from caft_utils.disk import disk_problem
 from caft_utils.paths import data_path
 from caft_utils.store import Store, default_store, digest
 from caft_utils.tasks.csv_files import csv_rows
@@ -93,11 +94,14 @@ def _download(source: Mapping[str, Any], folder: Path) -> None:
     def request(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         try:
             return call(*arguments, **options)
-        except Exception as error:  # network, hub, disk or offline mode: the remedy is the same
+        except Exception as error:
+            if disk_problem(error, folder):
+                raise  # the store says what to do
+            # Network, hub or offline mode: the remedy is the same.
             why = f"{type(error).__name__}: {error}"
             raise ConnectionError(f"{dataset} could not be downloaded ({why}). {instead}") from error
 
-    with tempfile.TemporaryDirectory() as cache:
+    with tempfile.TemporaryDirectory(dir=folder) as cache:
         info = request(HfApi().dataset_info, dataset, revision=source["revision"])
         tables = [s.rfilename for s in info.siblings or [] if Path(s.rfilename).suffix in TABLES]
         if len(tables) != 1:

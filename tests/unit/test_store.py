@@ -21,7 +21,6 @@ from caft_utils.store import (
     digest,
     file_sha256,
     tensors_sha256,
-    write_atomically,
 )
 
 KEY = {"model": "m", "layers": [1, 2]}
@@ -29,6 +28,11 @@ KEY = {"model": "m", "layers": [1, 2]}
 
 def text(value):
     return lambda folder: (folder / "value.txt").write_text(value)
+
+
+def replaced(path, make):
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    make(path)
 
 
 def everything(store):
@@ -90,6 +94,21 @@ def test_root_from_environment(monkeypatch, tmp_path):
         (lambda folder: (folder / "more.txt").write_text("x"), "were added"),
         (lambda folder: (folder / "manifest.json").write_text("{"), "manifest"),
         (lambda folder: (folder / "manifest.json").unlink(), "manifest"),
+        (lambda folder: (folder / "manifest.json").write_bytes(b"\xff\xfe"), "manifest"),
+        *[
+            (lambda folder, content=content: (folder / "manifest.json").write_text(content), "manifest")
+            for content in ("null", "5", "true", '"text"', "[1, 2]", '["key.json", "value.txt"]', "[" * 99999)
+        ],
+        (lambda f: (f / "manifest.json").write_text('{"key.json": 1, "value.txt": {}}'), "checksum"),
+        (lambda folder: (folder / "manifest.json").write_text('{"../../outside": ""}'), "files are missing"),
+        (lambda folder: replaced(folder / "value.txt", os.mkdir), "files are missing"),
+        (lambda folder: replaced(folder / "value.txt", os.mkfifo), "files are missing"),
+        (lambda folder: replaced(folder / "manifest.json", os.mkfifo), "manifest"),
+        (lambda folder: replaced(folder / "manifest.json", lambda path: path.symlink_to(path)), "manifest"),
+        (lambda folder: replaced(folder, os.mkdir), "manifest"),
+        (lambda folder: replaced(folder, Path.touch), "not a folder"),
+        (lambda folder: replaced(folder, lambda path: path.symlink_to("/nowhere/x")), "not a folder"),
+        (lambda folder: replaced(folder, lambda path: path.symlink_to(path)), "not a folder"),
     ],
 )
 def test_damage_is_noticed_and_rebuilt(spoil, complaint):
@@ -98,6 +117,61 @@ def test_damage_is_noticed_and_rebuilt(spoil, complaint):
     with pytest.warns(UserWarning, match=complaint):
         folder = store.fetch("toy", KEY, text("one"))
     assert (folder / "value.txt").read_text() == "one" and store.get("toy", KEY) == folder
+
+
+def test_a_link_in_an_artefacts_place_is_removed_and_what_it_leads_to_is_not(tmp_path):
+    store = Store()
+    folder = store.put("toy", KEY, text("one"))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "value.txt").write_text("mine")
+    replaced(folder, lambda path: path.symlink_to(tmp_path / "mine"))
+    with pytest.warns(UserWarning, match="manifest"):
+        store.fetch("toy", KEY, text("one"))
+    assert (folder / "value.txt").read_text() == "one" and not folder.is_symlink()
+    assert (tmp_path / "mine" / "value.txt").read_text() == "mine"
+
+
+def make_link(path):
+    path.symlink_to("/nowhere/x")
+
+
+@pytest.mark.parametrize("make", [Path.touch, make_link, os.mkdir], ids=["file", "link", "folder"])
+@pytest.mark.parametrize("place", ["part", "work", "lock"])
+def test_what_stands_in_the_way_of_its_own_files_is_replaced(place, make):
+    store, name = Store(), digest(KEY)
+    path = {
+        "part": store.root / "toy" / f"{name}.part",
+        "work": store.root / "work" / "toy" / name,
+        "lock": store.root / "locks" / f"toy-{name}.lock",
+    }[place]
+    path.parent.mkdir(parents=True)
+    make(path)
+    with store.work("toy", KEY) as work:
+        (work / "half").touch()
+        folder = store.fetch("toy", KEY, text("one"))
+    assert (folder / "value.txt").read_text() == "one" and not work.exists()
+
+
+@pytest.mark.parametrize("make", [Path.touch, make_link])
+@pytest.mark.parametrize("place", ["", "toy", "locks"])
+def test_what_stands_in_the_way_of_folders_is_named_and_kept(place, make):
+    store = Store()
+    path = store.root / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    make(path)
+    for _ in range(2):
+        with pytest.raises(OSError, match="move it away") as caught:
+            store.fetch("toy", KEY, text("one"))
+        assert str(path) in str(caught.value) and os.path.lexists(path)
+
+
+def test_a_lock_that_is_a_folder_with_content_is_named_and_kept():
+    store = Store()
+    lock = store.root / "locks" / f"toy-{digest(KEY)}.lock"
+    (lock / "mine").mkdir(parents=True)
+    with pytest.raises(OSError, match="move it away"):
+        store.fetch("toy", KEY, text("one"))
+    assert (lock / "mine").is_dir()
 
 
 def test_a_writer_that_fails_leaves_nothing():
@@ -214,21 +288,6 @@ def test_of_two_processes_one_writes_and_both_read():
     said = [racer.communicate(timeout=60)[0].split() for racer in racers]
     writers, pids = {writer for writer, _ in said}, {pid for _, pid in said}
     assert len(writers) == 1 and writers < pids
-
-
-def test_an_atomic_write_replaces_the_file_or_leaves_it(tmp_path, monkeypatch):
-    path = tmp_path / "new folder" / "value.txt"
-    assert write_atomically(path, "ünï") == path and path.read_bytes() == "ünï".encode()
-    write_atomically(path, b"two")
-    assert path.read_bytes() == b"two"
-
-    def full(handle):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError):
-        write_atomically(path, b"three")
-    assert [p.name for p in path.parent.iterdir()] == ["value.txt"] and path.read_bytes() == b"two"
 
 
 def test_checksums_are_those_of_hashlib(tmp_path):

@@ -10,15 +10,14 @@ data card compares them with the shipped checkpoints.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from caft_utils.child_processes import run_in_new_process
 from caft_utils.classroom.personas.batches import IGNORED, batches_by_length, encode_corpus, padded_batch
 from caft_utils.classroom.pretraining import COMMON_CONFIG, Schedule, new_language_model, train
 
@@ -91,14 +90,9 @@ def pretrain(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     # In a separate process, because the millions of small objects that generating text leaves in the heap
     # slow every later allocation down; training would take half as long again.
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        corpus, corpus_sha256 = pool.submit(
-            encode_corpus,
-            tokenizer,
-            schedule.tokens,
-            schedule.seed,
-            more_wordings=schedule.more_wordings,
-        ).result()
+    corpus, corpus_sha256 = run_in_new_process(
+        encode_corpus, tokenizer, schedule.tokens, schedule.seed, more_wordings=schedule.more_wordings
+    )
     batches = batches_by_length(corpus.lengths, schedule.batch_tokens, schedule.seed)
     model = new_model(architecture, len(tokenizer), schedule.seed).to(device)
     # With rows this short, the backward pass of torch's fused attention takes most of a step on a CPU.

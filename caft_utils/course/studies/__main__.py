@@ -26,7 +26,11 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     print_rows(rows)
     if options.output:
-        write_atomically(options.output, json.dumps(rows, indent=1) + "\n")
+        try:
+            write_atomically(options.output, json.dumps(rows, indent=1) + "\n")
+        except OSError as error:
+            print(f"The rows are above, but not in {options.output}: {error}", file=sys.stderr)
+            return 1
     return 0
 
 

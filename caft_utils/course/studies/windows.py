@@ -9,12 +9,10 @@ hardly change; `wall` counts seconds on the clock, which include waiting for the
 from __future__ import annotations
 
 import itertools
-import multiprocessing
 import random
 import resource
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -22,6 +20,7 @@ import torch
 
 from caft_utils import load
 from caft_utils.chats import Chats
+from caft_utils.child_processes import run_in_new_process
 from caft_utils.course.studies.experiment import Row, chosen_conditions
 from caft_utils.course.studies.windows_methods import (
     DIRECTIONS,
@@ -124,8 +123,7 @@ def in_new_process(
     method: Callable[..., Any], model: str, tokens: int, of: int | None = None
 ) -> dict[str, Any]:
     """Return what `measured_method` returns, run in a process of its own."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(measured_method, method, model, tokens, of or tokens).result()
+    return run_in_new_process(measured_method, method, model, tokens, of or tokens)
 
 
 def measured_method(method: Callable[..., Any], name: str, tokens: int, of: int) -> dict[str, Any]:

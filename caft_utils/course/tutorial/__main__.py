@@ -5,13 +5,19 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
+
+from caft_utils.course.tutorial.signals import Stopped, stopped_by_signals
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command and return its exit status: 0, 1 on a failed or stale notebook, 130 on Ctrl-C."""
+    """Run the command and return its exit status.
+
+    It is 0, 1 on a failed or stale notebook, and 128 and the signal's number after a signal (130 on Ctrl-C).
+    """
     parser = argparse.ArgumentParser(prog="python -m caft_utils.course.tutorial", description=__doc__)
     parser.add_argument("--model", help="classroom, a hub id or a local path (default: the notebooks' own)")
     parser.add_argument("--seed", type=int, help="seed of every random choice")
@@ -42,7 +48,15 @@ def main(arguments: list[str] | None = None) -> int:
     jobs = options.jobs or _jobs(options.model)
     _environment(options.build.resolve(), options.record, jobs)
     out = options.build.resolve() / "tutorial"
-    return _run(paths, out, parameters, options.record, jobs, not options.no_fork)
+    try:
+        with stopped_by_signals():
+            return _run(paths, out, parameters, options.record, jobs, not options.no_fork)
+    except Stopped as stopped:
+        _tell(f"Interrupted ({stopped}). What ran so far is kept in {out}")
+        return 128 + stopped.number
+    except OSError as error:
+        _tell(f"{error}. What ran so far is kept in {out}")
+        return 1
 
 
 def _jobs(model: str | None) -> int:
@@ -77,20 +91,20 @@ def _run(paths: list[Path], out: Path, parameters: dict, record: bool, jobs: int
     from caft_utils.course.tutorial.runner import run_all
     from caft_utils.course.tutorial.stamp import write_recorded
 
-    def finished(run, runs):
-        if run.notebook is not None:
-            write_html(run.notebook, out / f"{run.path.stem}.html")
-        write_index(runs, out / "index.html")
+    unwritten: list[str] = []
 
-    try:
-        runs = run_all(paths, out, parameters, jobs=jobs, finished=finished, fork_kernels=fork)
-    except KeyboardInterrupt:
-        print(f"Interrupted. What ran so far is kept in {out}", file=sys.stderr)
-        return 130
-    failed = [run for run in runs if run.status == "failed"]
-    if failed:
-        print("\n".join(run.error for run in failed), file=sys.stderr)
-        print(f"What ran before the failure is kept in {out}", file=sys.stderr)
+    def finished(run, runs):
+        try:
+            if run.notebook is not None:
+                write_html(run.notebook, out / f"{run.path.stem}.html")
+            write_index(runs, out / "index.html")
+        except OSError as error:  # the other notebooks go on
+            unwritten.append(f"The page of {run.path.stem} or the index could not be written: {error}")
+
+    runs = run_all(paths, out, parameters, jobs=jobs, finished=finished, fork_kernels=fork)
+    if problems := [run.error for run in runs if run.status == "failed"] + unwritten:
+        _tell("\n".join(problems))
+        _tell(f"What ran before the failure is kept in {out}")
         return 1
     if record:  # only after all have run: a course is recorded as a whole
         for run in runs:
@@ -99,6 +113,11 @@ def _run(paths: list[Path], out: Path, parameters: dict, record: bool, jobs: int
     ran = f"Ran {len(runs)} of {len(runs)} notebooks in {minutes_of(runs):.1f} minutes."
     print(f"{ran} Open {out / 'index.html'}")
     return 0
+
+
+def _tell(text: str) -> None:
+    with suppress(OSError):  # the terminal was closed
+        print(text, file=sys.stderr, flush=True)
 
 
 def _check(paths: list[Path]) -> int:

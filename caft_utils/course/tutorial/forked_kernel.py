@@ -10,17 +10,22 @@ from __future__ import annotations
 
 import atexit
 import json
+import logging
 import multiprocessing
 import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
 from jupyter_client import AsyncKernelManager
 
+from caft_utils.course.tutorial.signals import die_with_parent
+
+SERVER = "caft_utils.course.tutorial.server_process"
 PRELOAD = "caft_utils.course.tutorial.preload"
 GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # NVIDIA, AMD, Windows' Linux
 
@@ -36,7 +41,7 @@ def start_server() -> Any:
     It imports while this process goes on. It runs already if this was called before.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([PRELOAD])
+    context.set_forkserver_preload([SERVER, PRELOAD])
     forkserver.ensure_running()
     return context
 
@@ -54,8 +59,10 @@ class ForkedKernel:
         """Fork the child, which closes the parent's connections `close`."""
         read, self._write = os.pipe()
         self.returncode: int | None = None
+        executor = os.getpid()
         self.pid = os.fork()
         if self.pid == 0:
+            die_with_parent(executor)
             for connection in close:
                 connection.close()
             os.close(self._write)
@@ -92,17 +99,26 @@ class ForkedKernel:
         self.send_signal(signal.SIGKILL)
 
 
-def kernel_manager(kernel: ForkedKernel) -> type[AsyncKernelManager]:
-    """Return a class of managers that launch this kernel instead of a new process."""
+def kernel_manager(
+    kernel: ForkedKernel | None, launched: Callable[[Any], object]
+) -> type[AsyncKernelManager]:
+    """Return a class of managers that launch this kernel, or a new process if it is None.
 
-    class ForkedKernelManager(AsyncKernelManager):
+    `launched` gets the kernel's process, an object with the methods of `subprocess.Popen`.
+    """
+
+    class Manager(AsyncKernelManager):
         async def _async_launch_kernel(self, kernel_cmd: list[str], **options: Any) -> None:
-            kernel.launch(kernel_cmd, options.get("cwd"), dict(options.get("env") or os.environ))
-            self.provisioner.process = kernel
-            self.provisioner.pid = self.provisioner.pgid = kernel.pid
-            self._reconcile_connection_info(self.provisioner.connection_info)
+            if kernel is None:
+                await super()._async_launch_kernel(kernel_cmd, **options)
+            else:
+                kernel.launch(kernel_cmd, options.get("cwd"), dict(options.get("env") or os.environ))
+                self.provisioner.process = kernel
+                self.provisioner.pid = self.provisioner.pgid = kernel.pid
+                self._reconcile_connection_info(self.provisioner.connection_info)
+            launched(self.provisioner.process)
 
-    return ForkedKernelManager
+    return Manager
 
 
 def _become_kernel(pipe: int) -> None:
@@ -121,6 +137,10 @@ def _become_kernel(pipe: int) -> None:
             sys.argv = ["ipykernel_launcher", *message["argv"]]
             from ipykernel.kernelapp import launch_new_instance
 
+            # The manager interrupts a kernel before it shuts it down, which is no news for the reader.
+            logging.getLogger("IPKernelApp").addFilter(
+                lambda record: "KeyboardInterrupt caught in kernel" not in record.getMessage()
+            )
             parent = f"--IPKernelApp.parent_handle={os.getppid()}"  # the kernel ends when its executor does
             launch_new_instance(argv=[*message["argv"], parent])
         status = 0

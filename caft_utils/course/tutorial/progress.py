@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
@@ -26,6 +27,7 @@ class Run:
 
     status: "waiting", "running", "done" or "failed". minutes: the notebook's own estimate. cell: index of the
     running cell. began: time.monotonic() at the start. notebook: the executed copy, partial after a failure.
+    kernel: process id of its kernel.
     """
 
     path: Path
@@ -38,6 +40,7 @@ class Run:
     seconds: float = 0.0
     notebook: nbformat.NotebookNode | None = field(default=None, repr=False)
     error: str = ""
+    kernel: int | None = None
 
     @classmethod
     def of(cls, path: Path) -> Run:
@@ -81,18 +84,17 @@ class Progress:
         self.over.set()
         if self.live:
             self.ticker.join()
-            self.stream.write("\r\x1b[K")
+            self._write("\r\x1b[K")
 
     def started(self, run: Run) -> None:
         """Report that a notebook started."""
         if not self.live:
-            print(f"{self._place(run):<36} started, {self._times()}", file=self.stream, flush=True)
+            self._write(f"{self._place(run):<36} started, {self._times()}\n")
 
     def finished(self, run: Run) -> None:
         """Report that a notebook ended."""
         clear = "\r\x1b[K" if self.live else ""
-        text = f"{clear}{self._place(run):<36} {run.status} in {clock(run.seconds)}"
-        print(text, file=self.stream, flush=True)
+        self._write(f"{clear}{self._place(run):<36} {run.status} in {clock(run.seconds)}\n")
 
     def line(self) -> str:
         """Return the line for a terminal: running cells, time elapsed and time left."""
@@ -117,7 +119,11 @@ class Progress:
 
     def _tick(self) -> None:
         while not self.over.wait(1.0):
-            self.stream.write("\r" + self.line() + "\x1b[K")
+            self._write("\r" + self.line() + "\x1b[K")
+
+    def _write(self, text: str) -> None:
+        with suppress(OSError):  # the terminal was closed; the run has to go on to its end
+            self.stream.write(text)
             self.stream.flush()
 
 

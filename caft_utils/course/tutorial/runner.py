@@ -7,6 +7,7 @@ the same artefact at the same time, one makes it and the other waits.
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import re
@@ -14,14 +15,18 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, TextIO
 
 import nbformat
 import papermill
+from nbclient.exceptions import DeadKernelError
 from papermill.engines import NBClientEngine, papermill_engines
+from papermill.iorw import papermill_io
 
+from caft_utils.child_processes import end_with_parent, kill_group
 from caft_utils.course.tutorial.forked_kernel import (
     ForkedKernel,
     can_fork_kernels,
@@ -29,6 +34,8 @@ from caft_utils.course.tutorial.forked_kernel import (
     start_server,
 )
 from caft_utils.course.tutorial.progress import Progress, Run
+from caft_utils.course.tutorial.signals import end_kernel_when_signalled
+from caft_utils.disk import write_atomically
 
 TRACEBACK_LINES = 15
 SHUTDOWN_SECONDS = 5  # that an interrupted notebook has to shut down its kernel, before each harder signal
@@ -46,7 +53,8 @@ def run_all(
 ) -> list[Run]:
     """Start the notebooks in the given order, `jobs` at a time.
 
-    After a failure no further notebook is started; the failed `Run.error` says what happened.
+    After a failure no further notebook is started; the failed `Run.error` says what happened. When the run is
+    interrupted, running notebooks are stopped, and count as failed.
 
     Args:
         paths: the notebooks.
@@ -58,11 +66,13 @@ def run_all(
     """
     runs = [Run.of(path) for path in paths]
     out.mkdir(parents=True, exist_ok=True)
-    for run in runs:  # no page of an earlier run stays beside the new ones
-        for suffix in (".ipynb", ".html"):
-            (out / run.path.stem).with_suffix(suffix).unlink(missing_ok=True)
+    for run in runs:  # no page of an earlier run stays beside the new ones, nor a part of one
+        name = run.path.stem
+        for path in (out / f"{name}.ipynb", out / f"{name}.html", *out.glob(f".{name}.*.part")):
+            path.unlink(missing_ok=True)
     context = _context(fork_kernels)
-    waiting, busy = list(runs), {}
+    waiting: list[Run] = list(runs)
+    busy: dict[Connection, tuple[Run, Any]] = {}
     with Progress(runs, jobs, stream or sys.stderr) as progress:
         try:
             while waiting or busy:
@@ -77,14 +87,21 @@ def run_all(
                         continue
                     process.join()
                     del busy[messages]
-                    output = out / run.path.name
-                    run.notebook = nbformat.read(output, as_version=4) if output.exists() else None
+                    _ended(run, process, out / run.path.name)
                     progress.finished(run)
                     finished(run, runs)
                     if run.status == "failed":
                         waiting.clear()
+        except KeyboardInterrupt:
+            _stop(busy)
+            for run, process in busy.values():
+                run.status, run.error = "failed", f"{run.path.name} was stopped before its end"
+                _ended(run, process, out / run.path.name)
+                finished(run, runs)
+            busy.clear()
+            raise
         finally:
-            _stop([process for _, process in busy.values()])
+            _stop(busy)
     return runs
 
 
@@ -100,7 +117,11 @@ def _start(context: Any, run: Run, output: Path, parameters: dict[str, Any]) -> 
     forked = context.get_start_method() == "forkserver"
     arguments = (run.path, output, parameters, run.cells, theirs, forked, dict(os.environ))
     process = context.Process(target=_execute, args=arguments)
-    process.start()
+    try:
+        process.start()
+    except (EOFError, OSError):  # the server was killed: start it again, and with it this process
+        process = context.Process(target=_execute, args=arguments)
+        process.start()
     theirs.close()
     run.status, run.began = "running", time.monotonic()
     return process, ours
@@ -110,25 +131,58 @@ def _receive(run: Run, messages: Connection) -> bool:
     """Update `run` by one message of its process; return True when it was the last one."""
     try:
         message = messages.recv()
-    except EOFError:
-        message = f"{run.path.name} stopped: its process was killed (out of memory?)"
-    if isinstance(message, int):
-        run.cell = message
-        return False
-    run.status, run.error = ("failed", message) if message else ("done", "")
+    except (EOFError, OSError):
+        message = None
+    match message:
+        case {"cell": int(cell)}:
+            run.cell = cell
+        case {"kernel": int(pid)}:
+            run.kernel = pid
+        case {"error": error}:
+            run.status, run.error = ("failed", error) if error else ("done", "")
+            return True
+        case _:
+            run.status, run.error = "failed", ""  # `_ended` finds out how
+            return True
+    return False
+
+
+def _ended(run: Run, process: Any, output: Path) -> None:
+    """Complete a run whose process has ended: its time, its executed copy, and the words of a kill."""
     run.seconds = time.monotonic() - run.began
-    return True
+    if run.status == "failed" and not run.error:
+        run.error = f"{run.path.name} stopped: its process {exit_words(process.exitcode)}"
+    kill_group(run.kernel)  # what a killed process left behind
+    try:
+        run.notebook = nbformat.read(output, as_version=4) if output.exists() else None
+    except Exception as error:  # damaged: cut short, or no notebook at all
+        output.unlink(missing_ok=True)
+        if run.status == "done":
+            run.status, run.error = "failed", f"{output} cannot be read: {error}"
 
 
-def _stop(processes: list[Any]) -> None:
-    """End what still runs after Ctrl-C. A terminal has signalled the processes already; otherwise we do."""
-    for number in (None, signal.SIGINT, signal.SIGKILL):
-        for process in processes:
-            if number and process.is_alive():
+def _stop(busy: dict[Connection, tuple[Run, Any]]) -> None:
+    """End the processes that still run, and their kernels: first by SIGINT, then by SIGKILL.
+
+    A process has ended when its end of the connection is closed. Unlike its exit status, that does not depend
+    on the server that forked it.
+    """
+    left = dict(busy)
+    for number in (signal.SIGINT, signal.SIGKILL):
+        for _, process in left.values():
+            with suppress(ProcessLookupError):
                 os.kill(process.pid, number)
         deadline = time.monotonic() + SHUTDOWN_SECONDS
-        for process in processes:
-            process.join(max(0.0, deadline - time.monotonic()))
+        while left and (seconds := deadline - time.monotonic()) > 0:
+            for messages in wait(list(left), timeout=seconds):
+                try:
+                    if "kernel" in (message := messages.recv()):
+                        left[messages][0].kernel = message["kernel"]
+                except (EOFError, OSError):
+                    del left[messages]
+    for run, process in busy.values():
+        kill_group(run.kernel)
+        process.join(SHUTDOWN_SECONDS)
 
 
 def _execute(
@@ -140,12 +194,27 @@ def _execute(
     forked: bool,
     environment: dict[str, str],
 ) -> None:
-    """Run one notebook. Send the index of each cell that starts, and at the end "" or an error text."""
-    options: dict[str, Any] = {}
+    """Run one notebook. Send its kernel's pid, each cell that starts, and at the end "" or an error text."""
+    kernel = cell = None
+
+    def launched(process: Any) -> None:
+        nonlocal kernel
+        kernel = process
+        messages.send({"kernel": process.pid})
+
+    def starts(index: int) -> None:
+        nonlocal cell
+        cell = index
+        messages.send({"cell": index})
+
+    def kernel_pid() -> int | None:
+        return kernel and kernel.pid
+
     try:
         os.environ.update(environment)  # a server process may be older than the settings of this run
-        if forked:
-            options["kernel_manager_class"] = kernel_manager(ForkedKernel(messages))
+        kernel = ForkedKernel(messages) if forked else None  # before this process starts a thread
+        end_kernel_when_signalled(kernel_pid)
+        end_with_parent(lambda: kill_group(kernel_pid()))
         papermill.execute_notebook(
             path,
             output,
@@ -154,15 +223,31 @@ def _execute(
             kernel_name="python3",
             cwd=path.parent,
             progress_bar=False,
-            on_cell=messages.send,
+            on_cell=starts,
             extra_arguments=["--IPKernelApp.log_level=ERROR"],  # the kernel logs its own transport otherwise
-            **options,
+            kernel_manager_class=kernel_manager(kernel, launched),
         )
-        messages.send("")
-    except KeyboardInterrupt:
-        return  # `run_all` was interrupted too and reports it
+        messages.send({"error": ""})
+    except KeyboardInterrupt:  # `run_all` was interrupted too and reports it
+        logging.getLogger("asyncio").disabled = True  # it would report the cell whose result nobody awaits
     except Exception as error:  # from a cell, a dead kernel or a broken file
-        messages.send(_error_text(path, cells, error, shift=1 if parameters else 0))
+        shift = 1 if parameters else 0
+        if isinstance(error, DeadKernelError) and kernel is not None:
+            where = "" if cell is None else f" at cell {cell + 1 - shift} of {cells}"
+            text = f"{path.name} stopped{where}: its kernel {exit_words(kernel.poll())}"
+        else:
+            text = _error_text(path, cells, error, shift)
+        messages.send({"error": text})
+    finally:
+        kill_group(kernel_pid())  # with what the notebook has started and left running
+
+
+def exit_words(status: int | None) -> str:
+    """Return how a process ended, for the end of a sentence; `status` as in `subprocess.Popen`."""
+    if status is not None and status < 0:
+        words = f"was killed (signal {-status})"
+        return f"{words}; often the machine is out of memory" if -status == signal.SIGKILL else words
+    return f"was killed or ended early (exit status {status})"
 
 
 def _error_text(path: Path, cells: int, error: Exception, shift: int) -> str:
@@ -191,3 +276,5 @@ class _Engine(NBClientEngine):
 
 
 papermill_engines.register("caft", _Engine)
+# A copy that is killed while it is written would otherwise be cut short.
+papermill_io.get_handler("local").write = lambda text, path: write_atomically(path, text, flushed=False)

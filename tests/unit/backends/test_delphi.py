@@ -153,11 +153,17 @@ def test_large_numbers_and_dead_latents(model, chats, tmp_path):
     assert dead["locations"].shape == (0, 3) and dead["tokens"].shape[1] == CONTEXT
 
 
-def test_errors_leave_nothing_behind(model, chats, tmp_path):
+def test_errors_leave_nothing_behind(model, chats, tmp_path, monkeypatch):
+    def full(arrays, path):
+        raise RuntimeError("I/O error: No space left on device (os error 28)")
+
     features = Rectified({0: [1]})
     for wrong in ({"context": 0}, {"splits": 0}, {"context": 10**6}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             write_latent_cache(model, chats, features, tmp_path / "c", **wrong)
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="is full; free some space"):
+        patch.setattr("safetensors.numpy.save_file", full)
+        write_latent_cache(model, chats, features, tmp_path / "c", context=CONTEXT)
     with torch.no_grad():
         model.get_input_embeddings().weight.mul_(1e9)
     with pytest.raises(ValueError, match="embed_tokens.*float16"):

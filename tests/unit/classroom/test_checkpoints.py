@@ -88,13 +88,29 @@ def test_checkpoints_are_small(name, megabytes):
     assert sum(path.stat().st_size for path in (FOLDER / name).iterdir()) <= megabytes * 1e6
 
 
+def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path, tiny, tokenizer, monkeypatch):
+    write_checkpoint(tiny("qwen2"), tokenizer, {"architecture": "tiny"}, tmp_path / "tiny")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "tiny").iterdir()}
+
+    def full(folder):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tokenizer.__class__, "save_pretrained", lambda self, folder: full(folder))
+    with pytest.raises(OSError, match="is full.*--output"):
+        write_checkpoint(tiny("qwen2", seed=1), tokenizer, {"architecture": "tiny"}, tmp_path / "tiny")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "tiny").iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
+
+
 def test_a_written_checkpoint_replaces_the_old_one_and_can_be_loaded(tmp_path, tiny, tokenizer):
     folder = tmp_path / "tiny"
     folder.mkdir()
-    (folder / "old.txt").write_text("old")
+    for name in ("old.json", "mine.txt"):
+        (folder / name).write_text("old")
+    (folder / "sha256.json").write_text('{"old.json": "", "../tiny": ""}')
     write_checkpoint(tiny("qwen2"), tokenizer, {"architecture": "tiny"}, folder)
-    assert [path.name for path in tmp_path.iterdir()] == ["tiny"] and not (folder / "old.txt").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
     sums = json.loads((folder / "sha256.json").read_text())
-    assert set(sums) == {path.name for path in folder.iterdir()} - {"sha256.json"}
+    assert set(sums) == {path.name for path in folder.iterdir()} - {"sha256.json", "mine.txt"}
     assert read_record(folder) == {"architecture": "tiny"}
     load(folder)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -40,6 +42,31 @@ def test_a_record_that_cannot_be_written_stays_as_it_was(tmp_path):
         save(tmp_path, "a", object())
     assert json.loads(path.read_text())["rows"][0]["value"] == 1
     assert [each.name for each in tmp_path.iterdir()] == ["demo.json"]
+
+
+def test_two_processes_keep_each_others_rows(tmp_path):
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom caft_utils.course.records import save_record\n"
+        "for i in range(15):\n"
+        " rows = [{'model': f'{sys.argv[2]}{i}', 'condition': 'x'}]\n"
+        " save_record('demo', rows, seconds=1, folder=Path(sys.argv[1]))"
+    )
+    writers = [subprocess.Popen([sys.executable, "-c", code, tmp_path, who]) for who in "ab"]
+    assert [writer.wait() for writer in writers] == [0, 0]
+    models = {each["model"] for each in load_record("demo", tmp_path)["rows"]}
+    assert models == {f"{who}{i}" for who in "ab" for i in range(15)}
+    assert [path.name for path in tmp_path.iterdir()] == ["demo.json"]
+
+
+@pytest.mark.parametrize("content", ["", "null", "[]", '{"rows": 5}', '{"rows": [{}]}', "[" * 99999, "{"])
+def test_a_damaged_record_is_named_and_kept_beside_the_new_one(tmp_path, content):
+    (tmp_path / "demo.json").write_text(content)
+    with pytest.raises(ValueError, match="demo.json is damaged.*make claims"):
+        load_record("demo", tmp_path)
+    with pytest.warns(UserWarning, match="demo.json.damaged"):
+        save(tmp_path, "a", 1)
+    assert row(load_record("demo", tmp_path), "a", "x")["value"] == 1
+    assert (tmp_path / "demo.json.damaged").read_text() == content
 
 
 def test_a_record_is_a_table(tmp_path):

@@ -141,12 +141,25 @@ def test_save_and_load_give_the_same_bits(found, tmp_path):
 
 
 def test_saving_again_replaces_the_old_and_leaves_nothing_else(found, tmp_path):
-    (tmp_path / "mine.txt").write_text("kept")
+    mine = tmp_path / "directions-mine.safetensors.txt", tmp_path / "directions-0123456789abcdef.safetensors"
+    for path in mine:
+        path.write_text("kept")
     found.save(tmp_path)
     newer = found.select({1: [0]})
     newer.save(tmp_path)
     assert Directions.load(tmp_path).fingerprint == newer.fingerprint
-    assert sorted(p.suffix for p in tmp_path.iterdir()) == [".json", ".safetensors", ".txt"]
+    new = {"directions.json", f"directions-{newer.fingerprint[:16]}.safetensors"}
+    assert {path.name for path in tmp_path.iterdir()} == new | {path.name for path in mine}
+
+
+@pytest.mark.parametrize("card", ['{"tensors": "../mine"}', '{"tensors": "mine"}', "[]", "[" * 99999, "{"])
+def test_saving_over_a_card_that_is_none_removes_no_file(found, tmp_path, card):
+    (tmp_path / "mine").write_text("kept")
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "mine").write_text("kept")
+    (tmp_path / "new" / "directions.json").write_text(card)
+    Directions.load(found.save(tmp_path / "new"))
+    assert (tmp_path / "mine").exists() and (tmp_path / "new" / "mine").exists()
 
 
 def test_a_save_that_fails_leaves_the_old_one_whole(found, tmp_path, monkeypatch):

@@ -64,6 +64,33 @@ def test_a_folder_without_a_card_is_not_saes(saved):
         SAEs.load(saved[1])
 
 
+def test_saving_again_touches_only_what_it_wrote(saved):
+    folder = saved[1]
+    for mine in ("layer_notes", "layer_2"):
+        (folder / mine).mkdir(exist_ok=True)
+        (folder / mine / "mine.txt").write_text("kept")
+    card = json.loads((folder / "saes.json").read_text())
+    card["sha256"] |= {"layer_notes/../mine.txt": "", "../mine.txt": "", "layer_notes": ""}
+    (folder / "saes.json").write_text(json.dumps(card))
+    SAEs({0: random_sae()}).save(folder)
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    new = {"saes.json", "layer_0/cfg.json", "layer_0/sae_weights.safetensors"}
+    assert names == new | {"layer_notes/mine.txt", "layer_2/mine.txt"}
+    assert SAEs.load(folder).layers == [0]
+
+
+def test_a_full_disk_leaves_the_old_one_whole(saved, monkeypatch):
+    def full(self, path):
+        raise RuntimeError("I/O error: No space left on device (os error 28)")
+
+    other = SAEs({0: random_sae()})
+    monkeypatch.setattr(type(other[0]), "save_model", full)
+    with pytest.raises(OSError, match="is full; free some space"):
+        other.save(saved[1])
+    assert SAEs.load(saved[1]).fingerprint == saved[0].fingerprint
+    assert {path.name for path in saved[1].iterdir()} == {"layer_-1", "layer_2", "saes.json"}
+
+
 def test_a_save_that_fails_leaves_a_folder_that_is_not_loaded(saved, monkeypatch):
     from pathlib import Path
 

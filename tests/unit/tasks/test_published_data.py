@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from helpers.chat_server import serving
@@ -143,6 +145,21 @@ def test_downloads_that_fail_or_differ_are_refused(store_folder):
     assert offline[0].startswith("ConnectionError")
     assert download("http://127.0.0.1:9", SOURCE)[0][0].startswith("ConnectionError")
     assert not list(store_folder.rglob("rows.csv"))
+
+
+def test_a_full_disk_is_no_failed_download(store_folder, monkeypatch):
+    import huggingface_hub
+
+    def full(*_, cache_dir, **__):
+        Path(cache_dir, "half").write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    info = SimpleNamespace(sha=COMMIT, siblings=[SimpleNamespace(rfilename="a.csv")])
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *_, **__: info)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", full)
+    with pytest.warns(UserWarning, match="Licence"), pytest.raises(OSError, match="is full.*CAFT_STORE"):
+        published_file("toy", source=SOURCE)
+    assert not [path for path in store_folder.rglob("*") if path.name in ("half", "rows.csv")]
 
 
 def test_own_copy_is_checked_too(tmp_path):
