@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 
@@ -89,3 +90,11 @@ def test_a_file_that_is_no_record_is_refused(tmp_path, text, problem):
     (tmp_path / "demo.json").write_text(text)
     with pytest.raises(ValueError, match=f"demo.json.*{problem}"):
         load_record("demo", tmp_path)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, [1.0, math.nan], {"low": -math.inf}])
+def test_a_number_that_is_none_is_refused_and_the_record_stays(tmp_path, value):
+    save(tmp_path, "a", 1)
+    with pytest.raises(ValueError, match="'a', 'x'.*value"):
+        save(tmp_path, "a", value)
+    assert row(load_record("demo", tmp_path), "a", "x")["value"] == 1
