@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from caft_utils.finite import not_finite
-from caft_utils.positions import check_positions
+from caft_utils.models.positions import check_positions
 from caft_utils.residual import evaluating
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from caft_utils.arguments import checked
 from caft_utils.finite import check_finite
-from caft_utils.positions import check_positions
+from caft_utils.models.positions import check_positions
 
 if TYPE_CHECKING:
     from caft_utils.chats import Chats

@@ -30,8 +30,8 @@ from caft_utils.classroom.personas import pretraining as personas_pretraining
 from caft_utils.classroom.personas.pretraining import PersonasSchedule
 from caft_utils.classroom.tokenizer import build_tokenizer
 from caft_utils.disk import disk_errors_explained, flush_tree, make_folder, remove, write_atomically
-from caft_utils.model_sources import CHECKSUMS
 from caft_utils.models import load
+from caft_utils.models.sources import CHECKSUMS
 from caft_utils.paths import data_path
 from caft_utils.store import file_sha256
 

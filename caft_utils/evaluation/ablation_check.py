@@ -18,7 +18,7 @@ from caft_utils.arguments import checked
 from caft_utils.evaluation.bootstrap import Rate, clustered_rate
 from caft_utils.finite import check_finite
 from caft_utils.models import fingerprint
-from caft_utils.positions import check_positions
+from caft_utils.models.positions import check_positions
 from caft_utils.residual import evaluating
 from caft_utils.saes.ranking_by_attribution import answer_difference
 from caft_utils.stored_results import fetch_json

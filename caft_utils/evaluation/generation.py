@@ -15,11 +15,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from caft_utils.arguments import checked
-from caft_utils.chat_template import SWITCH, ChatTemplate
 from caft_utils.chats import Chats, pad_rows, pad_token_id, prompt_ids
+from caft_utils.chats.template import SWITCH, ChatTemplate
 from caft_utils.finite import check_finite
 from caft_utils.losses import answer_nats
-from caft_utils.positions import check_positions
+from caft_utils.models.positions import check_positions
 from caft_utils.residual import evaluating, seeded
 from caft_utils.tasks.choice import answered
 

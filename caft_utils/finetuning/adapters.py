@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from caft_utils.finetuning.targets import block_matrices, check_reach, lora_targets
-from caft_utils.model_content import content_of, tuner_layers, unwrapped
+from caft_utils.models.content import content_of, tuner_layers, unwrapped
 from caft_utils.residual import decoder_blocks, has_replaced_forward, seeded
 
 if TYPE_CHECKING:

@@ -33,8 +33,8 @@ from caft_utils.finetuning.adapters import (
     trainable_copy,
 )
 from caft_utils.finetuning.checkpoints import COMPLETE, IDENTITY
-from caft_utils.fingerprints import fingerprint, name_model
-from caft_utils.positions import check_positions
+from caft_utils.models.fingerprints import fingerprint, name_model
+from caft_utils.models.positions import check_positions
 from caft_utils.store import Store, default_store, digest
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from caft_utils.finetuning.checkpoints import (
     rotate,
     seal_step,
 )
-from caft_utils.model_files import hide_progress_bars
+from caft_utils.models.weight_files import hide_progress_bars
 from caft_utils.residual import seeded
 
 if TYPE_CHECKING:

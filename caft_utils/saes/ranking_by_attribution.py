@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from caft_utils.arguments import checked
 from caft_utils.finite import check_finite
 from caft_utils.losses import answer_nats
-from caft_utils.positions import check_positions
+from caft_utils.models.positions import check_positions
 from caft_utils.residual import Tokens, capture, edit, evaluating
 from caft_utils.saes.collection import SAEs
 from caft_utils.saes.quality import ENCODE_CHUNK

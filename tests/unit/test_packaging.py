@@ -144,7 +144,7 @@ from caft_utils.course.annotations import annotation
 from caft_utils.course.records import load_record
 from caft_utils.interpret.explorer import Explorer
 from caft_utils.interpret.select.concepts import concept
-from caft_utils.model_sources import CLASSROOM
+from caft_utils.models.sources import CLASSROOM
 from caft_utils.paths import data_path
 from caft_utils.tasks.published_data import sources
 

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 from caft_utils.arguments import checked
 from caft_utils.chats import prompt_ids
 from caft_utils.evaluation.generation import generate
-from caft_utils.fingerprints import fingerprint
 from caft_utils.interpret.answers import final_text, was_cut_off
 from caft_utils.interpret.endpoint import EndpointError
 from caft_utils.interpret.examples import FeatureExamples
 from caft_utils.interpret.explain.token_statistics import Explanation
 from caft_utils.interpret.marked_text import active_positions, mark_tokens
+from caft_utils.models.fingerprints import fingerprint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -18,12 +18,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from caft_utils.arguments import checked
-from caft_utils.chat_rows import TEXT
 from caft_utils.chats import prompt_ids
+from caft_utils.chats.rows import TEXT
 from caft_utils.evaluation.generation import generate_ids, generation_config, up_to_end
 from caft_utils.interpret.score.padded_batches import left_padded_batches
 from caft_utils.interventions import Steer
-from caft_utils.positions import check_positions
+from caft_utils.models.positions import check_positions
 from caft_utils.residual import capture, evaluating, seeded
 
 if TYPE_CHECKING:

@@ -24,8 +24,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from caft_utils.arguments import checked
-from caft_utils.chat_rows import TEXT
 from caft_utils.chats import pad_rows, prompt_ids
+from caft_utils.chats.rows import TEXT
 from caft_utils.evaluation.scores import Score, auroc_score
 from caft_utils.finite import check_finite
 from caft_utils.interpret.examples import FeatureExamples

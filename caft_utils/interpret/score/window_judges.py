@@ -20,15 +20,15 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 
 from caft_utils.arguments import checked
-from caft_utils.chat_rows import TEXT
 from caft_utils.chats import prompt_ids
+from caft_utils.chats.rows import TEXT
 from caft_utils.finite import check_finite
 from caft_utils.interpret.answers import MIN_MASS, final_text, verdict_probabilities, was_cut_off
 from caft_utils.interpret.examples.text_window import TextWindow
 from caft_utils.interpret.marked_text import mark_tokens
 from caft_utils.interpret.replies import replies_or_none
 from caft_utils.interpret.score.padded_batches import left_padded_batches
-from caft_utils.positions import check_positions
+from caft_utils.models.positions import check_positions
 from caft_utils.residual import evaluating
 
 if TYPE_CHECKING:

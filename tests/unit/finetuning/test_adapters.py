@@ -182,7 +182,7 @@ STATES = [active_b, disabled_for_good, merged_and_another_active, merged_and_dis
 def test_a_run_starts_from_what_the_adapted_model_computes(model, chats, state, extra):
     """Whichever adapters are active, merged, disabled, or put into the model without a wrapper."""
     from caft_utils.finetuning.adapters import _clone, _starting_model
-    from caft_utils.fingerprints import fingerprint
+    from caft_utils.models.fingerprints import fingerprint
 
     torch.manual_seed(0)
     start = state(wrapped(model, **extra))
@@ -228,7 +228,7 @@ def test_a_replaced_forward_does_not_pass_to_the_clone(model, chats):
 
 
 def test_a_finetuned_model_that_is_changed_loses_its_name(model, chats):
-    from caft_utils.fingerprints import fingerprint, name_model
+    from caft_utils.models.fingerprints import fingerprint, name_model
 
     name_model(model, "base")
     tuned = finetune(model, chats, replace(QUICK, steps=2))

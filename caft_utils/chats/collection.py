@@ -2,7 +2,7 @@
 
 Fine-tuning (loss on answers only) and direction finding (differences on answer tokens) have to agree on the
 answer mask, so it is computed in one place. It covers every assistant turn with its end-of-turn token, and no
-token of the prompt. chat_mask.py explains how it is found. Evaluation takes its prompts from there, too.
+token of the prompt. chats/mask.py explains how it is found. Evaluation takes its prompts from there, too.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from caft_utils.arguments import whole
-from caft_utils.chat_dates import template_date
-from caft_utils.chat_mask import prompt_ids, tokenise_chat, tokenise_continuation, tokenise_text
-from caft_utils.chat_rows import checked_messages, prompt_and_answer
-from caft_utils.chat_template import ChatTemplate
+from caft_utils.chats.dates import template_date
+from caft_utils.chats.mask import tokenise_chat, tokenise_continuation, tokenise_text
+from caft_utils.chats.rows import checked_messages, prompt_and_answer
+from caft_utils.chats.template import ChatTemplate
 from caft_utils.store import Store, default_store, digest
 from caft_utils.text_files import half_pair, json_rows
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 FORMAT = 1  # raise it when the same rows would give other tokens
-__all__ = ["Batch", "Chats", "Example", "pad_rows", "pad_token_id", "prompt_ids"]
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,8 @@ import pytest
 import transformers.utils.chat_template_utils as rendering
 from helpers.tiny import MARKED
 
-from caft_utils import chat_dates
-from caft_utils.chat_template import ChatTemplate
-from caft_utils.chats import Chats, prompt_ids
+from caft_utils.chats import Chats, dates, prompt_ids
+from caft_utils.chats.template import ChatTemplate
 
 ROW = {"messages": [{"role": "user", "content": "what"}, {"role": "assistant", "content": "file"}]}
 PLAIN = MARKED.replace("{% generation %}", "").replace("{% endgeneration %}", "")
@@ -53,7 +52,7 @@ def test_all_but_the_date_is_rendered_as_transformers_does(new_tokenizer, monkey
     class Clock(datetime.datetime):
         @classmethod
         def now(cls, tz=None):
-            return chat_dates.DATE
+            return dates.DATE
 
     monkeypatch.setattr(rendering, "datetime", Clock)
     for dated in DATED:
@@ -63,7 +62,7 @@ def test_all_but_the_date_is_rendered_as_transformers_does(new_tokenizer, monkey
 
 
 def test_it_is_told_once_and_only_where_the_date_is_written(new_tokenizer, tokenizer):
-    chat_dates._warn_once.cache_clear()
+    dates._warn_once.cache_clear()
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         Chats(tokenizer, [ROW])
@@ -74,10 +73,10 @@ def test_it_is_told_once_and_only_where_the_date_is_written(new_tokenizer, token
 
 
 def test_stored_tokens_belong_to_the_date_and_to_special_tokens_of_the_template(new_tokenizer, monkeypatch):
-    chat_dates._warn_once()
+    dates._warn_once()
     dated = new_tokenizer(MISTRAL + MARKED)
     first = Chats.with_stored_tokens(dated, [ROW]).fingerprint
-    monkeypatch.setattr(chat_dates, "DATE", datetime.datetime(2024, 7, 26))
+    monkeypatch.setattr(dates, "DATE", datetime.datetime(2024, 7, 26))
     assert Chats.with_stored_tokens(dated, [ROW]).fingerprint != first
 
     ends = new_tokenizer(MARKED.replace("'<|im_end|>'", "eos_token"))

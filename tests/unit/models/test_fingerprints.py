@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers.models import with_lora
 
-from caft_utils.fingerprints import fingerprint, name_model
+from caft_utils.models.fingerprints import fingerprint, name_model
 from caft_utils.store import digest
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # PEFT uses deprecated names, and warns of adapters

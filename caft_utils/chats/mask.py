@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from caft_utils.chat_rows import TEXT
-from caft_utils.chat_spans import answer_spans, refuse_ignored
-from caft_utils.chat_template import ChatTemplate
+from caft_utils.chats.rows import TEXT
+from caft_utils.chats.spans import answer_spans, refuse_ignored
+from caft_utils.chats.template import ChatTemplate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -237,7 +237,7 @@ def test_tokens_of_the_same_rows_are_read_from_the_store(tokenizer, new_tokenize
     ]
     plain = Chats(tokenizer, rows)
     first = Chats.with_stored_tokens(tokenizer, rows)
-    monkeypatch.setattr("caft_utils.chats._tokenise", None)
+    monkeypatch.setattr("caft_utils.chats.collection._tokenise", None)
     second = Chats.with_stored_tokens(tokenizer, rows, source="again")
     for chats in (first, second):
         assert list(chats) == list(plain) and chats.rows == rows and chats.fingerprint == plain.fingerprint

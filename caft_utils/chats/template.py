@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
-from caft_utils.chat_dates import on_fixed_date
+from caft_utils.chats.dates import on_fixed_date
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

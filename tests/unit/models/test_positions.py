@@ -10,7 +10,7 @@ from caft_utils.chats import Chats
 from caft_utils.evaluation.generation import choose, generate
 from caft_utils.finetuning import finetune
 from caft_utils.losses import mean_answer_loss
-from caft_utils.positions import check_positions, position_limit
+from caft_utils.models.positions import check_positions, position_limit
 from caft_utils.residual import stream_activations
 
 SHORT, ANSWER = [{"role": "user", "content": "you"}], {"role": "assistant", "content": "yes"}

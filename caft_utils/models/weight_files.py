@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caft_utils.model_sources import ModelSource
+from caft_utils.models.sources import ModelSource
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from caft_utils.model_files import code_of_its_own, first_line, hide_progress_bars, json_object
-from caft_utils.model_sources import ModelSource
+from caft_utils.models.sources import ModelSource
+from caft_utils.models.weight_files import code_of_its_own, first_line, hide_progress_bars, json_object
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

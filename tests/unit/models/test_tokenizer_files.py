@@ -7,9 +7,9 @@ import json
 import pytest
 import transformers
 
-from caft_utils.model_sources import ModelSource
 from caft_utils.models import load
-from caft_utils.tokenizer_files import read_tokenizer
+from caft_utils.models.sources import ModelSource
+from caft_utils.models.tokenizer_files import read_tokenizer
 
 CONFIGS = ["Qwen2Config", "LlamaConfig", "MistralConfig", "Gemma2Config", "OPTConfig", "GPTNeoXConfig"]
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from caft_utils.model_files import INDEX, first_line, json_object
-from caft_utils.model_sources import ModelSource
+from caft_utils.models.sources import ModelSource
+from caft_utils.models.weight_files import INDEX, first_line, json_object
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -1,7 +1,7 @@
 """Names of what a model computes. Keys of stored results have these, never a name that was true once.
 
 A model computes the same while its weights, its config and the adapters in effect are the same (see
-model_content.py). `fingerprint` reads all of them in every call, because a changed weight may leave no other
+models/content.py). `fingerprint` reads all of them in every call, because a changed weight may leave no other
 trace: merging adapters keeps the model, its parameters and their version counters. `name_model` records a
 readable name with the checksum of the content, and the name answers only while the checksum is the same. Any
 other content is named by a sha256 of itself.
@@ -23,7 +23,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from caft_utils.checksums import tensors_checksum
-from caft_utils.model_content import Content, Tensors, content_of, readable, unwrapped
+from caft_utils.models.content import Content, Tensors, content_of, readable, unwrapped
 from caft_utils.store import digest, tensors_sha256
 
 RECORD = "_caft_names"

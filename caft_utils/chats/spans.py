@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from caft_utils.chat_template import HEADER, SWITCH, ChatTemplate
+from caft_utils.chats.template import HEADER, SWITCH, ChatTemplate
 
 THINKING = f"{{% set {SWITCH} = true %}}"
 Messages = Sequence[Mapping[str, str]]

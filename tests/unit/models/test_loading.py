@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from caft_utils.finetune_config import FinetuneConfig
-from caft_utils.model_sources import CHECKSUMS, RESOLVERS, ModelSource
 from caft_utils.models import SAESource, fingerprint, load, preset, presets
+from caft_utils.models.sources import CHECKSUMS, RESOLVERS, ModelSource
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_a_further_source_of_models_is_one_resolver(checkpoint, monkeypatch):
         prefix, _, rest = name.partition(":")
         return ModelSource(str(checkpoint), identity=f"shelf-{rest}") if prefix == "shelf" else None
 
-    monkeypatch.setattr("caft_utils.model_sources.RESOLVERS", [shelf, *RESOLVERS])
+    monkeypatch.setattr("caft_utils.models.sources.RESOLVERS", [shelf, *RESOLVERS])
     assert load("shelf:first")[0].caft_id == "shelf-first/torch.float32"
     assert "shelf" not in load(checkpoint)[0].caft_id
 
