@@ -57,6 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"unknown targets {', '.join(sorted(unknown))}; there are {', '.join(TARGETS)}")
     os.environ["CAFT_STORE"] = str(options.out / "store")  # a fault that misses must not hit the user's own
     names = options.only or list(TARGETS)
+    options.out.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(options.out / "references", ignore_errors=True)
     if any(TARGETS[name].runs_jobs for name in names):
         preload()
@@ -112,6 +113,9 @@ def _target(name: str, seconds: float, options) -> None:
     from faults.targets import TARGETS
 
     end_with_parent()
+    output = os.open(options.out / f"{name}.txt", os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
+    os.dup2(output, 1)  # progress bars, warnings and stack traces of other libraries
+    os.dup2(output, 2)
     run_target(
         name, TARGETS[name].target, options.out, seed=options.seed, seconds=seconds, tries=options.tries,
         only=options.number,

@@ -14,11 +14,12 @@ from pathlib import Path
 from random import Random
 
 import torch
+from helpers.chat_server import alternatives, chat_server
 from helpers.explorers import component_explorer
 
 from caft_utils.course.records import load_record, record_frame, save_record
 from caft_utils.features import Selection
-from caft_utils.interpret.endpoint import Reply
+from caft_utils.interpret.endpoint import Endpoint, Reply
 from caft_utils.interpret.endpoint.response_cache import ResponseCache
 from caft_utils.interpret.explorer import Decisions
 from caft_utils.interpret.select.automatic import AutomaticSelection, Reason
@@ -88,10 +89,11 @@ def artefacts(home: Path) -> Attempt:
 
 def cached_replies(home: Path) -> Attempt:
     """Files of the reply cache: a damaged one counts as missing."""
-    reply = Reply("yes", [{"yes": -0.1, "no": -2.5}], (10, 3), "stop")
-    name = "ab" * 32
-    ResponseCache(home).put(name, reply, base_url="http://localhost/v1", request={"model": "m"})
+    choice = {"message": {"content": "yes"}, "logprobs": alternatives({"yes": -0.1, "no": -2.5})}
+    with chat_server(lambda request: choice) as (address, _):
+        reply = Endpoint(address, "m", key_env=None, cache=home).chat([{"role": "user", "content": "is it?"}])
     (good,) = home.rglob("*.json")
+    request = {part: value for part, value in json.loads(good.read_text()).items() if part != "reply"}
 
     def attempt(rng: Random, folder: Path) -> Outcome:
         cache = ResponseCache(folder / "replies")
@@ -103,14 +105,14 @@ def cached_replies(home: Path) -> Attempt:
         def agrees(found: Reply | None) -> str | None:
             return None if found in (None, reply) else f"{found} was read"
 
-        outcome = reading(lambda: cache.get(name), about=[path.name], agrees=agrees)
+        outcome = reading(lambda: cache.get(good.stem), about=[path.name], agrees=agrees)
         if outcome.kind == "fine" and path.parent.is_dir():
             with (
                 warnings.catch_warnings()
             ):  # a folder in a file's place: the reply is not stored, with a warning
                 warnings.simplefilter("ignore")
-                cache.put(name, reply)
-            if not path.is_dir() and cache.get(name) != reply:
+                cache.put(good.stem, reply, **request)
+            if not path.is_dir() and cache.get(good.stem) != reply:
                 return Outcome("lost", "the damaged file is not replaced")
         return outcome
 

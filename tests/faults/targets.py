@@ -6,7 +6,19 @@ from dataclasses import dataclass
 
 import torch
 
-from faults import disks, flips, folder_readers, kills, pages, replies, stored, text_readers, values, writers
+from faults import (
+    disks,
+    flips,
+    folder_readers,
+    judges,
+    kills,
+    pages,
+    replies,
+    stored,
+    text_readers,
+    values,
+    writers,
+)
 from faults.running import Target
 
 torch.set_num_threads(1)
@@ -38,6 +50,7 @@ TARGETS: dict[str, Entry] = {
     "selections": Entry(stored.selections, 1),
     "records": Entry(stored.records, 1),
     "hostile-replies": Entry(replies.hostile_replies, 2),
+    "judged-replies": Entry(judges.judged_replies, 1),
     "kills": Entry(kills.killed, 8, runs_jobs=True),
     "killed-questions": Entry(kills.killed_questions, 1.5),
     "disks": Entry(disks.bad_disks, 6, runs_jobs=True),
