@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from caft_utils.arguments import mapping
 from caft_utils.disk import file_lock, write_atomically
 from caft_utils.paths import data_path
-from caft_utils.text_files import read_json
+from caft_utils.text_files import half_pair, read_json
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -102,6 +102,8 @@ def load_record(claim: str, folder: Path = FOLDER) -> dict[str, Any]:
             raise ValueError(f"{path}: rows must be a list, got {record['rows']!r:.80}")
         for number, entry in enumerate(record["rows"]):
             mapping(f"{path}, row {number}", entry, needed=("model", "condition"))
+            if half := half_pair(entry):
+                raise ValueError(f"{path}, row {number}: has half of a character, {half}")
     except ValueError as error:
         raise ValueError(f"{error}{remedy}") from error
     return record

@@ -162,11 +162,11 @@ def records(home: Path) -> Attempt:
         path.write_bytes(changed_json(good, rng))
         before = path.read_bytes()
 
-        def agrees(_) -> str | None:
-            equal = same_json(load_record("claim", folder), json.loads(plain_text(before)))
-            return None if equal else "other rows than the file's"
+        def agrees(found: dict) -> str | None:
+            record_frame("claim", folder)
+            return None if same_json(found, json.loads(plain_text(before))) else "other rows than the file's"
 
-        outcome = reading(lambda: record_frame("claim", folder), about=["claim.json"], agrees=agrees)
+        outcome = reading(lambda: load_record("claim", folder), about=["claim.json"], agrees=agrees)
         if outcome.kind in ("refused", "raw"):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")

@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import math
+import re
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -56,7 +57,7 @@ def rows(home: Path) -> Attempt:
         def agrees(chats: Chats) -> str | None:
             text = plain_text(path.read_bytes())
             try:
-                expected = [json.loads(line) for line in text.split("\n") if line.strip()]
+                expected = [json.loads(line) for line in re.split("\r\n|\r|\n", text) if line.strip()]
             except ValueError:
                 expected = json.loads(text)  # a file with one JSON list
             if not same_json(chats.rows, expected if isinstance(expected[0], dict) else expected[0]):
@@ -124,10 +125,10 @@ def published(home: Path) -> Attempt:
         path.write_bytes(changed_text(text, rng))
 
         def agrees(found: Path) -> str | None:
-            rows = [
-                row for row in csv.DictReader(io.StringIO(plain_text(found.read_bytes()), newline="")) if row
-            ]
-            if [[(row.get(c) or "").strip() for c in columns] for row in rows] == good:
+            table = io.StringIO(plain_text(found.read_bytes()), newline="")
+            header, *rows = [row for row in csv.reader(table) if row]
+            places = [[name.strip() for name in header].index(column) for column in columns]
+            if [[row[place].strip() for place in places] for row in rows] == good:
                 return None
             return "other rows than the recorded ones were taken"
 
@@ -164,7 +165,7 @@ def yaml_files(home: Path) -> Attempt:
         good, read, check = readers[name]
         path = folder / name
         path.write_bytes(_changed_yaml(good, rng))
-        return reading(lambda: read(path), about=[name], agrees=check)
+        return reading(lambda: read(path), about=[name, "classroom-qwen", "malice"], agrees=check)
 
     return attempt
 
