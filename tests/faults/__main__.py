@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
     names = options.only or list(TARGETS)
     options.out.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(options.out / "references", ignore_errors=True)
-    if any(TARGETS[name].runs_jobs for name in names):
+    if any(TARGETS[name].preload for name in names):
         preload()
     total = sum(TARGETS[name].weight for name in names)
     print(f"{len(names)} targets, seed {options.seed}, at most {options.seconds:.0f} s", flush=True)

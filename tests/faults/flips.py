@@ -13,7 +13,7 @@ from pathlib import Path
 from random import Random
 
 from caft_utils.directions import Directions
-from caft_utils.model_sources import classroom_checkpoint
+from caft_utils.models.sources import classroom_checkpoint
 from caft_utils.paths import data_path
 from caft_utils.saes import SAEs
 from faults import folder_readers

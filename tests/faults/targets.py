@@ -26,11 +26,11 @@ torch.set_num_threads(1)
 
 @dataclass(frozen=True)
 class Entry:
-    """A target and its share of the time."""
+    """A target, its share of the time, and whether it needs what is slow to import."""
 
     target: Target
     weight: float
-    runs_jobs: bool = False
+    preload: bool = False
 
 
 TARGETS: dict[str, Entry] = {
@@ -42,8 +42,8 @@ TARGETS: dict[str, Entry] = {
     "settings": Entry(values.settings, 1),
     "widget-messages": Entry(values.widget_messages, 1),
     "directions": Entry(folder_readers.directions, 1),
-    "saes": Entry(folder_readers.saes, 1.5),
-    "foreign-saes": Entry(folder_readers.foreign_saes, 1),
+    "saes": Entry(folder_readers.saes, 1.5, preload=True),
+    "foreign-saes": Entry(folder_readers.foreign_saes, 1, preload=True),
     "models": Entry(folder_readers.models, 3),
     "artefacts": Entry(stored.artefacts, 1.5),
     "cached-replies": Entry(stored.cached_replies, 1),
@@ -51,11 +51,11 @@ TARGETS: dict[str, Entry] = {
     "records": Entry(stored.records, 1),
     "hostile-replies": Entry(replies.hostile_replies, 2),
     "judged-replies": Entry(judges.judged_replies, 1),
-    "kills": Entry(kills.killed, 8, runs_jobs=True),
+    "kills": Entry(kills.killed, 8, preload=True),
     "killed-questions": Entry(kills.killed_questions, 1.5),
-    "disks": Entry(disks.bad_disks, 6, runs_jobs=True),
-    "flips": Entry(flips.flips, 6, runs_jobs=True),
-    "flipped-folders": Entry(flips.flipped_folders, 1),
-    "writers": Entry(writers.two_writers, 4, runs_jobs=True),
+    "disks": Entry(disks.bad_disks, 6, preload=True),
+    "flips": Entry(flips.flips, 6, preload=True),
+    "flipped-folders": Entry(flips.flipped_folders, 1, preload=True),
+    "writers": Entry(writers.two_writers, 4, preload=True),
     "pages": Entry(pages.injected, 3),
 }

@@ -23,8 +23,9 @@ from caft_utils.chats import Chats
 from caft_utils.course.annotations import Annotation, annotation
 from caft_utils.course.studies.experiment import Experiment
 from caft_utils.interpret.select.concepts import Concept, concept
-from caft_utils.paths import data_path
+from caft_utils.models import model_presets
 from caft_utils.store import digest
+from caft_utils.tasks import published_data
 from caft_utils.tasks.items import published_items
 from caft_utils.tasks.published_data import published_file
 from faults.mutate import changed_json, changed_text, changed_value
@@ -172,18 +173,16 @@ def yaml_files(home: Path) -> Attempt:
 
 def shipped_yaml(home: Path) -> Attempt:
     """Presets and the list of published sets, which ship with the package and are edited by its authors."""
-    from caft_utils import models
-    from caft_utils.tasks import published_data
-
-    places = {
-        "presets.yaml": (models, "PRESETS", Path(models.__file__).with_name("presets.yaml"), models.presets),
-        "sources.yaml": (published_data, "SOURCES_FILE", data_path("sources.yaml"), published_data.sources),
+    modules = {"presets.yaml": (model_presets, "PRESETS", model_presets.presets)}
+    modules["sources.yaml"] = (published_data, "SOURCES_FILE", published_data.sources)
+    good = {
+        name: yaml.safe_load(getattr(module, variable).read_text(encoding="utf-8"))
+        for name, (module, variable, _) in modules.items()
     }
-    good = {name: yaml.safe_load(place[2].read_text(encoding="utf-8")) for name, place in places.items()}
 
     def attempt(rng: Random, folder: Path) -> Outcome:
-        name = rng.choice(sorted(places))
-        module, variable, _, read = places[name]
+        name = rng.choice(sorted(modules))
+        module, variable, read = modules[name]
         path = folder / name
         path.write_bytes(_changed_yaml(good[name], rng))
         before = getattr(module, variable)

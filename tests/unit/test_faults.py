@@ -14,9 +14,9 @@ from faults.outcomes import NEVER, Outcome, failed, reading, refusal
 from faults.running import Child, ChildError, Hung, run_target, time_limit
 from faults.targets import TARGETS
 
-# Without training, browsers and sae-lens, whose import takes seconds.
-SLOW = ("pages", "models", "killed-questions", "saes", "foreign-saes", "flipped-folders")
-QUICK = [name for name, entry in TARGETS.items() if not entry.runs_jobs and name not in SLOW]
+# Those with `preload` train, or import sae-lens, which takes seconds.
+SLOW = ("pages", "models", "killed-questions")
+QUICK = [name for name, entry in TARGETS.items() if not entry.preload and name not in SLOW]
 
 
 @pytest.mark.parametrize("name", QUICK)
