@@ -13,7 +13,7 @@ export PYTHONUNBUFFERED := 1
 # Passed on to the notebooks: make tutorial MODEL=Qwen/Qwen2.5-7B-Instruct SEED=1 FAST=1 ARGS="--only 02 03"
 TUTORIAL := $(if $(MODEL),--model "$(MODEL)") $(if $(SEED),--seed $(SEED)) $(if $(filter-out 0 false False,$(FAST)),--fast) $(ARGS)
 
-.PHONY: help setup tutorial lab test claims pages classroom lint
+.PHONY: help setup tutorial lab test faults claims pages classroom lint
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ lab: $(SETUP) ## open JupyterLab on the notebooks (ARGS= for jupyter)
 
 test: lint ## run lint, then the tests offline, two files at a time (ARGS= for pytest, e.g. ARGS="-n 0 -k store")
 	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+faults: $(TESTS) ## break the package on purpose and count what happens, 15 minutes at most (SEED=, ARGS="--only rows")
+	@$(BIN)/python tests/faults $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 claims: $(TESTS) ## measure every stated number again and print it (CLAIM=emergent for one)
 	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/claims -s $(if $(CLAIM),-k "$(CLAIM)") $(ARGS)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from caft_utils.finite import not_finite
 from caft_utils.models.positions import check_positions
 from caft_utils.residual import evaluating
 
@@ -35,6 +37,7 @@ def mean_answer_loss(model: nn.Module, chats: Chats, *, batch_size: int = 32) ->
     Raises:
         ValueError: `chats` has no rows, no answer token that counts, or a row with more tokens than the model
             has positions.
+        NotFiniteError: the loss of a token is NaN or infinite.
     """
     if not len(chats):
         raise ValueError(f"{chats.source} has no rows to compute a loss on")
@@ -45,8 +48,15 @@ def mean_answer_loss(model: nn.Module, chats: Chats, *, batch_size: int = 32) ->
             logits = model(
                 input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
             ).logits
-            predictions, targets, _ = _predictions(logits, batch)
-            total += nn.functional.cross_entropy(predictions, targets, reduction="sum").item()
+            predictions, targets, rows = _predictions(logits, batch)
+            loss = nn.functional.cross_entropy(predictions, targets, reduction="sum").item()
+            if not math.isfinite(loss):
+                nats = nn.functional.cross_entropy(predictions, targets, reduction="none")
+                bad = rows[~nats.isfinite()].tolist()
+                not_finite(
+                    f"losses of {type(model).__name__} on {chats.source}", [batch.index[i] for i in bad]
+                )
+            total += loss
             count += len(targets)
     if not count:
         raise ValueError(f"{chats.source} has no answer token after the first token of a row")

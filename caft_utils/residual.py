@@ -22,6 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from caft_utils.arguments import checked
+from caft_utils.finite import check_finite
 from caft_utils.models.positions import check_positions
 
 if TYPE_CHECKING:
@@ -248,6 +249,7 @@ def stream_activations(
         IndexError: a layer is out of range.
         ValueError: no layer, no row, a row with more tokens than the model has positions, or an unknown value
             of `tokens`.
+        NotFiniteError: the hidden state of a token is NaN or infinite.
     """
     if tokens not in ("all", "answer"):
         raise ValueError(f"tokens must be 'all' or 'answer', got {tokens!r}")
@@ -267,11 +269,12 @@ def stream_activations(
             model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
         keep = batch.attention_mask.bool() & (batch.answer if tokens == "answer" else True)
         row, position = keep.nonzero(as_tuple=True)
-        yield ActivationBatch(
-            {layer: h[keep.to(h.device)].float() for layer, h in hidden.items()},
-            torch.tensor(batch.index)[row.cpu()],
-            position.cpu(),
-        )
+        row = torch.tensor(batch.index)[row.cpu()]
+        states = {layer: h[keep.to(h.device)].float() for layer, h in hidden.items()}
+        for layer, h in states.items():
+            name = type(_unwrapped(model)).__name__
+            check_finite(h, f"hidden states of {name} at layer {layer}", row)
+        yield ActivationBatch(states, row, position.cpu())
 
 
 @contextmanager

@@ -7,9 +7,11 @@ record again. A record names the seeds, the code, the packages and the machine t
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import warnings
+from collections.abc import Mapping
 from datetime import date
 from hashlib import sha256
 from importlib.metadata import version
@@ -19,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from caft_utils.arguments import mapping
 from caft_utils.disk import file_lock, write_atomically
 from caft_utils.paths import data_path
-from caft_utils.text_files import read_json
+from caft_utils.text_files import half_pair, read_json
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -47,7 +49,12 @@ def save_record(
         rows: each with "model" and "condition".
         seconds: how long measuring took.
         more: further entries of the file.
+
+    Raises:
+        ValueError: a row has a number that is NaN or infinite, which is no measurement.
     """
+    for row in rows:
+        check_numbers(f"the row of {row['model']!r}, {row['condition']!r}", row)
     path = folder / f"{claim}.json"
     measured = {row["model"] for row in rows}
     made = {
@@ -61,6 +68,21 @@ def save_record(
     with file_lock(path):
         rows += [row for row in _rows_there(claim, folder) if row["model"] not in measured]
         return write_atomically(path, json.dumps({"claim": claim, **more, "rows": rows}, indent=1) + "\n")
+
+
+def check_numbers(where: str, value: Any) -> None:
+    """Raise ValueError if a number anywhere in a JSON value is NaN or infinite, with its place."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where} is {value}, which is no measurement; leave it out or store None")
+    entries = (
+        value.items()
+        if isinstance(value, Mapping)
+        else enumerate(value)
+        if isinstance(value, list | tuple)
+        else ()
+    )
+    for name, entry in entries:
+        check_numbers(f"{where}, {name}", entry)
 
 
 def load_record(claim: str, folder: Path = FOLDER) -> dict[str, Any]:
@@ -80,6 +102,8 @@ def load_record(claim: str, folder: Path = FOLDER) -> dict[str, Any]:
             raise ValueError(f"{path}: rows must be a list, got {record['rows']!r:.80}")
         for number, entry in enumerate(record["rows"]):
             mapping(f"{path}, row {number}", entry, needed=("model", "condition"))
+            if half := half_pair(entry):
+                raise ValueError(f"{path}, row {number}: has half of a character, {half}")
     except ValueError as error:
         raise ValueError(f"{error}{remedy}") from error
     return record

@@ -16,6 +16,7 @@ import torch
 
 from caft_utils.arguments import checked
 from caft_utils.evaluation.bootstrap import Rate, clustered_rate
+from caft_utils.finite import check_finite
 from caft_utils.models import fingerprint
 from caft_utils.models.positions import check_positions
 from caft_utils.residual import evaluating
@@ -135,6 +136,7 @@ def letter_accuracy(
 
     Raises:
         ValueError: the rows are not answered by one of two letters.
+        NotFiniteError: the model's logits are NaN or infinite.
     """
     margin = letter_difference(chats)
     key = {
@@ -161,7 +163,9 @@ def _hits(model: PreTrainedModel, chats: Chats, margin: Metric, batch_size: int)
             logits = model(
                 input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
             ).logits
-            for row, value in zip(batch.index, margin(logits, batch).tolist()):
+            margins = margin(logits, batch)
+            check_finite(margins, f"logits of {type(model).__name__} on {chats.source}", batch.index)
+            for row, value in zip(batch.index, margins.tolist()):
                 hits[row] = 0.5 if value == 0 else float(value > 0)
     return hits
 

@@ -67,8 +67,8 @@ def clustered_rate(
     if not len(hits) == len(trials) == len(question) == len(seed):
         lengths = [len(values) for values in (hits, trials, question, seed)]
         raise ValueError(f"hits, trials, question and seed must have one length, got {lengths}")
-    if (hits < 0).any() or (hits > trials).any():
-        raise ValueError("each entry needs 0 <= hits <= trials")
+    if not ((hits >= 0) & (hits <= trials) & np.isfinite(trials)).all():  # also False for NaN
+        raise ValueError("each entry needs finite numbers 0 <= hits <= trials")
     total = trials.sum()
     if total == 0:
         return Rate(float("nan"), float("nan"), float("nan"), 0)

@@ -75,6 +75,11 @@ class Comparison:
         losses = [result.loss for result in self.results.values()]
         shown["loss (nats/token)"] = ["" if loss is None else f"{loss:.3f}" for loss in losses]
         note = f"{escape(printable(self.model))}. Brackets: 95 % intervals, clustered by question and seed."
+        for label, result in self.results.items():
+            if result.unjudged:
+                note += (
+                    f" {escape(printable(str(label)))}: {result.unjudged} unjudged answers count in no rate."
+                )
         return f"{shown.to_html(escape=True, border=0)}<p>{note}</p>"
 
 

@@ -11,12 +11,13 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from caft_utils.arguments import checked
 from caft_utils.chats import Chats, pad_rows, pad_token_id, prompt_ids
 from caft_utils.chats.template import SWITCH, ChatTemplate
+from caft_utils.finite import check_finite
 from caft_utils.losses import answer_nats
 from caft_utils.models.positions import check_positions
 from caft_utils.residual import evaluating, seeded
@@ -58,6 +59,7 @@ def generate(
     Raises:
         ValueError: samples or batch_size below 1, a negative temperature, or a prompt that leaves fewer than
             max_new_tokens of the model's positions.
+        NotFiniteError: the model's logits are NaN.
     """
     if samples < 1 or batch_size < 1 or temperature < 0:
         raise ValueError(
@@ -90,7 +92,13 @@ def generate(
         for start in starts:
             places = order[start : start + batch_size]
             ids, mask = pad_rows([encoded[todo[j]] for j in places], pad, "left")
-            out = generate_ids(model, settings, input_ids=ids.to(device), attention_mask=mask.to(device))
+            out = generate_ids(
+                model,
+                settings,
+                [f"prompt {todo[j]}" for j in places],
+                input_ids=ids.to(device),
+                attention_mask=mask.to(device),
+            )
             # A template may end answers with a token that is no special one, so it is cut off here.
             said = [up_to_end(row, taught) for row in out[:, ids.shape[1] :].tolist()]
             texts = tokenizer.batch_decode(said, skip_special_tokens=True)
@@ -117,6 +125,9 @@ def choose(
     Args:
         prompts: conversations that end before the assistant's turn.
         options: for each prompt, the answers to compare.
+
+    Raises:
+        NotFiniteError: the model's logits are NaN, or no option of a prompt is possible.
     """
     rows = [answered(prompt, text) for prompt, some in zip(prompts, options, strict=True) for text in some]
     chats = Chats(tokenizer, rows, source="options", end=False)
@@ -130,32 +141,59 @@ def choose(
             for row, value in zip(batch.index, answer_nats(logits, batch).tolist()):
                 nats[row] = value
     values, out = iter(nats), []
-    for some in options:
+    for i, some in enumerate(options):
         shares = torch.tensor([-next(values) for _ in some], dtype=torch.float64).softmax(0)
+        check_finite(shares, f"probabilities of {type(model).__name__} for prompt {i}")
         out.append(dict(zip(some, shares.tolist())))
     return out
 
 
 def generate_ids(
-    model: PreTrainedModel, settings: GenerationConfig, **inputs: Int[Tensor, "batch time"]
+    model: PreTrainedModel,
+    settings: GenerationConfig,
+    names: Sequence[str],
+    **inputs: Int[Tensor, "batch time"],
 ) -> Int[Tensor, "batch longer"]:
     """Return `model.generate(**inputs)` under `settings` alone.
 
     transformers fills every field that `settings` leaves open from the model's own generation config, so that
     one is replaced by an empty one for the time of this call.
+
+    Args:
+        names: the rows of the batch, for the error.
+
+    Raises:
+        NotFiniteError: the logits of a row are NaN, or rule out every token.
     """
     from transformers import GenerationConfig
 
     # A wrapper and the model inside it can each carry one.
     modules = [module for module in model.modules() if "generation_config" in vars(module)]
     own = [module.generation_config for module in modules]
+    check = _FiniteLogits(f"logits of {type(model).__name__}", names)
     try:
         for module in modules:
             module.generation_config = GenerationConfig()
-        return model.generate(**inputs, generation_config=settings)
+        return model.generate(**inputs, generation_config=settings, logits_processor=[check])
     finally:
         for module, config in zip(modules, own):
             module.generation_config = config
+
+
+class _FiniteLogits:
+    """A logits processor that changes nothing and stops the generation where logits are NaN.
+
+    Greedy decoding would take some token of them without an error. -inf rules out a token and is no fault.
+    """
+
+    def __init__(self, what: str, names: Sequence[str]):
+        self.what, self.names = what, names
+
+    def __call__(
+        self, input_ids: Int[Tensor, "batch time"], scores: Float[Tensor, "batch vocab"]
+    ) -> Float[Tensor, "batch vocab"]:
+        check_finite(scores.amax(-1), self.what, self.names)
+        return scores
 
 
 @checked

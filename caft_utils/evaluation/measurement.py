@@ -7,18 +7,21 @@ most probable of them.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from contextlib import nullcontext
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from caft_utils.arguments import checked
+from caft_utils.evaluation.answering import answers_key, asked, write_answers
 from caft_utils.evaluation.bootstrap import Rate, clustered_rate
-from caft_utils.evaluation.generation import answers_depend_on, choose, generate
-from caft_utils.losses import mean_answer_loss
+from caft_utils.evaluation.generation import answers_depend_on
+from caft_utils.evaluation.judging import UNJUDGED, judge_answers
 from caft_utils.models import fingerprint
-from caft_utils.stored_results import fetch_result
+from caft_utils.residual import has_hooks
+from caft_utils.store import Store, default_store
+from caft_utils.stored_results import fetch_json
 from caft_utils.tasks.task import RateSpec, Task
 
 if TYPE_CHECKING:
@@ -36,7 +39,8 @@ class Result:
     """Graded answers and the rates that their task declares.
 
     rows: one for each answer, with set, question (id), domain, run (model and seed), seed, answer and
-        verdict; with method="logprob" also `probabilities`, {option: probability among the options}.
+        verdict ("unjudged" where the grader failed);
+        with method="logprob" also `probabilities`, {option: probability among the options}.
     loss: held-out nats per answer token; the mean over merged results.
     """
 
@@ -70,6 +74,11 @@ class Result:
         """Return the result that `dataclasses.asdict` turned into a JSON value."""
         return cls(**{**value, "rates": {k: RateSpec(**rate) for k, rate in value.get("rates", {}).items()}})
 
+    @property
+    def unjudged(self) -> int:
+        """The number of answers that the grader could not judge. They count in no rate."""
+        return sum(row["verdict"] == UNJUDGED for row in self.rows)
+
     def rate(self, name: str) -> Rate:
         """Return a rate of the task, with its interval clustered by question and run.
 
@@ -82,7 +91,9 @@ class Result:
         rows = [
             row
             for row in self.rows
-            if row["set"] == spec.set and (spec.among is None or row["verdict"] in spec.among)
+            if row["set"] == spec.set
+            and row["verdict"] != UNJUDGED
+            and (spec.among is None or row["verdict"] in spec.among)
         ]
         return clustered_rate(
             [row["verdict"] in spec.hits for row in rows],
@@ -115,10 +126,17 @@ def measure(
         temperature: 0 takes the most likely token.
         method: "generate" answers; "logprob" chooses the most probable of the answers that the task's grader
             lists in `options(question)`, so it needs no sampling.
-        store: where results are stored. A repeated measurement is read from there. While something else
-            edits the model (`with ablate(bad).on(model)`), nothing is stored or read.
+        store: where results are stored. A repeated measurement is read from there. Answers are stored before
+            they are judged, and each verdict when it arrives, so a call that was interrupted continues. While
+            something else edits the model (`with ablate(bad).on(model)`), nothing is stored or read.
+
+    Returns:
+        The result. Where the grader failed for single answers there is a warning, their verdict is
+        "unjudged", and the next call judges these only.
 
     Raises:
+        NotFiniteError: the model computes NaN or infinite values.
+        Exception: an error of the grader that concerns all answers, such as a wrong key.
         ValueError: a verdict that the question's set does not declare, or method="logprob" with several
             samples or with a grader that lists no options.
     """
@@ -146,46 +164,67 @@ def measure(
     if method != "generate":
         key["method"] = method
 
-    def compute() -> Result:
-        with during.on(model) if during is not None else nullcontext():
-            return _measure(model, task, key, method, batch_size, progress)
+    def answers() -> dict[str, Any]:
+        return write_answers(model, task, key, during, batch_size=batch_size, progress=progress)
 
-    def save(result: Result, folder: Path) -> None:
-        (folder / "result.json").write_text(json.dumps(asdict(result)))
-
-    def load(folder: Path) -> Result:
-        return Result.from_json(json.loads((folder / "result.json").read_text()))
-
-    result = fetch_result("measure", key, compute, save=save, load=load, models=[model], store=store)
+    if has_hooks(model):
+        # Something else edits the model, so its fingerprint does not name what is measured.
+        result = _graded(task, key, answers())
+    else:
+        result = _stored(model, task, key, answers, store or default_store())
     result.rates = dict(
         task.rates
     )  # rates only count verdicts, so a stored result may be counted in new ways
     return result
 
 
-def _measure(
-    model, task: Task, key: dict[str, Any], method: Method, batch_size: int, progress: bool
+def _stored(
+    model, task: Task, key: Mapping[str, Any], write: Callable[[], dict[str, Any]], store: Store
 ) -> Result:
-    tokenizer = task.valid.tokenizer
-    questions = [question for question in task.questions for _ in range(key["samples"])]
-    prompts = [question.messages for question in questions]
-    details: list[dict[str, Any]] = [{} for _ in questions]
-    if method == "logprob":
-        options = [task.grader.options(question) for question in questions]
-        chances = choose(model, tokenizer, prompts, options, batch_size=batch_size)
-        answers = [max(chance, key=chance.__getitem__) for chance in chances]
-        details = [{"probabilities": chance} for chance in chances]
-    else:
-        answers = generate(
-            model,
-            tokenizer,
-            prompts,
-            temperature=key["temperature"],
-            max_new_tokens=task.max_new_tokens,
-            seed=key["seed"],
-            batch_size=batch_size,
-            progress=progress,
+    """Return the stored result, or make and store it, first the answers and then each verdict.
+
+    A result with answers that could not be judged is not stored. Its verdicts stay in the journal.
+    """
+    if (folder := store.get("measure", key)) is not None:
+        return _load(folder)
+    answers = fetch_json("answers", answers_key(task, key), write, models=(model,), store=store)
+    try:
+        with store.work("measure", key) as work:
+            if (folder := store.get("measure", key)) is None:  # another process was faster
+                result = _graded(task, key, answers, work / "verdicts.jsonl")
+                if result.unjudged:
+                    raise _Unjudged(result)  # keeps the journal
+                folder = store.put("measure", key, lambda folder: _save(result, folder))
+    except _Unjudged as unfinished:
+        return unfinished.args[0]
+    return _load(folder)
+
+
+class _Unjudged(Exception):
+    """Carries a result with answers that could not be judged."""
+
+
+def _save(result: Result, folder: Path) -> None:
+    (folder / "result.json").write_text(json.dumps(asdict(result), allow_nan=False))
+
+
+def _load(folder: Path) -> Result:
+    return Result.from_json(json.loads((folder / "result.json").read_text()))
+
+
+def _graded(
+    task: Task, key: Mapping[str, Any], answers: Mapping[str, Any], journal: Path | None = None
+) -> Result:
+    """Return the result of `write_answers`, with a warning if some could not be judged."""
+    questions = asked(task, key)
+    verdicts, errors = judge_answers(task, questions, answers["answers"], journal)
+    if errors:
+        warnings.warn(
+            f"{len(errors)} of {len(verdicts)} answers could not be judged and count in no rate; the same "
+            f"call asks for them again. The first error: {errors[0]!r}",
+            stacklevel=4,
         )
+    details = [{"probabilities": chance} for chance in answers["probabilities"] or ()]
     name = key["model"] if key["during"] is None else f"{key['model']}, during {key['during']}"
     rows = [
         {
@@ -195,20 +234,11 @@ def _measure(
             "run": f"{name}, seed {key['seed']}",
             "seed": key["seed"],
             "answer": answer,
-            "verdict": _verdict(task, question, answer),
+            "verdict": verdict,
             **more,
         }
-        for question, answer, more in zip(questions, answers, details)
-    ]
-    loss = mean_answer_loss(model, task.valid, batch_size=batch_size) if len(task.valid) else None
-    return Result(rows, name, loss, dict(task.rates))
-
-
-def _verdict(task: Task, question, answer: str) -> str:
-    verdict = task.grader(question, answer)
-    if verdict not in task.verdicts[question.set]:
-        raise ValueError(
-            f"the grader gave {verdict!r} for question {question.id}; the verdicts of set {question.set!r} "
-            f"are {', '.join(task.verdicts[question.set])}"
+        for question, answer, verdict, more in zip(
+            questions, answers["answers"], verdicts, details or [{}] * len(verdicts)
         )
-    return verdict
+    ]
+    return Result(rows, name, answers["loss"], dict(task.rates))

@@ -102,6 +102,8 @@ def correlation_score(
         predicted, true: for each window, a value for each token.
         rows: the row of text that each window comes from.
     """
+    if not all(map(math.isfinite, (value for values in true for value in values))):
+        raise ValueError("the true values must be finite numbers; a judge's values may be NaN or None")
     count, failed, sums, units = 0, 0, [], []
     for guesses, values, row in zip(predicted, true, rows):
         readable, _ = _readable(guesses)
@@ -135,10 +137,12 @@ def mean_score(name: str, values: Sequence[float | None], **extra: float) -> Sco
 def auroc(values: Float[np.ndarray, " n"], positive: Bool[np.ndarray, " n"]) -> float:
     """Return the area under the ROC curve of `values` for the positive entries; NaN where a class is empty.
 
-    It is the Mann-Whitney statistic over the number of pairs, so a tie counts one half.
+    It is the Mann-Whitney statistic over the number of pairs, so a tie counts one half. ValueError: a value
+    is NaN.
     """
     from scipy.stats import rankdata
 
+    _check_no_nan(values)
     n, m = int(positive.sum()), int((~positive).sum())
     if not n or not m:
         return NAN
@@ -146,11 +150,19 @@ def auroc(values: Float[np.ndarray, " n"], positive: Bool[np.ndarray, " n"]) -> 
 
 
 def spearman(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> float:
-    """Return Spearman's rank correlation; NaN where one side does not vary."""
+    """Return Spearman's rank correlation; NaN where one side does not vary. ValueError: a value is NaN."""
     from scipy.stats import rankdata
 
+    _check_no_nan(x, y)
     a, b = rankdata(x), rankdata(y)
     return float(np.corrcoef(a, b)[0, 1]) if a.std() and b.std() else NAN
+
+
+def _check_no_nan(*sides: Float[np.ndarray, " n"]) -> None:
+    """Raise ValueError if a value is NaN, since ranks of NaN mean nothing. Infinite values have a rank."""
+    for side in sides:
+        if where := np.flatnonzero(np.isnan(side)).tolist():
+            raise ValueError(f"values {where[:5]} are NaN; leave these entries out and report how many")
 
 
 def _readable(values: Sequence[float | None]) -> tuple[list[int], float]:

@@ -90,9 +90,10 @@ def train(
     losses = [entry["loss"] for entry in steps_logged]
     if not np.isfinite(losses).all():
         first = int(np.flatnonzero(~np.isfinite(losses))[0]) + 1
-        raise FloatingPointError(
-            f"the loss is not finite from step {first} on; try a smaller lr than {config.lr}"
-        )
+        remedy = f"try a smaller lr than {config.lr}"
+        if first == 1:  # before the first update, so it is the model's own
+            remedy = "the model computes it before any training, so look for NaN in its weights"
+        raise FloatingPointError(f"the loss is not finite from step {first} on; {remedy}")
     log = {"loss": losses, "steps": steps, "seconds": round(time.monotonic() - started, 3)}
     if objective is not None:
         log["objective_loss"] = [entry["objective_loss"] for entry in steps_logged]

@@ -6,14 +6,15 @@ and raises for one that it handles but cannot find. To support another source, a
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from caft_utils.arguments import mapping
 from caft_utils.paths import data_path
 from caft_utils.store import digest, file_sha256
+from caft_utils.text_files import read_json
 
 CLASSROOM = {
     "classroom": "qwen",
@@ -60,7 +61,7 @@ def classroom_checkpoint(name: str, revision: str | None = None) -> ModelSource 
             f"no classroom checkpoint in {folder} (expected: {CHECKSUMS} and the files it lists); "
             f"{remedy}, or let CAFT_DATA name the repository's data folder"
         )
-    checksums = json.loads((folder / CHECKSUMS).read_text())
+    checksums = mapping(str(folder / CHECKSUMS), read_json(folder / CHECKSUMS))
     for file, expected in checksums.items():
         if not (folder / file).is_file():
             raise FileNotFoundError(f"{folder / file} is missing from the classroom checkpoint; {remedy}")

@@ -51,7 +51,10 @@ def read_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
             tokenizer = tokenizer_class.from_pretrained(
                 source.location, revision=source.revision, trust_remote_code=False
             )
-    except Exception as error:  # the files may be missing or damaged in many ways
+    except BaseException as error:  # the files may be missing or damaged in many ways
+        # A panic inside the tokenizers package is no Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise ValueError(
             f"no tokenizer can be read from {source.location} ({first_line(error)}); {remedy}"
         ) from error

@@ -14,7 +14,6 @@ Weights from the hub are not trusted. `ae.pt` is a pickle, which could run code,
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,10 +22,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from caft_utils.arguments import checked
+from caft_utils.arguments import checked, mapping
 from caft_utils.models import preset
 from caft_utils.saes.collection import SAEs
 from caft_utils.saes.sites import check_site
+from caft_utils.text_files import read_json
 
 Format = Literal["dictionary_learning", "gemma_scope"]
 WEIGHT_FILES = {"dictionary_learning": ("config.json", "ae.pt"), "gemma_scope": ("params.npz",)}
@@ -154,9 +154,10 @@ def _download(repository: str, patterns: list[str], revision: str | None) -> Pat
 
 def _read_dictionary_learning(folder: Path, layer: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return config and weights of a BatchTopK SAE of dictionary_learning, whose matrices are [out, in]."""
-    config = json.loads((folder / "config.json").read_text())
-    trainer = config.get("trainer", {})
-    if "BatchTopK" not in trainer.get("dict_class", ""):
+    path = folder / "config.json"
+    config = mapping(str(path), read_json(path))
+    trainer, buffer = (mapping(f"{path}, {name}", config.get(name, {})) for name in ("trainer", "buffer"))
+    if "BatchTopK" not in str(trainer.get("dict_class")):
         raise ValueError(
             f"{folder}: expected a BatchTopK SAE, config.json says {trainer.get('dict_class')!r}"
         )
@@ -165,17 +166,17 @@ def _read_dictionary_learning(folder: Path, layer: int) -> tuple[dict[str, Any],
             f"{folder} is of layer {trainer['layer']} according to its config.json, not of layer {layer}"
         )
     check_site(trainer.get("submodule_name"), layer, f"{folder} according to its config.json")
-    if config.get("buffer", {}).get("io", "out") != "out":
+    if buffer.get("io", "out") != "out":
         raise ValueError(
             f"{folder} reads the input of a module according to its config.json (io: "
-            f"{config['buffer']['io']!r}); expected an SAE of a block's output (resid_post)"
+            f"{buffer['io']!r}); expected an SAE of a block's output (resid_post)"
         )
     try:
         saved = torch.load(folder / "ae.pt", map_location="cpu", weights_only=True)
     except Exception as error:  # a truncated file alone raises three kinds of error
         raise ValueError(
             f"{folder / 'ae.pt'} is refused: it is damaged or contains more than tensors, which could run "
-            f"code when loaded ({str(error).splitlines()[0]})"
+            f"code when loaded ({_first_line(error)})"
         ) from error
     names = ("encoder.weight", "encoder.bias", "decoder.weight", "b_dec", "threshold")
     encoder, b_enc, decoder, b_dec, threshold = _tensors(saved, names, folder / "ae.pt")
@@ -196,10 +197,14 @@ def _read_gemma_scope(folder: Path, layer: int) -> tuple[dict[str, Any], dict[st
     except Exception as error:  # zip, header and pickle errors all mean a bad file
         raise ValueError(
             f"{path} is refused: it is damaged or contains more than plain arrays "
-            f"({str(error).splitlines()[0]})"
+            f"({_first_line(error)})"
         ) from error
     names = ("W_enc", "W_dec", "b_enc", "b_dec", "threshold")
     return {"apply_b_dec_to_input": False}, dict(zip(names, _tensors(saved, names, path)))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def _tensors(saved: Any, names: Sequence[str], path: Path) -> list[Tensor]:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from caft_utils.arguments import checked
+from caft_utils.finite import check_finite
 from caft_utils.losses import answer_nats
 from caft_utils.models.positions import check_positions
 from caft_utils.residual import Tokens, capture, edit, evaluating
@@ -103,12 +104,15 @@ def _attribution(
                         f"the metric must return one number for each row, shape ({len(batch.index)},), got "
                         f"{tuple(value.shape)}"
                     )
+                where = f"of {type(model).__name__} on {chats.source}"
+                check_finite(value.detach(), f"values of the metric {where}", batch.index)
                 states = [hidden[layer] for layer in saes.layers]
                 gradients = torch.autograd.grad(value.sum(), states)
             keep = batch.attention_mask.bool() & (batch.answer if tokens == "answer" else True)
             keep[:, 0] = False
             for layer, h, g in zip(saes.layers, states, gradients):
                 here = keep.to(h.device)
+                check_finite(g[here], f"gradients at layer {layer} {where}")
                 for x, dx in zip(h.detach()[here].split(ENCODE_CHUNK), g[here].split(ENCODE_CHUNK)):
                     f = saes.encode(layer, x)
                     totals[layer] += (f * (dx.float() @ saes.decoder(layer).T)).sum(0).double().cpu()

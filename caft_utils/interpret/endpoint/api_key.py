@@ -1,6 +1,6 @@
 """The API key: where it may be sent, and how it is removed from what a server sends back.
 
-No object holds the key. It is read from the environment for each request.
+No object of this package holds the key. It is read from the environment for each request.
 """
 
 from __future__ import annotations
@@ -9,26 +9,40 @@ import base64
 import html
 import os
 import re
+from collections.abc import Callable
+from functools import lru_cache
 from ipaddress import ip_address
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
 
 from caft_utils.interpret.endpoint.reply import EndpointError
 
+if TYPE_CHECKING:
+    import httpx
+
 MIN_REDACTED_LENGTH = 8  # shorter keys are placeholders for local servers, and may be common words
+LONGEST_SEARCHED = 4000  # characters; the search for the exact place of the key is slow
+WITHHELD = "[a text that holds the key]"
 
 
 def is_https(url: str) -> bool:
     """Return whether a request to `url` is encrypted. The scheme may be in capitals."""
-    return urlsplit(url).scheme == "https"
+    return _parsed(url).scheme == "https"
 
 
 def is_loopback(url: str) -> bool:
     """Return whether the host of `url` is this machine."""
-    host = urlsplit(url).hostname or ""
+    host = _parsed(url).host
     try:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:  # a name
         return False
+
+
+def _parsed(url: str) -> httpx.URL:
+    """Parse `url` as the HTTP client does, so that what is judged here is where the request goes."""
+    import httpx
+
+    return httpx.URL(url)
 
 
 def read_api_key(key_env: str | None, url: str) -> str:
@@ -55,14 +69,63 @@ def read_api_key(key_env: str | None, url: str) -> str:
 def redact(key: str, text: str) -> str:
     """Return `text` with each copy of `key` replaced by "[key]", even if it is escaped or encoded.
 
-    Servers repeat the request in their errors, as JSON, HTML or a URL. This recognises escaped characters in
-    any mixture, and the whole key in base64 or hexadecimal.
+    Servers repeat the request in their errors, as JSON, HTML or a URL. If a copy cannot be cut out exactly,
+    or the text is long, nothing of the text is returned.
     """
-    if len(key) < MIN_REDACTED_LENGTH:
+    if not contains(key, text):
         return text
-    escaped = "".join(_any_escape(character) for character in key)
-    encoded = [re.escape(form) for form in (*_base64_forms(key.encode()), key.encode().hex())]
-    return re.sub("|".join([escaped, *encoded]), "[key]", text, flags=re.IGNORECASE)
+    left = _pattern(key).sub("[key]", text) if len(text) < LONGEST_SEARCHED else text
+    return WITHHELD if contains(key, left) else left
+
+
+def contains(key: str, text: str) -> bool:
+    """Return whether `text` holds `key`, in any case, with escapes and breaks of lines, or encoded."""
+    if len(key) < MIN_REDACTED_LENGTH:
+        return False
+    plain = _plain(text)
+    return any(form in plain for form in _plain_forms(key))
+
+
+def _plain(text: str) -> str:
+    """Return `text` in lower case without escapes, blanks, and the signs that break lines or hex dumps."""
+    text = "".join(text.split())
+    for _ in range(3):  # escapes may be escaped in turn
+        before, text = text, _ESCAPE.sub(_unescape, text)
+        if text == before:
+            break
+    return text.lower().translate(_DROPPED)
+
+
+# Each repetition is bounded. An unbounded one would search a long run of one character again from each place.
+_ESCAPE = re.compile(
+    r"\\{1,8}(?:u00|x)([0-9a-f]{2})|%(?:25){0,8}([0-9a-f]{2})|&#x0{0,40}([0-9a-f]{2});?"
+    r"|&#0{0,40}([0-9]{2,3});?|&(lt|gt|amp|quot|apos);?|\\{1,8}[nrt]",
+    re.I,
+)
+_NAMED = {"lt": "<", "gt": ">", "amp": "&", "quot": '"', "apos": "'"}
+_DROPPED = dict.fromkeys(map(ord, " \t\r\n\v\f\\:="))
+
+
+def _unescape(match: re.Match[str]) -> str:
+    if digits := match[1] or match[2] or match[3]:
+        return chr(int(digits, 16))
+    return chr(int(match[4])) if match[4] else _NAMED.get((match[5] or "").lower(), "")
+
+
+@lru_cache(maxsize=8)
+def _plain_forms(key: str) -> list[str]:
+    data = key.encode()
+    encoded = [*_shifted(data, base64.b64encode, 3, 6), *_shifted(data, base64.urlsafe_b64encode, 3, 6)]
+    encoded += _shifted(data, base64.b32encode, 5, 5)
+    return [_plain(form) for form in (key, key[::-1], data.hex(), *encoded)]
+
+
+@lru_cache(maxsize=8)
+def _pattern(key: str) -> re.Pattern[str]:
+    data = key.encode()
+    encoded = [*_shifted(data, base64.b64encode, 3, 6), *_shifted(data, base64.urlsafe_b64encode, 3, 6)]
+    forms = ["".join(map(_any_escape, key)), *map(re.escape, encoded), data.hex()]
+    return re.compile("|".join(forms), re.I)
 
 
 def _any_escape(character: str) -> str:
@@ -75,11 +138,14 @@ def _any_escape(character: str) -> str:
     return f"(?:{'|'.join(forms)})"
 
 
-def _base64_forms(data: bytes) -> list[str]:
-    """Return `data` in base64 at each of three offsets, without characters that depend on its neighbours."""
+def _shifted(data: bytes, encode: Callable[[bytes], bytes], group: int, bits: int) -> list[str]:
+    """Return `data` encoded at each offset in a group of bytes, without characters that neighbours change.
+
+    Args:
+        bits: bits per character of the code.
+    """
     forms = []
-    for offset in range(3):
-        first, last = -(-offset * 8 // 6), (offset + len(data)) * 8 // 6
-        for encode in (base64.b64encode, base64.urlsafe_b64encode):
-            forms.append(encode(b"\0" * offset + data).decode()[first:last])
+    for offset in range(group):
+        first, last = -(-offset * 8 // bits), (offset + len(data)) * 8 // bits
+        forms.append(encode(b"\0" * offset + data).decode()[first:last])
     return forms

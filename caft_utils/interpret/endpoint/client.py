@@ -14,6 +14,7 @@ SDK, which is what this folder contains, and the SDK brings a second HTTP stack.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -23,11 +24,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from caft_utils.arguments import checked, numbers
+from caft_utils.interpret.endpoint.api_key import contains
 from caft_utils.interpret.endpoint.config import ClientConfig
 from caft_utils.interpret.endpoint.reply import EndpointError, Reply
-from caft_utils.interpret.endpoint.response_cache import ResponseCache
+from caft_utils.interpret.endpoint.response_cache import ResponseCache, request_digest
 from caft_utils.interpret.endpoint.transport import RetryingTransport
-from caft_utils.store import Store, default_store, digest
+from caft_utils.store import Store, default_store
 
 Messages = Sequence[Mapping[str, str]]
 
@@ -102,6 +104,8 @@ class Endpoint:
             )
         if cache is None or isinstance(cache, Store):
             cache = (cache or default_store()).root / "replies"
+        if contains(os.environ.get(key_env or "", "").strip(), f"{base_url}\n{model}"):
+            raise ValueError(f"base_url and model must not contain the key in ${key_env}")
         self.base_url, self.model = base_url.rstrip("/"), model
         if price is not None and len(price := tuple(numbers("price", price, 0))) != 2:
             raise ValueError(f"price must be dollars per million tokens (in, out), got {price!r}")
@@ -141,6 +145,7 @@ class Endpoint:
         requests = [self._request(messages, **settings) for messages in prompts]
         names = [self._name(request) for request in requests]
         replies: dict[str, Reply | EndpointError | None] = {name: self._cache.get(name) for name in names}
+        replies = {name: reply and _reply_or_error(reply) for name, reply in replies.items()}
         stop, errors_for_all = Event(), []
 
         def reply_or_error(request: dict[str, Any]) -> Reply | EndpointError:
@@ -188,15 +193,20 @@ class Endpoint:
 
     def _reply(self, request: dict[str, Any], stop: Event) -> Reply:
         name = self._name(request)
-        reply = self._cache.get(name)
-        if reply is None:
-            reply = self._transport.send(request, stop)
-            self._token_counts.append(reply.tokens or (0, 0))
-            self._cache.put(name, reply, base_url=self.base_url, request=request)
+        # Of two calls that need the same reply, one sends the request, and the other waits for its reply.
+        with self._cache.claim(name, stop):
+            reply = self._cache.get(name)
+            if reply is None:
+                reply = self._transport.send(request, stop)
+                self._token_counts.append(reply.tokens or (0, 0))
+                self._cache.put(name, reply, base_url=self.base_url, request=request)
+        reply = _reply_or_error(reply)
+        if isinstance(reply, EndpointError):
+            raise reply
         return reply
 
     def _name(self, request: dict[str, Any]) -> str:
-        return digest({"base_url": self.base_url, **request})
+        return request_digest(self.base_url, request)
 
     @checked
     def _request(
@@ -219,3 +229,10 @@ class Endpoint:
             **self.extra,
         }
         return {name: value for name, value in request.items() if value is not None}
+
+
+def _reply_or_error(reply: Reply) -> Reply | EndpointError:
+    """Return the reply, or an error if the model wrote no text. Those are paid for and stored too."""
+    if reply.text:
+        return reply
+    return EndpointError(f"the model answered without text (finish_reason {reply.finish!r})", status=200)

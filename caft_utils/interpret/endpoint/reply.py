@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
+
+LOWEST_LOGPROB = -9999.0  # servers send this, -inf or -1e300 for a token that is impossible
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class Reply:
         finish: Why the answer ended ("stop", "length", ...), None if the server does not say.
 
     Raises:
-        TypeError: A field has another type. This also rejects damaged cache files.
+        TypeError: A field has another type or an impossible value. This also rejects damaged cache files.
     """
 
     text: str
@@ -30,15 +33,14 @@ class Reply:
     def __post_init__(self):
         steps = [] if self.logprobs is None else self.logprobs
         valid = (
-            isinstance(self.text, str)
-            and isinstance(self.finish, str | None)
+            all(_is_unicode(text) for text in (self.text, self.finish or ""))
             and isinstance(steps, list)
-            and all(isinstance(step, dict) for step in steps)
-            and all(type(value) is float for step in steps for value in step.values())
-            and (self.tokens is None or [type(count) for count in self.tokens] == [int, int])
+            and all(isinstance(step, dict) and step and _are_logprobs(step) for step in steps)
+            and (self.tokens is None or all(_is_count(count) for count in self.tokens))
+            and (self.tokens is None or len(self.tokens) == 2)
         )
         if not valid:
-            raise TypeError("a Reply has a text, and log-probabilities and token counts as numbers")
+            raise TypeError("a Reply has a text, log-probabilities up to 0, and two token counts")
 
 
 class EndpointError(RuntimeError):
@@ -55,50 +57,78 @@ class EndpointError(RuntimeError):
 
 
 def parse_reply(body: str) -> Reply:
-    """Return the reply in the body of a response of status 200.
+    """Return the reply in the body of a response of status 200. A model that wrote nothing has the text "".
 
     The text has been paid for, so token counts or log-probabilities that make no sense are dropped and the
     text is kept.
 
     Raises:
-        ValueError: The body is damaged. It is not JSON, or not a chat completion.
-        EndpointError: The body is a whole chat completion without text.
+        ValueError: The body is damaged, or holds no answer. Another attempt may succeed.
+        EndpointError: The body holds an answer in a form that is not known. Another attempt would be paid
+            for and end in the same way.
     """
     try:
         answer = json.loads(body)
         choice = answer["choices"][0]
-        text, finish = choice["message"]["content"], choice.get("finish_reason")
-        if not isinstance(text, str | None):
-            raise TypeError("content is not text")
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        raise ValueError(f"malformed answer: {' '.join(body[:2000].split())[:200]!r}") from None
-    if text is None:
-        raise EndpointError(f"the model answered without text (finish_reason {finish!r})", status=200)
-    finish = finish if isinstance(finish, str) else None
+    except (ValueError, LookupError, TypeError, RecursionError):
+        raise ValueError("malformed answer") from None
+    try:
+        text, finish = _content(choice["message"]), choice.get("finish_reason")
+    except (LookupError, TypeError, AttributeError):
+        raise EndpointError("the answer has no text that can be read", status=200) from None
+    finish = _valid_unicode(finish) if isinstance(finish, str) else None
+    if choice.get("error"):  # some routers send what they have when the model behind them fails
+        finish = "error"
     return Reply(_valid_unicode(text), _logprobs(choice), _token_counts(answer), finish)
+
+
+def _content(message: dict[str, Any]) -> str:
+    """Return the text of a message. Its content may be a list of parts, of which thoughts are left out."""
+    content = message["content"]
+    if isinstance(content, list):
+        content = "".join(part["text"] for part in content if part.get("type", "text") == "text")
+    if not isinstance(content, str | None):
+        raise TypeError("content is not text")
+    return content or ""
 
 
 def _token_counts(answer: dict[str, Any]) -> tuple[int, int] | None:
     try:
-        return int(answer["usage"]["prompt_tokens"]), int(answer["usage"]["completion_tokens"])
+        counts = int(answer["usage"]["prompt_tokens"]), int(answer["usage"]["completion_tokens"])
     except (ValueError, LookupError, TypeError, OverflowError):
         return None
+    return counts if all(_is_count(count) for count in counts) else None
 
 
 def _logprobs(choice: dict[str, Any]) -> list[dict[str, float]] | None:
     try:
         logprobs = [
             {
-                _valid_unicode(entry["token"]): float(entry["logprob"])
+                _valid_unicode(entry["token"]): max(float(entry["logprob"]), LOWEST_LOGPROB)
                 for entry in (step, *(step.get("top_logprobs") or ()))
             }
             for step in choice["logprobs"]["content"]
         ]
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError):
         return None
-    # Rounding may leave a probability of one slightly above it. The comparison is also False for NaN.
-    plausible = all(value < 1e-3 for step in logprobs for value in step.values())
-    return logprobs if logprobs and plausible else None
+    return logprobs if logprobs and all(map(_are_logprobs, logprobs)) else None
+
+
+def _are_logprobs(step: dict[str, float]) -> bool:
+    """Return whether the values can be log-probabilities of different tokens. NaN cannot."""
+    values = list(step.values())
+    # Rounding may leave a probability of one slightly above it.
+    plausible = all(type(value) is float and -math.inf < value < 1e-3 for value in values)
+    return plausible and all(map(_is_unicode, step)) and sum(map(math.exp, values)) < 1.05
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1e12
+
+
+def _is_unicode(text: Any) -> bool:
+    """Return whether `text` is text that a UTF-8 file can hold."""
+    return isinstance(text, str) and _valid_unicode(text) == text
 
 
 def _valid_unicode(text: str) -> str:

@@ -7,13 +7,22 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from caft_utils.interpret.endpoint.reply import Reply
-from caft_utils.store import write_atomically
+from caft_utils.store import digest, write_atomically
+
+
+def request_digest(base_url: str, request: Mapping[str, Any]) -> str:
+    """Return the name of a request's reply."""
+    return digest({"base_url": base_url, **request})
 
 
 class ResponseCache:
@@ -26,7 +35,10 @@ class ResponseCache:
     def get(self, name: str) -> Reply | None:
         """Return the reply stored under `name`. A damaged file counts as missing, and `put` replaces it."""
         try:
-            fields = json.loads(self._file(name).read_text(encoding="utf-8"))["reply"]
+            content = json.loads(self._file(name).read_text(encoding="utf-8"))
+            fields = content["reply"]
+            if "base_url" in content and request_digest(content["base_url"], content["request"]) != name:
+                return None  # the file of another request, moved here
             return Reply(**{**fields, "tokens": fields["tokens"] and tuple(fields["tokens"])})
         except (OSError, ValueError, LookupError, TypeError, RecursionError):
             return None
@@ -43,6 +55,29 @@ class ResponseCache:
                 "some space or give cache= another folder",
                 stacklevel=2,
             )
+
+    @contextmanager
+    def claim(self, name: str, stop: Event) -> Iterator[None]:
+        """Hold the right to send the request `name`, alone among all threads and processes of this folder.
+
+        Requests share 4096 locks. Where the folder cannot hold locks, nobody waits. Setting `stop` ends a
+        wait.
+        """
+        lock = FileLock(self.folder / "locks" / f"{name[:3]}.lock", thread_local=False, is_singleton=False)
+        try:
+            Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+            while not stop.is_set():
+                try:
+                    lock.acquire(timeout=0.5, poll_interval=0.02)
+                    break
+                except Timeout:
+                    continue
+        except (OSError, NotImplementedError):
+            pass
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _file(self, name: str) -> Path:
         return self.folder / name[:2] / f"{name}.json"

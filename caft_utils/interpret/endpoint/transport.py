@@ -10,20 +10,30 @@ from __future__ import annotations
 
 import asyncio
 import json
+import zlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from threading import Event
 from typing import Any
 
-from caft_utils.interpret.endpoint.api_key import is_https, is_loopback, read_api_key, redact
+from caft_utils.interpret.endpoint.api_key import (
+    LONGEST_SEARCHED,
+    contains,
+    is_https,
+    is_loopback,
+    read_api_key,
+    redact,
+)
+from caft_utils.interpret.endpoint.body import Body
 from caft_utils.interpret.endpoint.config import ClientConfig
 from caft_utils.interpret.endpoint.rate_limiter import RateLimiter
+from caft_utils.interpret.endpoint.redaction import hide_in_logs, without_key
+from caft_utils.interpret.endpoint.refusals import concerns_all_prompts, error_status
 from caft_utils.interpret.endpoint.reply import EndpointError, Reply, parse_reply
 
 RETRYABLE_STATUSES = (408, 409, 425, 429)  # and every status from 500
-STATUSES_FOR_ALL_PROMPTS = (401, 402, 404)  # wrong key, nothing left to pay with, no such model
-MAX_REPLY_BYTES = 2**25  # a thousand times the longest answer with its alternatives
+MAX_REPLY_BYTES = 2**23  # 4000 tokens with 20 alternatives each
 
 
 class _TransientError(Exception):
@@ -71,15 +81,39 @@ class RetryingTransport:
         stop.wait(self._limiter.reserve())
         if stop.is_set():
             raise EndpointError("interrupted before the request was sent")
-        key = read_api_key(self.key_env, self.url)
-        status, retry_after, body = asyncio.run(self._post(key, request))
-        text = redact(key, body.decode("utf-8", errors="replace"))
-        if status != 200:
-            raise self._refusal(status, retry_after, text)
         try:
-            return parse_reply(text)
+            return self._exchange(request)
+        except Exception as error:
+            # Without the frames that hold the key: some tools print the variables of a traceback.
+            error.__context__ = error.__cause__ = None
+            raise error.with_traceback(None) from None
+
+    def _exchange(self, request: Mapping[str, Any]) -> Reply:
+        """Send the request once, and return the reply without the key."""
+        key = read_api_key(self.key_env, self.url)
+        if contains(key, json.dumps(request)):
+            raise EndpointError(
+                f"the request holds the key in ${self.key_env} and would be stored; remove it"
+            )
+        import httpx
+
+        try:
+            status, retry_after, body = asyncio.run(self._post(key, request))
+        except TimeoutError:
+            raise _TransientError(f"no whole reply within {self.config.timeout:g} s") from None
+        except (httpx.RequestError, zlib.error) as error:
+            raise _TransientError(f"{type(error).__name__}: {_shown(key, str(error))}") from None
+        # Some servers send UTF-16, or UTF-8 with a byte order mark.
+        text = body.decode(json.detect_encoding(body), errors="replace")
+        status = error_status(text) if status == 200 else status
+        if status != 200:
+            raise self._refusal(status, retry_after, _shown(key, text))
+        try:
+            return without_key(key, parse_reply(text))
         except ValueError as error:
-            raise _TransientError(str(error)) from None
+            raise _TransientError(f"{error}: {_shown(key, text)!r}") from None
+        except EndpointError as error:
+            raise EndpointError(f"{error}: {_shown(key, text)!r}", status=200) from None
 
     async def _post(self, key: str, request: Mapping[str, Any]) -> tuple[int, str | None, bytes]:
         """Return status, Retry-After and body of one response.
@@ -89,36 +123,29 @@ class RetryingTransport:
         """
         import httpx
 
-        # A compressed body could grow a thousandfold before its size is seen.
+        hide_in_logs(self.key_env)
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         if key:
             headers["Authorization"] = f"Bearer {key}"
         # ASCII, because a prompt may contain lone surrogates, which UTF-8 cannot encode.
-        content, body = json.dumps(request).encode("ascii"), bytearray()
+        content = json.dumps(request).encode("ascii")
         # Requests to this machine itself must not go through a proxy.
         client = httpx.AsyncClient(timeout=None, verify=self._verify, trust_env=not is_loopback(self.url))
-        try:
-            async with (
-                asyncio.timeout(self.config.timeout),
-                client,
-                client.stream("POST", self.url, content=content, headers=headers) as response,
-            ):
-                async for chunk in response.aiter_bytes():
-                    body += chunk
-                    if len(body) > MAX_REPLY_BYTES:
-                        raise EndpointError(f"{self.url} sent more than {MAX_REPLY_BYTES} bytes", status=200)
-        except TimeoutError:
-            raise _TransientError(f"no whole reply within {self.config.timeout:g} s") from None
-        except httpx.RequestError as error:
-            # From None: the error holds the request, whose headers hold the key.
-            raise _TransientError(f"{type(error).__name__}: {redact(key, str(error))}") from None
-        return response.status_code, response.headers.get("retry-after"), bytes(body)
+        async with (
+            asyncio.timeout(self.config.timeout),
+            client,
+            client.stream("POST", self.url, content=content, headers=headers) as response,
+        ):
+            body = Body(response.headers.get("content-encoding"), MAX_REPLY_BYTES)
+            async for chunk in response.aiter_raw():
+                body.add(chunk)
+        return response.status_code, response.headers.get("retry-after"), bytes(body.content)
 
     def _refusal(self, status: int, retry_after: str | None, text: str) -> Exception:
         """Return the exception for a status other than 200."""
-        message = f"status {status}: {' '.join(text.split())[:300]}"
-        out_of_quota = "insufficient_quota" in text  # a 429 that waiting does not resolve
-        if (status in RETRYABLE_STATUSES or status >= 500) and not out_of_quota:
+        message = f"status {status}: {text}"
+        for_all = concerns_all_prompts(status, text)
+        if (status in RETRYABLE_STATUSES or status >= 500) and not for_all:
             seconds = _retry_after_seconds(retry_after)
             if seconds > self.config.max_retry_after:
                 return EndpointError(
@@ -129,11 +156,13 @@ class RetryingTransport:
             self._limiter.pause(seconds)  # the limit is the account's, so all workers wait
             return _TransientError(message)
         hint = f"; is the key in ${self.key_env} right?" if status in (401, 403) else ""
-        return EndpointError(
-            f"{self.url} refused the request, {message}{hint}",
-            status=status,
-            for_all=out_of_quota or status in STATUSES_FOR_ALL_PROMPTS,
-        )
+        message = f"{self.url} refused the request, {message}{hint}"
+        return EndpointError(message, status=status, for_all=for_all)
+
+
+def _shown(key: str, text: str) -> str:
+    """Return the beginning of a server's text without the key, on one line, for a message."""
+    return redact(key, " ".join(text.split())[:LONGEST_SEARCHED])[:300]
 
 
 def _retry_after_seconds(retry_after: str | None) -> float:

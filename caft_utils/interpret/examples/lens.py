@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from caft_utils.finite import check_finite
 from caft_utils.interpret.examples.checks import check_vector_width
 from caft_utils.residual import decoder
 
@@ -20,6 +21,7 @@ def logit_lens(
 
     Raises:
         ValueError: the direction and the model differ in width.
+        NotFiniteError: the logits of the direction are NaN or infinite.
     """
     check_vector_width(model, len(direction))
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -27,6 +29,7 @@ def logit_lens(
     with torch.no_grad():
         weight = next(norm.parameters())
         logits = head(norm(direction.to(weight.device, weight.dtype)[None]).to(head.weight.device))[0].float()
+    check_finite(logits, f"logits of {type(inner).__name__} for a direction")
 
     def first_words(order: Tensor) -> list[str]:
         words: list[str] = []

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 from caft_utils.arguments import checked
 from caft_utils.chats import prompt_ids
 from caft_utils.evaluation.generation import generate
+from caft_utils.interpret.answers import final_text, was_cut_off
+from caft_utils.interpret.endpoint import EndpointError
 from caft_utils.interpret.examples import FeatureExamples
 from caft_utils.interpret.explain.token_statistics import Explanation
 from caft_utils.interpret.marked_text import active_positions, mark_tokens
@@ -22,7 +24,7 @@ from caft_utils.models.fingerprints import fingerprint
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from caft_utils.interpret.endpoint import Endpoint, EndpointError, Estimate
+    from caft_utils.interpret.endpoint import Endpoint, Estimate, Reply
 
 INSTRUCTIONS = """You are looking at one {noun} of a language model's hidden state. Below are pieces of \
 text. In those under ACTIVE it is strongly active, most strongly in the first ones, and the tokens at which \
@@ -39,6 +41,9 @@ What do the ACTIVE pieces, above all their marked tokens, have in common that th
 meaning, speaker, tone and subject before grammar and single words. Say it in one sentence of at most 30 \
 words, without naming these instructions, numbers of pieces, or the marks. Write that sentence after \
 "EXPLANATION:" and nothing else."""
+
+MARK = re.compile(r"\bexplanation[\s*_\"'\]`]*:", re.I)
+MAX_WORDS = 100  # one sentence of at most 30 words is asked for; more than this is an essay
 
 
 def explainer_prompt(examples: FeatureExamples, max_windows: int = 20) -> list[dict[str, str]]:
@@ -69,13 +74,57 @@ def _as_list(texts: list[str]) -> str:
     return "\n".join("- " + text.replace("\n", "\u23ce") for text in texts)
 
 
-def _extract_sentence(answer: str) -> str:
-    """Return the line after the last "EXPLANATION:", or without one the last line with text."""
-    tail = re.split(r"EXPLANATION\W*:", answer)[-1]
-    lines = [line.strip(" *#\t") for line in tail.splitlines() if line.strip(" *#\t")]
-    if not lines:
-        return "no explanation was given"
-    return lines[0] if "EXPLANATION" in answer else lines[-1]
+def extract_sentence(answer: str, finish: str | None = None) -> str | None:
+    """Return the explanation in an answer: the line after "EXPLANATION:", or the only line without that mark.
+
+    What follows that line is a remark and is dropped. None where it is not clear which sentence is meant: the
+    answer was cut off, is half a thought, names several explanations, or has several lines without the mark.
+
+    Args:
+        finish: why the answer ended, as in `Reply`.
+    """
+    text = final_text(answer, finish)
+    if text is None or was_cut_off(finish):
+        return None
+    lines = [line for line in text.splitlines() if not line.strip().startswith("```")]
+    if lines and lines[0].lstrip().startswith("{"):  # JSON was not asked for
+        return None
+    parts = MARK.split("\n".join(lines))
+    found = [_first_line(part) for part in (parts[1:] or parts)]
+    sentences = list(dict.fromkeys(sentence for sentence in found if re.search(r"\w", sentence)))
+    if len(sentences) != 1:
+        return None
+    (sentence,) = sentences
+    is_alone = len(parts) > 1 or len(_lines(parts[0])) == 1
+    is_whole = sentence[0] not in "{[" and sentence[-1] not in "{[:"
+    return sentence if is_alone and is_whole and len(sentence.split()) <= MAX_WORDS else None
+
+
+def _first_line(text: str) -> str:
+    """Return the first line with text; "" if it is the first of a list, or the rest of a quotation."""
+    lines = _lines(text)
+    is_list = len(lines) > 1 and all(re.match(r"\s*(?:[-*\u2022]|\d+[.)])\s", line) for line in lines[:2])
+    return "" if not lines or is_list else lines[0].strip(" *#\t")
+
+
+def _lines(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.strip(" *#_`\t")]
+
+
+def _checked_sentence(answer: str, finish: str | None) -> str:
+    """Return `extract_sentence`, or raise an EndpointError."""
+    sentence = extract_sentence(answer, finish)
+    if sentence is None:
+        raise EndpointError(_unclear(answer, finish), status=200)
+    return sentence
+
+
+def _unclear(answer: str, finish: str | None = None) -> str:
+    start = " ".join(answer.split())[:100]
+    return (
+        f"the answer is not one whole explanation (finish_reason {finish!r}): {start!r}; allow more tokens "
+        "or ask a model that follows instructions"
+    )
 
 
 class LocalModelExplainer:
@@ -108,11 +157,22 @@ class LocalModelExplainer:
         self.name = f"local {name if name and name == fingerprint(model) else type(model).__name__}"
 
     def __call__(self, examples: FeatureExamples) -> Explanation:
-        """Write an explanation. ValueError: not even one window fits into the model's context."""
+        """Write an explanation.
+
+        Raises:
+            ValueError: not even one window fits into the model's context, or the answer is not one whole
+                explanation.
+        """
         prompts = [self.fitting_prompt(examples)]
         settings = {"temperature": 0, "max_new_tokens": self.max_new_tokens}
         (answer,) = generate(self.model, self.tokenizer, prompts, **settings)
-        return Explanation(_extract_sentence(answer), self.name)
+        size = len(self.tokenizer(answer, add_special_tokens=False)["input_ids"])
+        # Blanks at the ends are lost in `answer`, so one token may be missing.
+        finish = "length" if size >= self.max_new_tokens - 1 else "stop"
+        sentence = extract_sentence(answer, finish)
+        if sentence is None:
+            raise ValueError(f"{self.name}: {_unclear(answer, finish)}")
+        return Explanation(sentence, self.name)
 
     def fitting_prompt(self, examples: FeatureExamples) -> list[dict[str, str]]:
         """Return the prompt with as many windows as fit. ValueError: not even one does."""
@@ -141,10 +201,10 @@ class EndpointExplainer:
         self.name = f"endpoint {endpoint.model}"
 
     def __call__(self, examples: FeatureExamples) -> Explanation:
-        """Write an explanation. EndpointError: no reply came."""
+        """Write an explanation. EndpointError: no reply came, or it is not one whole explanation."""
         prompt = explainer_prompt(examples, self.max_windows)
         reply = self.endpoint.chat(prompt, max_tokens=self.max_tokens)
-        return Explanation(_extract_sentence(reply.text), self.name)
+        return Explanation(_checked_sentence(reply.text, reply.finish), self.name)
 
     def explain_all(
         self, examples: Sequence[FeatureExamples], *, progress: bool = False
@@ -153,14 +213,19 @@ class EndpointExplainer:
         replies = self.endpoint.chat_all(
             self._prompts(examples), progress=progress, max_tokens=self.max_tokens
         )
-        return [
-            reply if isinstance(reply, Exception) else Explanation(_extract_sentence(reply.text), self.name)
-            for reply in replies
-        ]
+        return [self._explanation_or_error(reply) for reply in replies]
 
     def estimate(self, examples: Sequence[FeatureExamples]) -> Estimate:
         """Return the tokens and the cost of `explain_all(examples)`."""
         return self.endpoint.estimate(self._prompts(examples), max_tokens=self.max_tokens)
+
+    def _explanation_or_error(self, reply: Reply | EndpointError) -> Explanation | EndpointError:
+        if isinstance(reply, EndpointError):
+            return reply
+        try:
+            return Explanation(_checked_sentence(reply.text, reply.finish), self.name)
+        except EndpointError as error:
+            return error
 
     def _prompts(self, examples: Sequence[FeatureExamples]) -> list[list[dict[str, str]]]:
         return [explainer_prompt(each, self.max_windows) for each in examples]

@@ -6,7 +6,7 @@ A direction is undecided (""), selected for ablation ("ablate") or discarded ("d
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from caft_utils.arguments import key_number
@@ -26,6 +26,7 @@ class Decisions:
 
     Raises:
         IndexError, KeyError: a decision on a direction that `features` does not have.
+        ValueError: a layer or an index is no whole number, or the indices are no list.
     """
 
     def __init__(
@@ -42,6 +43,8 @@ class Decisions:
         self._names: dict[tuple[int, int], str] = {}
         for state, indices_by_layer in (("discard", discarded), ("ablate", selection)):
             for layer, indices in (indices_by_layer or {}).items():
+                if isinstance(indices, str) or not isinstance(indices, Iterable):
+                    raise ValueError(f"the indices of layer {layer} must be a list, got {indices!r}")
                 for index in indices:
                     self.decide(key_number("a layer", layer), key_number("an index", index), state)
         for (layer, index), name in (Selection(selection or {}).names if names is None else names).items():

@@ -68,15 +68,15 @@ class ExplorerWidget(anywidget.AnyWidget):
     def _handle(self, _, message: dict[str, Any], __) -> None:
         """Carry out an action of the reader: step, show, decide, name or export."""
         explorer, self.message = self.explorer, ""
-        here = explorer.components[self.at]
+        here, places = explorer.components[self.at], range(len(explorer.components))
         match message:
             case {"do": "step", "by": int(by)}:
                 self.at = (self.at + by) % len(explorer.components)
-            case {"do": "show", "at": int(at)}:
-                self.at = at
+            case {"do": "show", "at": int(at)} if at in places:
+                self.at = int(at)
             case {"do": "decide", "what": str(what)}:  # the same key again undoes the decision
                 explorer.decide(*here, "" if explorer.state(*here) == what else what)
-            case {"do": "name", "at": int(at), "name": str(name)}:
+            case {"do": "name", "at": int(at), "name": str(name)} if at in places:
                 explorer.name(*explorer.components[at], name)
             case {"do": "export"}:
                 self.message = self._export()

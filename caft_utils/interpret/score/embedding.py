@@ -43,6 +43,9 @@ class Embedding(Scorer):
                 f"the encoder must return an array [{len(texts) + 1}, d] for as many texts, got "
                 f"{list(vectors.shape)}"
             )
+        if not np.isfinite(vectors).all():
+            bad = np.flatnonzero(~np.isfinite(vectors).all(1)).tolist()
+            raise ValueError(f"the encoder returned NaN or inf for texts {bad[:5]} (0: the explanation)")
         vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         cosines = vectors[1:] @ vectors[0]
         return auroc_score(self.name, cosines.tolist(), active, [window.row for window in windows])

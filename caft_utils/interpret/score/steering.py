@@ -183,7 +183,8 @@ class SteeredGenerator:
         with seeded(self.seed, self.model.device), torch.no_grad():
             for indices, batch in self._batches(self._prompts):
                 del batch["position_ids"]  # generate counts them itself
-                output = generate_ids(self.model, self._config, **batch)
+                names = [f"prompt {i}" for i in indices]
+                output = generate_ids(self.model, self._config, names, **batch)
                 for i, ids in zip(indices, output[:, batch["input_ids"].shape[1] :].tolist()):
                     continuations[i] = up_to_end(ids, ends)
         return continuations

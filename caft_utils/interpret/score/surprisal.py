@@ -27,6 +27,7 @@ from caft_utils.arguments import checked
 from caft_utils.chats import pad_rows, prompt_ids
 from caft_utils.chats.rows import TEXT
 from caft_utils.evaluation.scores import Score, auroc_score
+from caft_utils.finite import check_finite
 from caft_utils.interpret.examples import FeatureExamples
 from caft_utils.interpret.examples.text_window import TextWindow
 from caft_utils.interpret.score.scorers import Scorer, labelled_windows
@@ -86,6 +87,7 @@ def window_losses(
 
     Raises:
         ValueError: `prefix` has no token.
+        NotFiniteError: the model's losses are NaN or infinite.
     """
     prefix_ids = prompt_ids(tokenizer, [{"role": TEXT, "content": prefix}])
     if not prefix_ids:
@@ -111,6 +113,7 @@ def window_losses(
             nats = nn.functional.cross_entropy(logits.transpose(1, 2), ids, reduction="none").cpu()
             for row, i in zip(nats, batch):
                 losses[i] = row[: len(window_ids[i])].mean()
+            check_finite(losses[batch], f"losses of {type(model).__name__}", [f"window {i}" for i in batch])
     return losses
 
 

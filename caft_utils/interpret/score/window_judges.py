@@ -5,14 +5,14 @@ A language model answers one yes-or-no question per window, and the probability 
     p = sum p(yes) / (sum p(yes) + sum p(no))      (over spellings of both words, at the first answer token)
 
 Nothing has to be parsed, an AUROC gets fine-grained ranks, and models too small to write a list in JSON can
-judge. Replies of a server that gives no log-probabilities are read as text. A reply that says neither yes nor
-no is None, which scores count as a failure. In fuzzing, the tokens in question are <<marked>>. (arXiv
-2410.13928, section 3.3.)
+judge. The first token counts only where both words together have at least `MIN_MASS` of the probability: a
+reply may begin with a line break or a thought, and the remains say little about its verdict. A server's reply
+is then read as text. A reply that says neither yes nor no is None, which scores count as a failure. In
+fuzzing, the tokens in question are <<marked>>. (arXiv 2410.13928, section 3.3.)
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
@@ -22,6 +22,8 @@ import torch
 from caft_utils.arguments import checked
 from caft_utils.chats import prompt_ids
 from caft_utils.chats.rows import TEXT
+from caft_utils.finite import check_finite
+from caft_utils.interpret.answers import MIN_MASS, final_text, verdict_probabilities, was_cut_off
 from caft_utils.interpret.examples.text_window import TextWindow
 from caft_utils.interpret.marked_text import mark_tokens
 from caft_utils.interpret.replies import replies_or_none
@@ -82,13 +84,25 @@ def _prompts(
 class LocalWindowJudge:
     """A causal language model in this process, asked through its chat template (without one, as plain text).
 
+    Args:
+        min_mass: smallest probability of yes and no together, at the first token of the answer. Below it, the
+            model is about to write something else, and the window counts as unreadable.
+
     Raises:
         ValueError: the tokenizer begins "yes" and "no" with the same tokens.
     """
 
     @checked
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, batch_size: int = 32):
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        batch_size: int = 32,
+        min_mass: float = MIN_MASS,
+    ):
         self.model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
+        self.min_mass = min_mass
         self.name = str(getattr(model, "name_or_path", "") or type(model).__name__)
         yes, no = (_first_tokens(tokenizer, word) for word in ("yes", "no"))
         self._yes, self._no = sorted(yes - no), sorted(no - yes)
@@ -101,7 +115,11 @@ class LocalWindowJudge:
     def __call__(
         self, explanation: str, windows: Sequence[TextWindow], marked: Sequence[set[int]] | None = None
     ) -> list[float | None]:
-        """Return a probability for each window; None where the logits are not finite."""
+        """Return a probability for each window; None where yes and no are both improbable.
+
+        Raises:
+            NotFiniteError: the model's logits are NaN or infinite.
+        """
         rows = [self._ids(messages) for messages in _prompts(explanation, windows, marked)]
         check_positions(self.model, map(len, rows), "prompts of the judge", "shorten the windows")
         probabilities: list[float | None] = [None] * len(rows)
@@ -110,8 +128,11 @@ class LocalWindowJudge:
             for indices, batch in batches:
                 logits = self.model(**batch, logits_to_keep=1, use_cache=False).logits[:, -1].float()
                 yes, no = logits[:, self._yes].logsumexp(1), logits[:, self._no].logsumexp(1)
-                for i, p in zip(indices, torch.sigmoid(yes - no).tolist()):
-                    probabilities[i] = p if math.isfinite(p) else None
+                total = logits.logsumexp(1)  # NaN if any logit is; a token may have a logit of -inf
+                check_finite(total, f"logits of {self.name}", [f"window {i}" for i in indices])
+                mass = (torch.logaddexp(yes, no) - total).exp()
+                for i, p, enough in zip(indices, torch.sigmoid(yes - no).tolist(), mass >= self.min_mass):
+                    probabilities[i] = p if enough else None
         return probabilities
 
     def _ids(self, messages: list[dict[str, str]]) -> list[int]:
@@ -148,21 +169,28 @@ class EndpointWindowJudge:
 
 
 def _yes_probability(reply: Reply) -> float | None:
-    """Read p(yes) from the first token's alternatives if these hold yes or no, otherwise from the text."""
-    totals = {"yes": 0.0, "no": 0.0}
-    for token, logprob in (reply.logprobs or [{}])[0].items():
-        if answer := _yes_or_no(token):
-            totals[answer] += math.exp(logprob)
-    if sum(totals.values()) > 0:
-        return totals["yes"] / sum(totals.values())
-    answer = _yes_or_no(reply.text)
+    """Return p(yes) from the first token of the answer if it decides, otherwise from the text."""
+    text = final_text(reply.text, reply.finish)
+    if text is None:
+        return None
+    masses = verdict_probabilities(text, reply.logprobs, lambda t: t if t in ("yes", "no") else None)
+    if masses is not None:
+        return masses.get("yes", 0.0) / sum(masses.values())
+    answer = _yes_or_no(text, was_cut_off(reply.finish))
     return None if answer is None else float(answer == "yes")
 
 
-def _yes_or_no(text: str) -> str | None:
-    """Return "yes" or "no" if the text begins with it."""
-    match = re.match(r"\W*(yes|no)\b", text, flags=re.I)
-    return match[1].lower() if match else None
+def _yes_or_no(text: str, cut_off: bool) -> str | None:
+    """Return "yes" or "no" if the text begins with one of them and does not contain the other.
+
+    An answer that was cut off right after "no" may have begun "nobody".
+    """
+    match = re.match(r"[\W_]*(yes|no)(?![\w-])", text, flags=re.I)
+    if not match or (cut_off and match.end() == len(text)):
+        return None
+    answer = match[1].lower()
+    other = {"yes": "no", "no": "yes"}[answer]
+    return None if re.search(rf"\b{other}\b", text, flags=re.I) else answer
 
 
 def _first_tokens(tokenizer: PreTrainedTokenizerBase, word: str) -> set[int]:

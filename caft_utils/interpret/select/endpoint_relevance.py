@@ -6,12 +6,12 @@ The model answers with one number, and the relevance is its mean over the log-pr
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from caft_utils.features import FeatureKey
+from caft_utils.interpret.answers import final_text, verdict_probabilities, was_cut_off
 from caft_utils.interpret.explain import Explanation
 from caft_utils.interpret.replies import replies_or_none
 from caft_utils.interpret.select.concepts import Concept
@@ -30,6 +30,10 @@ How closely does that belong to the following concept?
 Signs of it are: {hints}.
 
 Answer with one whole number from 0 (has nothing to do with it) to 100 (is exactly that), and nothing else."""
+
+_NUMBER_ALONE = re.compile(
+    r"[\s*_`\"'(\[]*([0-9]{1,3})(?:\.0+)?\s*(?:%|/\s*100|out of 100)?[\s*_`\"')\].!]*", re.I
+)
 
 
 class EndpointRelevance:
@@ -57,7 +61,7 @@ class EndpointRelevance:
         prompts = [relevance_prompt(explanation, concept) for explanation in explanations.values()]
         replies = replies_or_none(self.endpoint, prompts, max_tokens=5, top_logprobs=self.top_logprobs)
         return {
-            key: None if reply is None else expected_number(reply.text, reply.logprobs)
+            key: None if reply is None else expected_number(reply.text, reply.logprobs, finish=reply.finish)
             for key, reply in zip(explanations, replies)
         }
 
@@ -74,20 +78,41 @@ def relevance_prompt(explanation: Explanation, concept: Concept) -> list[dict[st
 
 
 def expected_number(
-    text: str, logprobs: list[dict[str, float]] | None = None, *, min_mass: float = 0.25
+    text: str,
+    logprobs: list[dict[str, float]] | None = None,
+    *,
+    finish: str | None = None,
+    min_mass: float = 0.25,
 ) -> float | None:
     """Return the number from 0 to 100 in an answer, as the mean over its first token's alternatives.
 
-    None where numbers have less than `min_mass` of the probability, as in a refusal or in prose. Many
-    tokenizers write "85" as two tokens, so a first "8" is not yet the number. Where no alternative has two
-    digits, the number in the text counts instead.
+    None where the answer is not one number of this scale ("8 out of 10", "-5", "50-60", half a thought), and
+    where numbers have less than `min_mass` of the probability, as in a refusal or in prose. Many tokenizers
+    write "85" as two tokens, so a first "8" is not yet the number. Where no alternative has two digits, the
+    number in the text counts instead.
+
+    Args:
+        finish: why the answer ended, as in `Reply`.
     """
-    first = next((token for token in logprobs or [] if next(iter(token)).strip()), None)
-    if first:
-        numbers = [(int(t), math.exp(p)) for t, p in first.items() if re.fullmatch(r"\s*\d{1,3}\s*", t)]
-        numbers = [(number, p) for number, p in numbers if number <= 100]
-        if any(number > 9 for number, _ in numbers):
-            mass = sum(p for _, p in numbers)
-            return sum(number * p for number, p in numbers) / mass if mass >= min_mass else None
-    match = re.match(r"\W*(\d{1,3})\b", text)
-    return float(match[1]) if match and int(match[1]) <= 100 else None
+    final = final_text(text, finish)
+    in_text = _number(final, was_cut_off(finish)) if final else None
+    if in_text is None:
+        return None
+    masses = verdict_probabilities(final, logprobs, _number_token, min_mass=0) or {}
+    if not any(number > 9 for number in masses):
+        return in_text
+    mass = sum(masses.values())
+    return sum(number * p for number, p in masses.items()) / mass if mass >= min_mass else None
+
+
+def _number_token(token: str) -> int | None:
+    return int(token) if re.fullmatch(r"[0-9]{1,3}", token) and int(token) <= 100 else None
+
+
+def _number(text: str, cut_off: bool) -> float | None:
+    """Return the number that the first line consists of; a percent sign or "/100" may follow it."""
+    line, *rest = text.splitlines()
+    match = _NUMBER_ALONE.fullmatch(line)
+    if not match or int(match[1]) > 100 or (cut_off and not rest and match.end(1) == len(text)):
+        return None
+    return float(match[1])

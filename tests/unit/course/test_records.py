@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 
@@ -61,7 +62,7 @@ def test_two_processes_keep_each_others_rows(tmp_path):
 @pytest.mark.parametrize("content", ["", "null", "[]", '{"rows": 5}', '{"rows": [{}]}', "[" * 99999, "{"])
 def test_a_damaged_record_is_named_and_kept_beside_the_new_one(tmp_path, content):
     (tmp_path / "demo.json").write_text(content)
-    with pytest.raises(ValueError, match="demo.json is damaged.*make claims"):
+    with pytest.raises(ValueError, match="demo.json.*make claims"):
         load_record("demo", tmp_path)
     with pytest.warns(UserWarning, match="demo.json.damaged"):
         save(tmp_path, "a", 1)
@@ -81,6 +82,7 @@ def test_a_record_is_a_table(tmp_path):
         ("[]", "fields"),
         ("{}", "missing fields rows"),
         ('{"rows": 5}', "rows must be a list"),
+        ('{"rows": [{"model": "m", "condition": "c", "\\ud800": 1}]}', "row 0: has half"),
         ('{"rows": [{"model": "a"}]}', "row 0: missing fields condition"),
         ('{"rows": [', "not JSON"),
     ],
@@ -89,3 +91,11 @@ def test_a_file_that_is_no_record_is_refused(tmp_path, text, problem):
     (tmp_path / "demo.json").write_text(text)
     with pytest.raises(ValueError, match=f"demo.json.*{problem}"):
         load_record("demo", tmp_path)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, [1.0, math.nan], {"low": -math.inf}])
+def test_a_number_that_is_none_is_refused_and_the_record_stays(tmp_path, value):
+    save(tmp_path, "a", 1)
+    with pytest.raises(ValueError, match="'a', 'x'.*value"):
+        save(tmp_path, "a", value)
+    assert row(load_record("demo", tmp_path), "a", "x")["value"] == 1

@@ -211,3 +211,11 @@ def test_keys_of_stored_runs_stay_as_they_are(model, chats, store_folder):
 def test_nothing_is_printed(model, chats, capfd):
     finetune(model, chats, QUICK)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_model_that_is_broken_before_training_is_not_blamed_on_the_rate(model, chats, store_folder):
+    with torch.no_grad():
+        model.lm_head.weight[7, 3] = float("nan")
+    with pytest.raises(FloatingPointError, match="before any training"):
+        finetune(model, chats, QUICK)
+    assert not list(store_folder.rglob("manifest.json"))

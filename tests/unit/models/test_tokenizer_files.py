@@ -67,3 +67,12 @@ def test_added_tokens_beyond_the_embedding(checkpoint, new_tokenizer, tiny, how)
     else:
         with pytest.raises(ValueError, match="image_soft_token"):
             load(checkpoint)
+
+
+def test_a_panic_of_the_tokenizers_package_is_an_error_like_others(checkpoint):
+    path = checkpoint / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["model"]["continuing_subword_prefix"] = "a prefix longer than any token"
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="tokenizer"):
+        read_tokenizer(ModelSource(str(checkpoint)))

@@ -272,3 +272,25 @@ def test_gemma_scope_of_another_site_is_refused(tmp_path, site):
     gemma_scope(tmp_path / f"gemma-scope-2b-pt-{site}" / "layer_3", 3)
     with pytest.raises(ValueError, match=site[:3]):
         published_saes(tmp_path / f"gemma-scope-2b-pt-{site}", [3], folder="layer_{layer}")
+
+
+CONFIGS = [b"", b"[]", b"{", b'{"trainer": 5}', b'{"trainer": {"dict_class": [1]}}', b"\xff{}"]
+
+
+@pytest.mark.parametrize("content", CONFIGS)
+def test_a_config_that_is_none_is_refused(tmp_path, content):
+    dictionary_learning(tmp_path / "layer_1", 1)
+    (tmp_path / "layer_1" / "config.json").write_bytes(content)
+    with pytest.raises(ValueError, match="layer_1"):
+        published_saes(tmp_path, [1], folder="layer_{layer}")
+
+
+@pytest.mark.parametrize("file, write", [("ae.pt", dictionary_learning), ("params.npz", gemma_scope)])
+def test_an_empty_or_cut_file_is_refused(tmp_path, file, write):
+    write(tmp_path / "layer_1", 1)
+    path = tmp_path / "layer_1" / file
+    whole = path.read_bytes()
+    for size in (0, 1, 30, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(ValueError, match=file):
+            published_saes(tmp_path, [1], folder="layer_{layer}")

@@ -7,12 +7,14 @@ import html
 import json
 import logging
 import ssl
+import time
 from urllib.parse import quote
 
 import pytest
+from helpers.chat_server import Response, alternatives, completion
 
 from caft_utils.interpret.endpoint import Endpoint, EndpointError
-from caft_utils.interpret.endpoint.api_key import is_loopback, read_api_key, redact
+from caft_utils.interpret.endpoint.api_key import contains, is_loopback, read_api_key, redact
 
 AWKWARD = "sk-/+=&<\"'\\x41~0123456789"
 
@@ -42,8 +44,9 @@ def test_the_key_is_nowhere(server, endpoint, say, key, tmp_path, caplog, capsys
         shown.append(str(caught.getrepr(style="native")))
     printed = capsys.readouterr()
     shown += [caplog.text, printed.out, printed.err]
+    assert len(list(tmp_path.rglob("*.json"))) == 3
     files = [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
-    assert len(files) == 3 and not any("0123456789abcdef" in text for text in shown + files)
+    assert not any("0123456789abcdef" in text for text in shown + files)
 
 
 def test_a_server_that_echoes_the_key_in_a_reply(server, endpoint, say, key, tmp_path):
@@ -71,6 +74,7 @@ def test_a_server_that_echoes_the_key_in_a_reply(server, endpoint, say, key, tmp
         lambda key: "".join(f"&#{ord(c)};" for c in key),
         lambda key: "".join(f"&#x{ord(c):x};" for c in key),
         lambda key: key.encode().hex().upper(),
+        str.swapcase,
     ],
 )
 def test_the_key_is_cut_out_of_a_text_however_it_is_escaped(key, encode):
@@ -132,3 +136,83 @@ def test_a_key_goes_over_plain_http_to_this_machine_only(url, loopback, key, mon
 def test_certificates_are_verified(scheme):
     context = Endpoint(f"{scheme}://h/v1", "m")._transport._verify
     assert context.verify_mode == ssl.CERT_REQUIRED and context.check_hostname
+
+
+@pytest.mark.parametrize(
+    "encode",
+    [
+        lambda key: key[::-1],
+        lambda key: "\n".join(key),
+        lambda key: key[:9] + "\\n    " + key[9:],
+        lambda key: key[:9] + "=\n" + key[9:],
+        lambda key: key.encode().hex(":"),
+        lambda key: key.encode().hex(" ", 2),
+        lambda key: base64.encodebytes(key.encode() * 3).decode(),
+        lambda key: quote(base64.b64encode(key.encode()).decode(), safe=""),
+        lambda key: base64.b64encode(key.encode()).decode().replace("/", "\\/"),
+        lambda key: base64.b32encode(b"ab" + key.encode()).decode(),
+        lambda key: html.escape(html.escape(key)),
+        lambda key: "x" * 10**6 + key,
+    ],
+)
+@pytest.mark.parametrize("key", ["sk-test-0123456789abcdef", AWKWARD])
+def test_a_text_from_which_the_key_cannot_be_cut_is_withheld(key, encode):
+    left = redact(key, f"so {encode(key)} it is")
+    assert key not in left and not contains(key, left) and "key]" in left
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["\\", "%25", "&amp;", "&#0", "s\\n", "s ", "sk-", "sk-012345678 ", "&#" + "0" * 5000, "%" + "25" * 99],
+)
+def test_long_texts_are_searched_in_little_time(piece):
+    text = piece * (500_000 // len(piece))
+    started = time.process_time()
+    assert redact("sk-0123456789", text) == text and time.process_time() - started < 4
+
+
+def test_a_server_that_echoes_the_key_wherever_it_can(
+    server, endpoint, say, key, tmp_path, caplog, monkeypatch
+):
+    caplog.set_level(logging.DEBUG)
+    tokens = alternatives(*({piece: -0.1} for piece in (key[:4], key[4:9], key[9:])))
+    body = completion(
+        {"message": {"content": "yes"}, "finish_reason": key, "logprobs": tokens}, id=key, model=key[::-1]
+    )
+    monkeypatch.setattr(type(server), "__call__", lambda *_: Response(body, headers={"X-Echo": key}))
+    reply = endpoint().chat(say("a"))
+    assert (reply.text, reply.finish, reply.logprobs) == ("yes", "[key]", None)
+    moved = Response("", status=302, headers={"Location": f"https://h/{key}", "Retry-After": key})
+    monkeypatch.setattr(type(server), "__call__", lambda *_: moved)
+    with pytest.raises(EndpointError) as caught:
+        endpoint().chat(say("b"))
+    assert "X-Echo" in caplog.text and not contains(key, caplog.text)
+    assert not any(contains(key, path.read_text()) for path in tmp_path.rglob("*") if path.is_file())
+    values, trace = [], caught.value.__traceback__
+    while trace:
+        values.append(
+            repr(trace.tb_frame.f_locals) if "caft_utils" in trace.tb_frame.f_code.co_filename else ""
+        )
+        trace = trace.tb_next
+    assert caught.value.__context__ is None and not any(key in value for value in values)
+
+
+def test_the_key_is_not_stored_with_a_prompt_or_an_address(endpoint, say, key, server, tmp_path):
+    with pytest.raises(EndpointError, match="OPENAI_API_KEY") as caught:
+        endpoint().chat(say(f"what is {key}?"))
+    assert not caught.value.for_all
+    with pytest.raises(EndpointError, match="OPENAI_API_KEY"):
+        endpoint(extra={"api_key": key}).chat(say("a"))
+    with pytest.raises(ValueError, match="OPENAI_API_KEY") as refused:
+        Endpoint(f"https://h/v1/{key}", "m")
+    assert key not in str(refused.value) and not server.requests
+    assert not any(key in path.read_text() for path in tmp_path.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize(
+    "url", ["http://localhost\\@h/v1", "http://h\\@localhost/v1", "http://localhost:1@h/v1"]
+)
+def test_the_host_is_the_one_that_the_client_asks(url, key, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises((EndpointError, ValueError)):
+        Endpoint(url, "m", attempts=1, timeout=1).chat([{"role": "user", "content": "a"}])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -36,6 +38,12 @@ def test_what_is_stored_is_returned(tmp_path, reply):
         '{"reply": {"text": "a", "logprobs": null, "tokens": [1], "finish": null}}',
         '{"reply": {"text": "a", "logprobs": null, "tokens": 5, "finish": null}}',
         '{"reply": {"text": "a", "tokens": null, "more": 1}}',
+        '{"reply": {"text": "\\ud800", "logprobs": null, "tokens": null, "finish": null}}',
+        '{"reply": {"text": "a", "logprobs": [{}], "tokens": null, "finish": null}}',
+        '{"reply": {"text": "a", "logprobs": [{"a": NaN}], "tokens": null, "finish": null}}',
+        '{"reply": {"text": "a", "logprobs": [{"a": 5.0}], "tokens": null, "finish": null}}',
+        '{"reply": {"text": "a", "logprobs": null, "tokens": [-1, 2], "finish": null}}',
+        '{"reply": {"text": "a", "logprobs": null, "tokens": null, "finish": 3}}',
     ],
 )
 def test_damaged_files_count_as_missing(tmp_path, content):
@@ -67,3 +75,31 @@ def test_a_cache_that_cannot_be_written_costs_no_reply(endpoint, say, tmp_path):
 def test_replies_go_to_the_store_by_default(endpoint, say, store_folder):
     endpoint(cache=None).chat(say("a"))
     assert len(list((store_folder / "replies").rglob("*.json"))) == 1
+
+
+def test_the_reply_to_another_request_is_not_taken(server, endpoint, say, tmp_path):
+    endpoint().chat_all([say("a"), say("b")])
+    one, two = tmp_path.rglob("*.json")
+    one.write_bytes(two.read_bytes())
+    assert [reply.text for reply in endpoint().chat_all([say("a"), say("b")])] == [
+        "you said: a",
+        "you said: b",
+    ]
+    assert server.calls.total() == 3
+
+
+def test_two_calls_at_once_pay_for_a_prompt_once(server, endpoint, say):
+    server.on_call = lambda total: time.sleep(0.1)
+    prompts = [say(f"hello {i}") for i in range(3)]
+    with ThreadPoolExecutor() as pool:
+        calls = [pool.submit(endpoint().chat_all, prompts) for _ in range(3)]
+        assert len({str(call.result()) for call in calls}) == 1
+    assert server.calls.total() == 3
+
+
+def test_a_reply_without_text_is_paid_for_once(server, endpoint, say):
+    for _ in range(2):
+        with pytest.raises(EndpointError, match="without text"):
+            endpoint().chat(say("textless"))
+        assert isinstance(endpoint().chat_all([say("textless")])[0], EndpointError)
+    assert server.calls.total() == 1

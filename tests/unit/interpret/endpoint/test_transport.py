@@ -6,6 +6,7 @@ Waits are recorded instead of slept, so no test depends on the speed of the mach
 from __future__ import annotations
 
 import gzip
+import zlib
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from threading import Event
@@ -119,25 +120,51 @@ def test_the_rate_limit_spaces_requests_and_attempts(transport, stop):
     assert 30 < max(stop.waits) <= 60 < max(other_worker.waits) <= 120
 
 
-@pytest.mark.parametrize("what", ["400", "403", "422"])
+@pytest.mark.parametrize("what", ["400", "422"])
 def test_a_refused_prompt_is_not_sent_again(server, transport, stop, what):
     with pytest.raises(EndpointError, match=what) as caught:
         transport().send(request(f"{what} 9"), stop)
     assert server.calls.total() == 1 and caught.value.status == int(what) and not caught.value.for_all
 
 
-@pytest.mark.parametrize("what", ["401", "402", "404"])
+@pytest.mark.parametrize("what", ["301", "307", "401", "402", "403", "404", "405"])
 def test_what_fails_for_all_prompts_says_so(server, transport, stop, what):
     with pytest.raises(EndpointError, match=what) as caught:
         transport().send(request(f"{what} 9"), stop)
     assert server.calls.total() == 1 and caught.value.for_all
 
 
-def test_an_empty_account_is_not_asked_again(server, transport, stop):
-    server.refusal = '{"error": {"code": "insufficient_quota"}}'
-    with pytest.raises(EndpointError, match="insufficient_quota") as caught:
-        transport().send(request("429 9"), stop)
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (429, '{"error": {"code": "insufficient_quota"}}'),
+        (400, '{"error": {"message": "Your credit balance is too low to access the API"}}'),
+        (400, '{"error": {"message": "API key not valid. Please pass a valid API key."}}'),
+        (400, '{"error": {"message": "gpt-9 is not a valid model ID"}}'),
+        (400, '{"error": {"code": "model_not_found"}}'),
+        (200, '{"error": {"code": 401, "message": "No auth credentials found"}}'),
+        (200, '{"error": {"code": "402", "message": "no"}}'),
+        (200, '{"error": {"message": "insufficient balance"}}'),
+    ],
+)
+def test_a_reason_that_concerns_all_prompts_ends_the_batch(server, transport, stop, status, body):
+    server.refusal = body
+    with pytest.raises(EndpointError) as caught:
+        transport().send(request(f"{status} 9"), stop)
     assert server.calls.total() == 1 and caught.value.for_all
+
+
+@pytest.mark.parametrize("reason", ["Your input was flagged", "requires moderation", "content_policy"])
+def test_a_prompt_that_is_moderated_concerns_no_other(server, transport, stop, reason):
+    server.refusal = reason
+    with pytest.raises(EndpointError) as caught:
+        transport().send(request("403 9"), stop)
+    assert server.calls.total() == 1 and not caught.value.for_all
+
+
+def test_an_error_of_status_200_is_tried_again(server, transport, stop):
+    server.refusal = '{"error": {"code": 502, "message": "upstream"}, "choices": []}'
+    assert transport().send(request("200 2"), stop).text.startswith("you said")
 
 
 def test_an_interrupted_transport_sends_nothing(server, transport):
@@ -158,15 +185,37 @@ def test_the_size_of_a_reply_is_limited(server, transport, stop, monkeypatch):
     assert len(transport().send(request("200 9 "), stop).text) == 9_000
 
 
-def test_no_compression_is_asked_for_and_a_bomb_is_refused(server, transport, stop, monkeypatch):
+def serve(server, monkeypatch, body, **headers):
+    headers = {name.replace("_", "-"): value for name, value in headers.items()}
+    monkeypatch.setattr(type(server), "__call__", lambda *_: Response(body, headers=headers))
+
+
+@pytest.mark.parametrize(("coding", "pack"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
+def test_compressed_bodies_are_read_up_to_the_limit(server, transport, stop, monkeypatch, coding, pack):
     monkeypatch.setattr(transport_module, "MAX_REPLY_BYTES", 10_000)
-    bomb = gzip.compress(b" " * 1_000_000 + completion("x").encode())
-    monkeypatch.setattr(
-        type(server), "__call__", lambda *_: Response(bomb, headers={"Content-Encoding": "gzip"})
-    )
+    serve(server, monkeypatch, pack(b" " * 5_000 + completion("x").encode()), Content_Encoding=coding)
+    assert transport().send(request("hello"), stop).text == "x"
+    assert server.requests[0].headers["Accept-Encoding"] == "identity"
+    serve(server, monkeypatch, pack(b" " * 30_000_000 + completion("x").encode()), Content_Encoding=coding)
     with pytest.raises(EndpointError, match="more than 10000 bytes"):
         transport().send(request("hello"), stop)
-    assert server.requests[0].headers["Accept-Encoding"] == "identity"
+    serve(server, monkeypatch, b"not compressed", Content_Encoding=coding)
+    with pytest.raises(EndpointError, match="in 2 attempts"):
+        transport(attempts=2).send(request("hello"), stop)
+
+
+@pytest.mark.parametrize("coding", ["br", "zstd", "gzip, gzip", "compress", "x" * 1000])
+def test_other_codings_are_refused_before_they_are_unpacked(server, transport, stop, monkeypatch, coding):
+    serve(server, monkeypatch, b"(" * 100, Content_Encoding=coding)
+    with pytest.raises(EndpointError, match="compresses") as caught:
+        transport().send(request("hello"), stop)
+    assert caught.value.for_all and len(server.requests) == 1 and len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32-le"])
+def test_bodies_in_other_encodings_are_read(server, transport, stop, monkeypatch, encoding):
+    serve(server, monkeypatch, completion("für").encode(encoding))
+    assert transport(attempts=1).send(request("hello"), stop).text == "für"
 
 
 def test_a_prompt_with_a_lone_surrogate_is_sent(server, transport, stop):

@@ -23,3 +23,10 @@ def test_logit_lens_reads_norm_and_head(tiny, tokenizer, architecture):
 def test_a_direction_of_another_width_is_refused(model, tokenizer):
     with pytest.raises(ValueError, match="found in another model"):
         logit_lens(model, torch.ones(3), tokenizer)
+
+
+def test_a_head_with_nan_promotes_no_word(model, tokenizer):
+    with torch.no_grad():
+        model.lm_head.weight[7, 3] = float("nan")
+    with pytest.raises(ValueError, match="Qwen2ForCausalLM.*not finite"):
+        logit_lens(model, torch.ones(64), tokenizer)

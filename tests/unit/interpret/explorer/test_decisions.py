@@ -78,3 +78,9 @@ def test_decisions_start_from_a_selection_and_its_names():
     assert not Decisions(found).selection
     with pytest.raises(IndexError):
         Decisions(found, {1: [3]})
+
+
+@pytest.mark.parametrize("indices", [3, 0.5, "01", None])
+def test_indices_that_are_no_list_are_refused(view, indices):
+    with pytest.raises(ValueError, match="layer 1"):
+        Decisions(view.features, {1: indices})

@@ -55,3 +55,13 @@ def test_the_widget_exports_and_says_where(view, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     view.folder = tmp_path / "file" / "in it"
     assert "Nothing was written: " in act(view, do="export")["message"]
+
+
+@pytest.mark.parametrize("at", [-1, 4, 10**9, True, 1.0, "1", None])
+@pytest.mark.parametrize("do", ["show", "name"])
+def test_a_message_about_a_direction_that_is_not_there_changes_nothing(view, do, at):
+    act(view, do="show", at=2)
+    for handle in view.widget._msg_callbacks.callbacks:  # ipywidgets would only log an error
+        handle(view.widget, {"do": do, "at": at, "name": "x"}, [])
+    assert type(view.widget.view["at"]) is int
+    assert (view.widget.view["at"], view.names) == (2, {}) or at is True

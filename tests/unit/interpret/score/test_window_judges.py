@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from helpers.chat_server import alternatives, chat_server
 
 from caft_utils.chats import prompt_ids
-from caft_utils.interpret.endpoint import Endpoint, EndpointError
+from caft_utils.interpret.endpoint import Endpoint, EndpointError, Reply
 from caft_utils.interpret.examples.text_window import TextWindow
-from caft_utils.interpret.score.window_judges import EndpointWindowJudge, LocalWindowJudge, judge_prompt
+from caft_utils.interpret.score.window_judges import (
+    EndpointWindowJudge,
+    LocalWindowJudge,
+    _yes_probability,
+    judge_prompt,
+)
 
 
 def window(*tokens):
@@ -45,8 +52,8 @@ def test_local_judge_reads_the_odds_of_yes_from_the_logits(model, tokenizer):
     assert tokenizer.decode([first(" yes")]) == tokenizer.decode([first(" no")]) == " "
     yes, no = (sorted({first(form) for form in group}) for group in forms)
     marks = [{1, 2}, {0}, {1}, {3, 4}]
-    plain = LocalWindowJudge(model, tokenizer)("about dogs", WINDOWS)
-    marked = LocalWindowJudge(model, tokenizer)("about dogs", WINDOWS, marks)
+    plain = LocalWindowJudge(model, tokenizer, min_mass=0)("about dogs", WINDOWS)
+    marked = LocalWindowJudge(model, tokenizer, min_mass=0)("about dogs", WINDOWS, marks)
     for given, among in ((plain, [None] * 4), (marked, marks)):
         for p, text, those in zip(given, WINDOWS, among):
             ids = prompt_ids(tokenizer, judge_prompt("about dogs", text, those))
@@ -55,7 +62,7 @@ def test_local_judge_reads_the_odds_of_yes_from_the_logits(model, tokenizer):
             assert p == pytest.approx(float(likely[yes].sum() / likely[yes + no].sum()), abs=1e-5)
     assert all(abs(a - b) > 1e-6 for a, b in zip(plain, marked)), "marks are seen"
     for batch_size in (1, 3):
-        got = LocalWindowJudge(model, tokenizer, batch_size=batch_size)("about dogs", WINDOWS)
+        got = LocalWindowJudge(model, tokenizer, batch_size=batch_size, min_mass=0)("about dogs", WINDOWS)
         assert got == pytest.approx(plain, abs=1e-5)
 
 
@@ -73,11 +80,10 @@ def test_local_judge_follows_the_model(model, tokenizer):
         hook.remove()
 
 
-def test_local_judge_without_a_chat_template_and_with_broken_logits(model, new_tokenizer):
+def test_local_judge_without_a_chat_template_or_a_clear_answer(model, new_tokenizer):
     plain = new_tokenizer(template=None)
-    assert all(0 < p < 1 for p in LocalWindowJudge(model, plain)("about dogs", WINDOWS))
-    with torch.no_grad():
-        model.lm_head.weight.fill_(float("nan"))
+    assert all(0 < p < 1 for p in LocalWindowJudge(model, plain, min_mass=0)("about dogs", WINDOWS))
+    # a random model gives yes and no less than a hundredth of the probability each
     assert LocalWindowJudge(model, plain)("about dogs", WINDOWS) == [None] * 4
 
 
@@ -137,3 +143,56 @@ def test_endpoint_judge_stops_where_no_reply_can_come(server, tmp_path):
     with pytest.raises(EndpointError, match="400"):
         judge("animals", [window("trees"), window(" trees")])
     assert judge("animals", []) == []
+
+
+def said(text, *steps, finish="stop"):
+    probabilities = [{token: math.log(p) for token, p in step.items()} for step in steps]
+    return Reply(text, probabilities or None, None, finish)
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        (said("\nyes", {"\n": 0.99, " no": 0.01}, {"yes": 0.9, "no": 0.1}), 0.9),
+        (said("**No**", {"**": 1.0, "Yes": 1e-4}, {"No": 0.75, "Yes": 0.25}, {"**": 1.0}), 0.25),
+        (said(" Yes.", {" Yes": 0.5, "yes": 0.2, "YES,": 0.1, " no": 0.1, "No": 0.1}), 0.8),
+        (said("yes", {"y": 0.9, "no": 0.1}, {"es": 1.0}), 1.0),  # a verdict of several tokens: the text
+        (said("yes", {"yes": 0.3, "perhaps": 0.3, "no": 0.1}), 1.0),  # too little mass: the text
+        (said("Perhaps", {"Perhaps": 0.6, "yes": 0.39, "no": 0.01}), None),
+        (said("no-one", {"no": 0.9, "yes": 0.1}), 0.1),
+        (said("Nobody", {"Nob": 0.9, "no": 0.1}), None),
+        (said("yes or no? no"), None),
+        (said("Yes, and no"), None),
+        (said("<think>", {"<think>": 0.99, "No": 0.01}, finish="length"), None),
+        (said("<think>\nyes, I think", finish="length"), None),
+        (said("[THINK]no, wait"), None),
+        (
+            said(
+                "<think>no?</think>\n\nYes",
+                {"<think>": 1.0},
+                {"no": 1.0},
+                {"?</think>\n\n": 1.0},
+                {"Yes": 1.0},
+            ),
+            1.0,
+        ),
+        (said("no, it is not so.</think>yes"), 1.0),
+        (said("<|channel|>analysis<|message|>no..."), None),
+        (
+            said("<|channel|>analysis<|message|>no<|end|><|start|>assistant<|channel|>final<|message|>yes"),
+            1.0,
+        ),
+        (said("<|START_THINKING|>no"), None),
+        (said("\u25c1think\u25b7no\u25c1/think\u25b7yes"), 1.0),
+        (said("no", finish="length"), None),  # perhaps it begins "nobody"
+        (said("no,", finish="length"), 0.0),
+        (said("yes", finish="content_filter"), None),
+        (said("yes", finish="error"), None),
+        (said("yes", {"no": 0.9, "yes": 0.1}), 1.0),  # tokens of another text
+        (said("", {"yes": 1.0}), None),
+        (said('{"answer": "yes"}'), None),
+    ],
+)
+def test_a_verdict_is_read_where_it_is_given(reply, expected):
+    got = _yes_probability(reply)
+    assert got is None if expected is None else got == pytest.approx(expected)

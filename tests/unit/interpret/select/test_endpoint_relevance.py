@@ -53,3 +53,35 @@ def test_an_endpoint_as_judge(tmp_path):
         assert all(r["top_logprobs"] == 20 and r["temperature"] == 0 for r in requests)
         with pytest.raises(EndpointError):
             judge({(1, 2, "+"): SCHOOL}, MALICE)  # not one reply
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("85%", 85),
+        ("85/100", 85),
+        ("85.0", 85),
+        ("85\n\nIt is close", 85),
+        ("<think>10, or 20</think>\n85", 85),
+        ("-5", None),
+        ("8 out of 10", None),
+        ("9/10", None),
+        ("50-60", None),
+        ("7.5", None),
+        ("1,000", None),
+        ("0 to 100", None),
+        ("<think>85", None),
+        ("The answer is 85", None),
+        ("\u0663\u0660", None),
+    ],
+)
+def test_only_one_number_of_the_scale_is_an_answer(text, expected):
+    assert expected_number(text) == expected
+    tokens = [{"10": math.log(0.9), "85": math.log(0.1)}, {text[1:]: -0.1}]
+    assert (expected_number(text, tokens) is None) == (expected is None)
+
+
+def test_an_answer_that_was_cut_off():
+    assert expected_number("8", finish="length") is None and expected_number("8\n", finish="length") is None
+    assert expected_number("8.", finish="length") == 8 and expected_number("8", finish="stop") == 8
+    assert expected_number("8", finish="content_filter") is None

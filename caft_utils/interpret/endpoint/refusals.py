@@ -1,0 +1,53 @@
+"""Which refusals concern one prompt, and which every other prompt as well.
+
+A wrong key, an empty account or an unknown model ends a batch, since each further request would fail alike.
+Providers report these with different statuses, and some routers with status 200 and an error in the body.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+
+# wrong key, nothing left to pay with, key without permission, no such model or address
+STATUSES = (301, 302, 307, 308, 401, 402, 403, 404, 405)
+_SAYS_SO = re.compile(
+    r"insufficient[_ ](?:quota|balance|credit|funds)|credit balance is too low|billing_hard_limit"
+    r"|out of credits?\b"
+    r"|(?:incorrect|invalid)[_ ]api[_ ]key|api[_ ]key (?:is )?(?:not valid|invalid)|invalid_authentication"
+    r"|model_not_found|(?:not a valid|invalid|unknown|unsupported) model\b"
+    r"|model [^.]{0,80}not (?:exist|found)",
+    re.I,
+)
+_ONE_PROMPT = re.compile(r"moderat|flagged|content[_ ](?:policy|filter)|safety", re.I)
+
+
+def concerns_all_prompts(status: int, text: str) -> bool:
+    """Return whether every other prompt would be refused too.
+
+    Args:
+        text: the body, which may name the reason.
+    """
+    if status == 403 and _ONE_PROMPT.search(text):
+        return False
+    return status in STATUSES or (status < 500 and bool(_SAYS_SO.search(text[:3000])))
+
+
+def error_status(body: str) -> int:
+    """Return the status that the body of a response of status 200 has instead of an answer, or 200."""
+    if '"error"' not in body[:10_000]:
+        return 200
+    try:
+        answer = json.loads(body)
+        error = answer["error"]
+        if not error or answer.get("choices"):
+            return 200
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return 200
+    code = error.get("code") if isinstance(error, dict) else None
+    if isinstance(code, str) and code.isdigit() and len(code) == 3:
+        code = int(code)
+    if type(code) is int and 400 <= code < 600:
+        return code
+    # Without a status: the reason may still be one that concerns all prompts; otherwise it is tried again.
+    return 400 if _SAYS_SO.search(json.dumps(error)[:3000]) else 500
