@@ -83,6 +83,14 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items):
+    """Let the tests of one file run in one worker (`--dist loadgroup`), but those that name a group."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+
+
 def pytest_collection_finish():
     """Take what is imported by now out of the garbage collector, which would search it again and again."""
     gc.collect()
