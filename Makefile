@@ -28,7 +28,7 @@ lab: $(SETUP) ## open JupyterLab on the notebooks (ARGS= for jupyter)
 	@JUPYTER_PREFER_ENV_PATH=1 $(BIN)/jupyter lab notebooks $(ARGS)
 
 test: lint ## run lint, then the tests offline, two files or notebooks at a time (ARGS= for pytest, e.g. ARGS="-n 0 -k store")
-	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
+	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 faults: $(TESTS) ## break the package on purpose and count what happens, 15 minutes at most (SEED=, ARGS="--only rows")
 	@$(BIN)/python tests/faults $(if $(SEED),--seed $(SEED)) $(ARGS)

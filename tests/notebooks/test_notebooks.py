@@ -12,10 +12,6 @@ from caft_utils.course.tutorial.stamp import stale_reasons
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 
 
-# Each notebook is a group of its own, so that the workers of pytest-xdist share them.
-EACH = [pytest.param(path, marks=pytest.mark.xdist_group(path.stem), id=path.stem) for path in NOTEBOOKS]
-
-
 @pytest.fixture(scope="session")
 def course(tmp_path_factory):
     """One folder with one artefact store for all workers: what a notebook trained is not trained again."""
@@ -23,7 +19,7 @@ def course(tmp_path_factory):
     return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "course"
 
 
-@pytest.mark.parametrize("path", EACH)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_runs(path, course, monkeypatch):
     from caft_utils.course.tutorial.runner import run_all
 
@@ -34,6 +30,6 @@ def test_runs(path, course, monkeypatch):
     assert run.status == "done", run.error
 
 
-@pytest.mark.parametrize("path", EACH)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_committed_outputs_are_in_step(path):
     assert stale_reasons(path) == []
