@@ -32,7 +32,7 @@ from torch import Tensor
 from caft_utils.checksums import tensors_checksum
 from caft_utils.disk import disk_errors_explained, flush, make_folder, write_atomically
 from caft_utils.saes.sites import check_site
-from caft_utils.store import file_sha256
+from caft_utils.store import digest, file_sha256
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -171,7 +171,10 @@ class SAEs(Mapping[int, "SAE"]):
             for name in checksums:
                 make_folder((folder / name).parent)
                 os.replace(part / name, folder / name)
-            card = {"format": CARD_FORMAT, "layers": self.layers, "about": self.about, "sha256": checksums}
+            # Keys of JSON are texts, so the checksum of `about` is that of its form in the file.
+            about = json.loads(json.dumps(self.about))
+            card = {"format": CARD_FORMAT, "layers": self.layers, "about": about, "sha256": checksums}
+            card["about_sha256"] = digest(about)
             write_atomically(folder / CARD_FILE, json.dumps(card, indent=1))
         return folder
 
@@ -198,6 +201,9 @@ class SAEs(Mapping[int, "SAE"]):
             changed = [name for name, value in card["sha256"].items() if file_sha256(folder / name) != value]
             if changed:
                 raise ValueError(f"the checksum of {', '.join(changed)} is wrong")
+            about_sha256 = digest(card["about"])
+            if card.get("about_sha256", about_sha256) != about_sha256:  # older cards have none
+                raise ValueError("the checksum of `about` is wrong")
             saes = {layer: SAE.load_from_disk(folder / f"layer_{layer}") for layer in card["layers"]}
             return cls(saes, card["about"])
         except Exception as error:  # safetensors, JSON and key errors all mean that the files are damaged

@@ -149,7 +149,9 @@ def _ask(endpoint: Endpoint, seen: io.StringIO) -> Outcome:
         if not all(value < 0.01 for value in values):
             return Outcome("silent", f"log-probabilities {values}")
     if all(isinstance(reply, EndpointError) for reply in replies):
-        return refusal(replies[0], [endpoint.base_url, "status", "attempts", "answer", "bytes", "key"])
+        return refusal(
+            replies[0], [endpoint.base_url, "status", "attempts", "answer", "bytes", "key", "server"]
+        )
     again = endpoint.chat_all(prompts, top_logprobs=2)
     if [one for one in replies if isinstance(one, Reply)] != [
         b for a, b in zip(replies, again) if isinstance(a, Reply)

@@ -1,6 +1,7 @@
 """Replies on disk, so that no prompt is paid for twice.
 
-Each reply is a separate file, written by one rename. A reader finds only whole replies, even after a kill.
+Each reply is a separate file, written by one rename. A reader finds only whole replies, even after a kill. A
+checksum shows whether a reply was damaged later.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
 from threading import Event, Lock
 from typing import Any
@@ -23,6 +25,10 @@ from caft_utils.store import digest, write_atomically
 def request_digest(base_url: str, request: Mapping[str, Any]) -> str:
     """Return the name of a request's reply."""
     return digest({"base_url": base_url, **request})
+
+
+def _checksum(fields: Mapping[str, Any]) -> str:
+    return sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 class ResponseCache:
@@ -39,13 +45,16 @@ class ResponseCache:
             fields = content["reply"]
             if "base_url" in content and request_digest(content["base_url"], content["request"]) != name:
                 return None  # the file of another request, moved here
+            if content.get("sha256", _checksum(fields)) != _checksum(fields):  # older files have none
+                return None
             return Reply(**{**fields, "tokens": fields["tokens"] and tuple(fields["tokens"])})
         except (OSError, ValueError, LookupError, TypeError, RecursionError):
             return None
 
     def put(self, name: str, reply: Reply, **request: Any) -> None:
         """Store a reply with its request. If the disk is full, only warn, because the reply is at hand."""
-        content = json.dumps({**request, "reply": asdict(reply)})
+        fields = asdict(reply)
+        content = json.dumps({**request, "reply": fields, "sha256": _checksum(fields)})
         try:
             with self._lock:
                 write_atomically(self._file(name), content)

@@ -43,10 +43,11 @@ class Decisions:
         self._names: dict[tuple[int, int], str] = {}
         for state, indices_by_layer in (("discard", discarded), ("ablate", selection)):
             for layer, indices in (indices_by_layer or {}).items():
+                layer = key_number("a layer", layer)
                 if isinstance(indices, str) or not isinstance(indices, Iterable):
                     raise ValueError(f"the indices of layer {layer} must be a list, got {indices!r}")
                 for index in indices:
-                    self.decide(key_number("a layer", layer), key_number("an index", index), state)
+                    self.decide(layer, key_number("an index", index), state)
         for (layer, index), name in (Selection(selection or {}).names if names is None else names).items():
             self.name(layer, index, name)
 

@@ -38,7 +38,7 @@ def test_save_and_load_give_the_same_bits(saved):
     assert SAEs.load(folder).layers == [0] and not (folder / "layer_2").exists()
 
 
-@pytest.mark.parametrize("what", ["weights", "config", "missing", "card", "format"])
+@pytest.mark.parametrize("what", ["weights", "config", "missing", "card", "format", "about"])
 def test_damaged_files_are_refused(saved, what):
     folder = saved[1]
     if what == "weights":
@@ -51,6 +51,10 @@ def test_damaged_files_are_refused(saved, what):
         (folder / "layer_-1" / "cfg.json").unlink()
     elif what == "card":
         (folder / "saes.json").write_text("{")
+    elif what == "about":
+        card = json.loads((folder / "saes.json").read_text())
+        card["about"]["2"]["l0"] = 99.0
+        (folder / "saes.json").write_text(json.dumps(card))
     else:
         card = json.loads((folder / "saes.json").read_text())
         (folder / "saes.json").write_text(json.dumps(card | {"format": 99}))

@@ -56,6 +56,20 @@ def test_damaged_files_count_as_missing(tmp_path, content):
     assert cache.get(NAME) == REPLY
 
 
+def test_a_damaged_reply_counts_as_missing_and_one_of_an_older_version_does_not(tmp_path):
+    cache = ResponseCache(tmp_path)
+    cache.put(NAME, REPLY)
+    (file,) = (path for path in tmp_path.rglob("*") if path.is_file())
+    whole = file.read_text()
+    for old, new in (("yes", "yet"), ("-2.0", "-2.1"), ('"stop"', "null"), ("[10, 3]", "[10, 2]")):
+        file.write_text(whole.replace(old, new, 1))
+        assert cache.get(NAME) is None, old
+    content = json.loads(whole)
+    del content["sha256"]
+    file.write_text(json.dumps(content))
+    assert cache.get(NAME) == REPLY
+
+
 def test_errors_are_not_stored_and_damaged_files_are_replaced(server, endpoint, say, tmp_path):
     with pytest.raises(EndpointError):
         endpoint(attempts=1).chat(say("500 1"))

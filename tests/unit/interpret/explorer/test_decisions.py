@@ -84,3 +84,5 @@ def test_decisions_start_from_a_selection_and_its_names():
 def test_indices_that_are_no_list_are_refused(view, indices):
     with pytest.raises(ValueError, match="layer 1"):
         Decisions(view.features, {1: indices})
+    with pytest.raises(ValueError, match="layer"):
+        Decisions(view.features, {1: [0], "x": []})
