@@ -76,6 +76,11 @@ def read_model(source: ModelSource, device: Any, dtype: Any) -> PreTrainedModel:
         ) from error
     except OSError as error:
         raise FileNotFoundError(f"cannot read the weights in {location}: {first_line(error)}") from error
+    except (TypeError, AttributeError, LookupError, ArithmeticError) as error:  # such as a text for a number
+        raise ValueError(
+            f"config.json or generation_config.json of {location} has a value that transformers cannot use "
+            f"({first_line(error)}); copy or download them again"
+        ) from error
     except RuntimeError as error:
         if "ignore_mismatched_sizes" not in str(error):
             raise

@@ -65,7 +65,8 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"{len(names)} targets, seed {options.seed}, at most {options.seconds:.0f} s", flush=True)
     print(f"{'target':18}{'tries':>7}" + "".join(f"{kind:>9}" for kind in COLUMNS), flush=True)
     left = max(1.0, options.seconds - (time.monotonic() - started))
-    shares = {name: left * min(options.jobs, len(names)) * TARGETS[name].weight / total for name in names}
+    both = left * min(options.jobs, len(names))
+    shares = {name: min(left, both * TARGETS[name].weight / total) for name in names}
     broken: dict[str, list[str]] = {}
     for name, tally in _run(names, shares, options):
         print(f"{name:18}{tally.total():7}" + "".join(f"{tally[kind]:9}" for kind in COLUMNS), flush=True)

@@ -126,12 +126,14 @@ def published(home: Path) -> Attempt:
         path.write_bytes(changed_text(text, rng))
 
         def agrees(found: Path) -> str | None:
-            table = io.StringIO(plain_text(found.read_bytes()), newline="")
-            header, *rows = [row for row in csv.reader(table) if row]
-            places = [[name.strip() for name in header].index(column) for column in columns]
-            if [[row[place].strip() for place in places] for row in rows] == good:
-                return None
-            return "other rows than the recorded ones were taken"
+            for mark in ",;\t":
+                table = io.StringIO(plain_text(found.read_bytes()), newline="")
+                cells = [[cell.strip() for cell in row] for row in csv.reader(table, delimiter=mark) if row]
+                header = [name.casefold() for name in cells[0]]
+                if set(columns) <= set(header):
+                    places = [header.index(column) for column in columns]
+                    return None if [[row[p] for p in places] for row in cells[1:]] == good else "other rows"
+            return "a header without the columns was taken"
 
         return reading(lambda: published_file("set", path, source=source), about=["copy.csv"], agrees=agrees)
 

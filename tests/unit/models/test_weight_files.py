@@ -125,3 +125,10 @@ def test_the_text_part_of_a_model_of_text_and_images(multimodal, kind, tmp_path,
 def test_a_dtype_that_is_none(checkpoint, dtype):
     with pytest.raises(ValueError, match="dtype"):
         load(checkpoint, dtype=dtype)
+
+
+@pytest.mark.parametrize("values", [{"hidden_act": ["silu"]}, {"rope_parameters": 5}, {"hidden_act": "s"}])
+def test_values_that_no_model_can_be_made_of_are_refused(checkpoint, values):
+    change_config(checkpoint, **values)
+    with pytest.raises(ValueError, match="config.json"):
+        load(checkpoint)
