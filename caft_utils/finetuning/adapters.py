@@ -85,7 +85,7 @@ def restore(base: nn.Module, config: FinetuneConfig, folder: Path) -> nn.Module:
         load_model(twin, str(folder / WEIGHTS))
         return twin.requires_grad_(False).eval()
     with _creating_adapter(0, twin):
-        return PeftModel.from_pretrained(twin, str(folder)).eval()
+        return PeftModel.from_pretrained(twin, str(folder), low_cpu_mem_usage=True).eval()
 
 
 def check_trainable(model: nn.Module, config: FinetuneConfig) -> None:

@@ -1,8 +1,8 @@
 """Execute notebooks in order, some side by side, with papermill, and report progress.
 
-Each notebook runs in a process and a kernel of its own. Its executed copy is written after every cell, so
-what ran before a failure or Ctrl-C is kept. Notebooks share what they train through the store. If two need
-the same artefact at the same time, one makes it and the other waits.
+Each notebook runs in a process and a kernel of its own. Its executed copy is written while it
+runs, so what ran before a failure or Ctrl-C is kept. Notebooks share what they train through the store. If
+two need the same artefact at the same time, one makes it and the other waits.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from caft_utils.course.tutorial.signals import end_kernel_when_signalled
 from caft_utils.disk import write_atomically
 
 TRACEBACK_LINES = 15
+SAVE_SHARE = 0.1  # of the time, at most, goes into saving the executed copy while it runs
 SHUTDOWN_SECONDS = 5  # that an interrupted notebook has to shut down its kernel, before each harder signal
 
 
@@ -73,15 +74,19 @@ def run_all(
     context = _context(fork_kernels)
     waiting: list[Run] = list(runs)
     busy: dict[Connection, tuple[Run, Any]] = {}
+    ended: list[Run] = []
     with Progress(runs, jobs, stream or sys.stderr) as progress:
         try:
-            while waiting or busy:
+            while waiting or busy or ended:
                 while waiting and len(busy) < jobs:
                     run = waiting.pop(0)
                     process, messages = _start(context, run, out / run.path.name, parameters)
                     busy[messages] = run, process
                     progress.started(run)
-                for messages in wait(list(busy)):
+                for run in ended:  # the next notebooks run already while these are written as pages
+                    finished(run, runs)
+                ended.clear()
+                for messages in wait(list(busy)) if busy else []:
                     run, process = busy[messages]
                     if not _receive(run, messages):
                         continue
@@ -89,11 +94,13 @@ def run_all(
                     del busy[messages]
                     _ended(run, process, out / run.path.name)
                     progress.finished(run)
-                    finished(run, runs)
+                    ended.append(run)
                     if run.status == "failed":
                         waiting.clear()
         except KeyboardInterrupt:
             _stop(busy)
+            for run in ended:
+                finished(run, runs)
             for run, process in busy.values():
                 run.status, run.error = "failed", f"{run.path.name} was stopped before its end"
                 _ended(run, process, out / run.path.name)
@@ -261,17 +268,34 @@ def _error_text(path: Path, cells: int, error: Exception, shift: int) -> str:
 
 
 class _Engine(NBClientEngine):
-    """papermill's engine, with a callback that gets the index of each cell that starts."""
+    """papermill's engine, with a callback that gets the index of each cell that starts, and fewer saves.
+
+    papermill writes the whole copy, megabytes of figures, before and after each cell. That takes more time
+    than most cells whose results are stored.
+    """
 
     @classmethod
     def execute_managed_notebook(cls, nb_man, kernel_name, on_cell=None, **options):
-        cell_start = nb_man.cell_start
+        cell_start, save, complete = nb_man.cell_start, nb_man.save, nb_man.notebook_complete
+        saved = cost = 0.0
 
         def start(cell, cell_index=None, **more):
             on_cell(cell_index)
             return cell_start(cell, cell_index, **more)
 
-        nb_man.cell_start = start
+        def save_now_and_then(**more):
+            nonlocal saved, cost
+            began = time.monotonic()
+            if cost <= SAVE_SHARE * (began - saved):
+                save(**more)
+                saved = time.monotonic()
+                cost = saved - began
+
+        def complete_and_save(**more):  # also called after a failure
+            nb_man.save = save
+            complete(**more)
+
+        nb_man.cell_start, nb_man.save, nb_man.notebook_complete = start, save_now_and_then, complete_and_save
         return super().execute_managed_notebook(nb_man, kernel_name, **options)
 
 

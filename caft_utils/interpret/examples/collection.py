@@ -139,7 +139,7 @@ def collect_examples(
 
     value = fetch_json("examples", key or None, compute, models=(model,), store=store)
     if left_out := {(layer, index, side): reason for layer, index, side, reason in value["left_out"]}:
-        warnings.warn(TooFewExamples(left_out), stacklevel=2)
+        warnings.warn(TooFewExamples(left_out), stacklevel=3)  # past `checked`
     examples = [FeatureExamples.from_json(each) for each in value["examples"]]
     return {(each.layer, each.index, each.side): each for each in examples}
 
