@@ -71,6 +71,8 @@ def stale_reasons(path: Path) -> list[str]:
         problems.append(f"its cells did not run once each from top to bottom: execution counts {counts}")
     if any(output.output_type == "error" for output in outputs):
         problems.append("an output is an error")
+    if any(output.get("name") == "stderr" and "Traceback" in _text(output.text) for output in outputs):
+        problems.append("an output holds a traceback on stderr (record it again, on a quiet machine)")
     if any(PLOTLY in output.get("data", {}) and "image/png" not in output.data for output in outputs):
         problems.append("a figure has no static image (record where chromium is installed)")
     return problems

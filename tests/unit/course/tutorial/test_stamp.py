@@ -40,6 +40,12 @@ def test_a_changed_cell_or_a_missing_picture_is_out_of_step(tmp_path, run, write
             ),
             "error",
         ),
+        (
+            lambda cells: cells[2].update(
+                outputs=[{"output_type": "stream", "name": "stderr", "text": ["Traceback (most recent\n"]}]
+            ),
+            "traceback",
+        ),
     ):
         changed = json.loads(json.dumps(recorded))
         change(changed["cells"])
