@@ -21,6 +21,8 @@ from filelock import FileLock, Timeout
 from caft_utils.interpret.endpoint.reply import Reply
 from caft_utils.store import digest, write_atomically
 
+FIELDS = {"base_url", "request", "reply", "sha256"}
+
 
 def request_digest(base_url: str, request: Mapping[str, Any]) -> str:
     """Return the name of a request's reply."""
@@ -43,6 +45,8 @@ class ResponseCache:
         try:
             content = json.loads(self._file(name).read_text(encoding="utf-8"))
             fields = content["reply"]
+            if set(content) - FIELDS:
+                return None  # a damaged name, perhaps that of the checksum
             if "base_url" in content and request_digest(content["base_url"], content["request"]) != name:
                 return None  # the file of another request, moved here
             if content.get("sha256", _checksum(fields)) != _checksum(fields):  # older files have none

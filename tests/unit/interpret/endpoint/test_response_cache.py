@@ -39,6 +39,7 @@ def test_what_is_stored_is_returned(tmp_path, reply):
         '{"reply": {"text": "a", "logprobs": null, "tokens": 5, "finish": null}}',
         '{"reply": {"text": "a", "tokens": null, "more": 1}}',
         '{"reply": {"text": "\\ud800", "logprobs": null, "tokens": null, "finish": null}}',
+        '{"reply": {"text": "a", "logprobs": null, "tokens": null, "finish": null}, "s(a256": "ae"}',
         '{"reply": {"text": "a", "logprobs": [{}], "tokens": null, "finish": null}}',
         '{"reply": {"text": "a", "logprobs": [{"a": NaN}], "tokens": null, "finish": null}}',
         '{"reply": {"text": "a", "logprobs": [{"a": 5.0}], "tokens": null, "finish": null}}',
