@@ -1,6 +1,7 @@
 """`python -m caft_utils.course.tutorial` (or `make tutorial`): run the whole course with one command.
 
 runner         runs the notebooks in order with papermill, each with its own kernel and one shared store
+engine         papermill's engine, which tells the cell that starts and saves less often
 signals        ends what was started when the runner is stopped or dies
 forked_kernel  forks those kernels from a process that has imported the libraries
 progress       reports the progress of the run

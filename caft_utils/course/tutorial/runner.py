@@ -23,10 +23,9 @@ from typing import Any, TextIO
 import nbformat
 import papermill
 from nbclient.exceptions import DeadKernelError
-from papermill.engines import NBClientEngine, papermill_engines
-from papermill.iorw import papermill_io
 
 from caft_utils.child_processes import end_with_parent, kill_group
+from caft_utils.course.tutorial.engine import ENGINE
 from caft_utils.course.tutorial.forked_kernel import (
     ForkedKernel,
     can_fork_kernels,
@@ -35,10 +34,8 @@ from caft_utils.course.tutorial.forked_kernel import (
 )
 from caft_utils.course.tutorial.progress import Progress, Run
 from caft_utils.course.tutorial.signals import end_kernel_when_signalled
-from caft_utils.disk import write_atomically
 
 TRACEBACK_LINES = 15
-SAVE_SHARE = 0.1  # of the time, at most, goes into saving the executed copy while it runs
 SHUTDOWN_SECONDS = 5  # that an interrupted notebook has to shut down its kernel, before each harder signal
 
 
@@ -226,7 +223,7 @@ def _execute(
             path,
             output,
             parameters,
-            engine_name="caft",
+            engine_name=ENGINE,
             kernel_name="python3",
             cwd=path.parent,
             progress_bar=False,
@@ -265,40 +262,3 @@ def _error_text(path: Path, cells: int, error: Exception, shift: int) -> str:
         text = "\n".join(error.traceback) or f"{error.ename}: {error.evalue}"
     lines = re.sub(r"\x1b\[[0-9;]*m", "", text).rstrip().splitlines()[-TRACEBACK_LINES:]
     return "\n".join([f"{path.name} stopped{where}:", *("    " + line for line in lines)])
-
-
-class _Engine(NBClientEngine):
-    """papermill's engine, with a callback that gets the index of each cell that starts, and fewer saves.
-
-    papermill writes the whole copy, megabytes of figures, before and after each cell. That takes more time
-    than most cells whose results are stored.
-    """
-
-    @classmethod
-    def execute_managed_notebook(cls, nb_man, kernel_name, on_cell=None, **options):
-        cell_start, save, complete = nb_man.cell_start, nb_man.save, nb_man.notebook_complete
-        saved = cost = 0.0
-
-        def start(cell, cell_index=None, **more):
-            on_cell(cell_index)
-            return cell_start(cell, cell_index, **more)
-
-        def save_now_and_then(**more):
-            nonlocal saved, cost
-            began = time.monotonic()
-            if cost <= SAVE_SHARE * (began - saved):
-                save(**more)
-                saved = time.monotonic()
-                cost = saved - began
-
-        def complete_and_save(**more):  # also called after a failure
-            nb_man.save = save
-            complete(**more)
-
-        nb_man.cell_start, nb_man.save, nb_man.notebook_complete = start, save_now_and_then, complete_and_save
-        return super().execute_managed_notebook(nb_man, kernel_name, **options)
-
-
-papermill_engines.register("caft", _Engine)
-# A copy that is killed while it is written would otherwise be cut short.
-papermill_io.get_handler("local").write = lambda text, path: write_atomically(path, text, flushed=False)
