@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Callable
+from typing import Any
 
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.iorw import papermill_io
@@ -17,32 +20,57 @@ class _Engine(NBClientEngine):
     """papermill's engine, with a callback that gets the index of each cell that starts, and fewer saves.
 
     papermill writes the whole copy, megabytes of figures, before and after each cell. That takes more time
-    than most cells whose results are stored.
+    than most cells whose results are stored. A save that is skipped is made up for as soon as it is due, also
+    while a cell runs, so a notebook that is killed in a long cell has lost nothing of the cells before.
     """
 
     @classmethod
     def execute_managed_notebook(cls, nb_man, kernel_name, on_cell=None, **options):
-        cell_start, save, complete = nb_man.cell_start, nb_man.save, nb_man.notebook_complete
-        saved = cost = 0.0
+        cell_start, complete = nb_man.cell_start, nb_man.notebook_complete
+        saves = _Saves(nb_man.save)
 
         def start(cell, cell_index=None, **more):
             on_cell(cell_index)
             return cell_start(cell, cell_index, **more)
 
-        def save_now_and_then(**more):
-            nonlocal saved, cost
-            began = time.monotonic()
-            if cost <= SAVE_SHARE * (began - saved):
-                save(**more)
-                saved = time.monotonic()
-                cost = saved - began
-
         def complete_and_save(**more):  # also called after a failure
-            nb_man.save = save
+            nb_man.save = saves.save
             complete(**more)
 
-        nb_man.cell_start, nb_man.save, nb_man.notebook_complete = start, save_now_and_then, complete_and_save
-        return super().execute_managed_notebook(nb_man, kernel_name, **options)
+        nb_man.cell_start, nb_man.save, nb_man.notebook_complete = start, saves.save_if_due, complete_and_save
+        return super().execute_managed_notebook(
+            nb_man, kernel_name, on_cell_execute=saves.save_when_due, **options
+        )
+
+
+class _Saves:
+    """Calls `save` so often that it takes `SAVE_SHARE` of the time at most."""
+
+    def __init__(self, save: Callable[..., None]):
+        self.save = save
+        self.due = 0.0
+        self.skipped = False
+
+    def save_if_due(self, **options: Any) -> None:
+        if time.monotonic() < self.due:
+            self.skipped = True
+        else:
+            self._save(**options)
+
+    def save_when_due(self, **_: Any) -> None:
+        """Plan the save that was skipped, in the event loop in which the cell runs."""
+        if self.skipped:
+            asyncio.get_running_loop().call_later(self.due - time.monotonic(), self._make_up)
+
+    def _make_up(self) -> None:
+        if self.skipped:
+            self._save()
+
+    def _save(self, **options: Any) -> None:
+        began = time.monotonic()
+        self.save(**options)
+        ended = time.monotonic()
+        self.skipped, self.due = False, ended + (ended - began) / SAVE_SHARE
 
 
 papermill_engines.register(ENGINE, _Engine)
