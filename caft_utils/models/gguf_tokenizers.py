@@ -93,7 +93,7 @@ def _byte_level_bpe(file: GGUFFile, tokens: list[str], types: list[int]) -> Toke
 
 
 def _sentencepiece_bpe(file: GGUFFile, tokens: list[str], types: list[int]) -> Tokenizer:
-    from tokenizers import Regex, Tokenizer, decoders, models, normalizers
+    from tokenizers import Tokenizer, decoders, models, normalizers
     from transformers.tokenization_utils_base import generate_merges
 
     scores = file.metadata.get("tokenizer.ggml.scores")
@@ -108,8 +108,7 @@ def _sentencepiece_bpe(file: GGUFFile, tokens: list[str], types: list[int]) -> T
     steps = [normalizers.Replace(" ", SPACE)]
     back = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     if file.metadata.get("tokenizer.ggml.add_space_prefix", True):
-        # In front of what follows a special token too, and of no empty text.
-        steps.insert(0, normalizers.Replace(Regex(r"\A(?=[\s\S])"), SPACE))
+        steps.insert(0, normalizers.Prepend(SPACE))
         back.append(decoders.Strip(" ", 1, 0))
     inner.normalizer = normalizers.Sequence(steps)
     inner.decoder = decoders.Sequence(back)
