@@ -2,6 +2,7 @@
 
 collection   `Chats`: tokenised rows, batches, padding
 mask         tokens and answer mask of a row, and the prompt that `generate` is given
+reading      which tokens of a row are read
 rows         checks of a row
 spans        where answers begin and end in the rendered text
 template     a tokenizer's chat template, and its end of turn

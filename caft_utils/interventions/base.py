@@ -2,6 +2,9 @@
 
 An intervention is differentiable, so it acts on the backward pass as well. It holds no reference to a model,
 leaves the weights alone, and can be active during training, generation, evaluation or several of these.
+
+Attention sinks keep their hidden state by default, see `caft_utils.sinks`. What counts as a sink is decided
+once, by the model at the beginning of the `with` block, and then for each position by its own hidden state.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from math import inf
 
 import torch
 from jaxtyping import Float
@@ -16,6 +20,7 @@ from torch import Tensor, nn
 
 from caft_utils.arguments import whole, wholes
 from caft_utils.residual import edit, width
+from caft_utils.sinks import Sinks, check_choice, is_sink, key_of_sinks, sink_limits
 from caft_utils.store import tensors_sha256
 
 
@@ -28,13 +33,17 @@ class Intervention(nn.Module):
 
     Args:
         vectors: {name: {layer: tensor}}, copied into float32 buffers.
+        sinks: "spare" leaves attention sinks as they are, "include" edits them like all other tokens.
 
     Raises:
-        ValueError: there is no layer, a tensor is not finite, or the widths differ.
+        ValueError: there is no layer, a tensor is not finite, the widths differ, or `sinks` is unknown.
     """
 
-    def __init__(self, vectors: Mapping[str, Mapping[int, Float[Tensor, "... d"]]]):
+    def __init__(
+        self, vectors: Mapping[str, Mapping[int, Float[Tensor, "... d"]]], *, sinks: Sinks = "spare"
+    ):
         super().__init__()
+        self.sinks = check_choice(sinks)
         given = [layer for by_layer in vectors.values() for layer in by_layer]
         self.layers: list[int] = sorted(set(wholes("layers of an intervention", given, -1)))
         if not self.layers:
@@ -57,7 +66,9 @@ class Intervention(nn.Module):
         """The sha256 (hex) of the class name, the settings, the layers and the vectors."""
         buffers = sorted(self.named_buffers())
         labelled = ((f"{name}{tuple(buffer.shape)}", buffer) for name, buffer in buffers)
-        return tensors_sha256(labelled, start=f"{type(self).__name__}({self.extra_repr()})")
+        start = f"{type(self).__name__}({self.extra_repr()})"
+        start += "".join(f", {name}={value}" for name, value in key_of_sinks(self.sinks, self.width).items())
+        return tensors_sha256(labelled, start=start)
 
     def vector(self, name: str, layer: int, like: Tensor) -> Tensor:
         """Return a vector on the device and in the dtype of `like`.
@@ -73,12 +84,21 @@ class Intervention(nn.Module):
         return placed
 
     def edit(self, layer: int, hidden: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
-        """Return the edited hidden states, in the shape and dtype of `hidden`."""
+        """Return the edited hidden states, in the shape and dtype of `hidden`, those of sinks included."""
         raise NotImplementedError
+
+    def edit_but_sinks(
+        self, layer: int, limit: float, hidden: Float[Tensor, "*batch d"]
+    ) -> Float[Tensor, "*batch d"]:
+        """Return the edited hidden states, but those of sinks as they are, see `is_sink`."""
+        edited = self.edit(layer, hidden)
+        return edited if limit == inf else torch.where(is_sink(hidden, limit)[..., None], hidden, edited)
 
     @contextmanager
     def on(self, model: nn.Module) -> Iterator[nn.Module]:
         """Edit every forward pass of `model` within this context, see `residual.edit`.
+
+        With `sinks="spare"` the model reads a few tokens first, from which the limit for sinks is taken.
 
         Raises:
             ValueError: the model has another width.
@@ -89,7 +109,8 @@ class Intervention(nn.Module):
                 f"this intervention has width {self.width}, but the residual stream of "
                 f"{type(model).__name__} has width {width(model)}; were its vectors found in another model?"
             )
-        with edit(model, {layer: partial(self.edit, layer) for layer in self.layers}):
+        limits = sink_limits(model, self.layers, self.sinks)
+        with edit(model, {layer: partial(self.edit_but_sinks, layer, limits[layer]) for layer in limits}):
             yield model
 
 

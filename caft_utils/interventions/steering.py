@@ -1,4 +1,4 @@
-"""Steering: add a vector to the residual stream, h -> h + strength * v, at every position."""
+"""Steering: add a vector to the residual stream, h -> h + strength * v, except at attention sinks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from caft_utils.arguments import number
 from caft_utils.interventions.base import Intervention, one_vector_each
+from caft_utils.sinks import Sinks
 
 
 class Steer(Intervention):
@@ -16,10 +17,13 @@ class Steer(Intervention):
 
     Args:
         vectors: {layer: [d]}. They are not normalised, so their length scales the effect.
+        sinks: "spare" leaves attention sinks as they are, "include" steers there, too.
     """
 
-    def __init__(self, vectors: Mapping[int, Float[Tensor, " d"]], strength: float = 1.0):
-        super().__init__({"vector": one_vector_each(vectors)})
+    def __init__(
+        self, vectors: Mapping[int, Float[Tensor, " d"]], strength: float = 1.0, *, sinks: Sinks = "spare"
+    ):
+        super().__init__({"vector": one_vector_each(vectors)}, sinks=sinks)
         self.strength = float(number("strength", strength))
 
     def extra_repr(self) -> str:
@@ -29,9 +33,11 @@ class Steer(Intervention):
         return hidden + (self.strength * self.vector("vector", layer, hidden)).to(hidden.dtype)
 
 
-def steer(vectors: Mapping[int, Float[Tensor, " d"]], strength: float = 1.0) -> Steer:
-    """Return the intervention that adds `strength` times a vector, {layer: [d]}, at every position.
+def steer(
+    vectors: Mapping[int, Float[Tensor, " d"]], strength: float = 1.0, *, sinks: Sinks = "spare"
+) -> Steer:
+    """Return the intervention that adds `strength` times a vector, {layer: [d]}, sparing attention sinks.
 
     Use it as `with steer(vectors).on(model): ...` or as `finetune(model, chats, during=steer(vectors))`.
     """
-    return Steer(vectors, strength)
+    return Steer(vectors, strength, sinks=sinks)

@@ -310,7 +310,7 @@ def test_errors_say_what_to_do(model, chats):
         next(stream_activations(model, chats, []))
     with pytest.raises(ValueError, match="no rows"):
         next(stream_activations(model, chats[:0], [1]))
-    with pytest.raises(ValueError, match="'all' or 'answer'"):
+    with pytest.raises(ValueError, match="'all', 'answer', 'last_prompt' or"):
         next(stream_activations(model, chats, [1], tokens="every"))
     with pytest.raises(TypeError, match="Linear has no list `layers`"):
         depth(nn.Linear(2, 2))

@@ -1,39 +1,22 @@
-"""Sites in the residual stream: name them, capture their hidden states, edit them, stream them over a text.
-
-A decoder-only transformer adds to one running vector per token. Layer l >= 0 is that vector after decoder
-block l (`resid_post`), and layer EMBEDDING = -1 is the vector before block 0. CAFT reads and edits the
-outputs of decoder blocks (arXiv 2507.16795, section 3).
-
-Memory does not grow with the length of a text, because `stream_activations` yields one batch at a time and
-keeps none. The forward pass stops after the last requested site, because later blocks cannot change it.
-"""
+"""Sites in the residual stream: name them, capture their hidden states, edit them."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
-import numpy as np
-import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from caft_utils.arguments import checked
-from caft_utils.finite import check_finite
-from caft_utils.models.positions import check_positions
-
-if TYPE_CHECKING:
-    from caft_utils.chats import Chats
 
 EMBEDDING = -1
+DISTRIBUTED = "torch.distributed"
 
-Tokens = Literal["all", "answer"]
 
-
-def _unwrapped(model: nn.Module) -> nn.Module:
+def inner_model(model: nn.Module) -> nn.Module:
     """Return the transformers model inside a PEFT wrapper, or any other model itself."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
@@ -46,7 +29,7 @@ def decoder(model: nn.Module) -> nn.Module:
     Raises:
         TypeError: the model has no list `layers` of decoder blocks.
     """
-    inner = _unwrapped(model)
+    inner = inner_model(model)
     inner = inner.get_decoder() if hasattr(inner, "get_decoder") else inner
     if not isinstance(getattr(inner, "layers", None), nn.ModuleList):
         raise TypeError(
@@ -68,7 +51,7 @@ def depth(model: nn.Module) -> int:
 
 def width(model: nn.Module) -> int:
     """Return the width d of the residual stream."""
-    return _unwrapped(model).config.get_text_config().hidden_size
+    return inner_model(model).config.get_text_config().hidden_size
 
 
 @checked
@@ -82,10 +65,10 @@ def site(model: nn.Module, layer: int) -> nn.Module:
     blocks = decoder_blocks(model)
     if not EMBEDDING <= layer < len(blocks):
         raise IndexError(
-            f"layer {layer} is out of range: this {type(_unwrapped(model)).__name__} has layers 0 to "
+            f"layer {layer} is out of range: this {type(inner_model(model)).__name__} has layers 0 to "
             f"{len(blocks) - 1}, and {EMBEDDING} for the embedding output"
         )
-    return _unwrapped(model).get_input_embeddings() if layer == EMBEDDING else blocks[layer]
+    return inner_model(model).get_input_embeddings() if layer == EMBEDDING else blocks[layer]
 
 
 def hidden_of(output: Any) -> Float[Tensor, "batch time d"]:
@@ -123,6 +106,29 @@ def edit(
         for layer, module in modules.items():
             stack.callback(module.register_forward_hook(hook_of(edits[layer])).remove)
         yield model
+
+
+@contextmanager
+def without_hooks(model: nn.Module) -> Iterator[None]:
+    """Take all hooks off the modules of `model` within this context, so that its forward passes are plain.
+
+    Hooks of torch.distributed stay, because they gather sharded weights.
+    """
+    taken = []
+    for module in model.modules():
+        for name in ("_forward_hooks", "_forward_pre_hooks"):
+            hooks = getattr(module, name)
+            if hooks:
+                kept = {
+                    k: h for k, h in hooks.items() if getattr(h, "__module__", "").startswith(DISTRIBUTED)
+                }
+                taken.append((module, name, hooks))
+                setattr(module, name, OrderedDict(kept))
+    try:
+        yield
+    finally:
+        for module, name, hooks in taken:
+            setattr(module, name, hooks)
 
 
 def has_hooks(model: nn.Module) -> bool:
@@ -214,95 +220,3 @@ def _stoppable_forward(model: nn.Module) -> Iterator[None]:
             model.forward = forward
         else:
             del model.forward
-
-
-@dataclass(frozen=True)
-class ActivationBatch:
-    """Hidden states of one batch without padding. Entry i is token `position[i]` of row `row[i]`.
-
-    The tokens of a row are contiguous and in order. `hidden` is float32 on the model's device; `row` and
-    `position` are on the CPU.
-    """
-
-    hidden: dict[int, Float[Tensor, "n d"]]
-    row: Int[Tensor, " n"]
-    position: Int[Tensor, " n"]
-
-
-@checked
-def stream_activations(
-    model: nn.Module,
-    chats: Chats,
-    layers: Sequence[int],
-    *,
-    tokens: Tokens = "all",
-    batch_size: int = 32,
-    progress: bool = False,
-) -> Iterator[ActivationBatch]:
-    """Yield the residual stream of `model` at `layers` over `chats`, one batch at a time, without gradients.
-
-    Args:
-        tokens: "all" tokens except padding, or only the tokens of assistant answers ("answer").
-        progress: show a progress bar.
-
-    Raises:
-        IndexError: a layer is out of range.
-        ValueError: no layer, no row, a row with more tokens than the model has positions, or an unknown value
-            of `tokens`.
-        NotFiniteError: the hidden state of a token is NaN or infinite.
-    """
-    if tokens not in ("all", "answer"):
-        raise ValueError(f"tokens must be 'all' or 'answer', got {tokens!r}")
-    if not len(chats):
-        raise ValueError("chats has no rows, so there is nothing to read")
-    check_positions(model, chats.lengths, chats.source)
-    batches = chats.batches(batch_size, device=_unwrapped(model).device)
-    if progress:
-        from tqdm.auto import tqdm
-
-        batches = tqdm(
-            batches, total=-(-len(chats) // batch_size), desc="reading hidden states", unit="batch"
-        )
-    for batch in batches:
-        # The hooks are removed before each yield, so the caller can use the model between two batches.
-        with torch.no_grad(), evaluating(model), capture(model, layers) as hidden:
-            model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
-        keep = batch.attention_mask.bool() & (batch.answer if tokens == "answer" else True)
-        row, position = keep.nonzero(as_tuple=True)
-        row = torch.tensor(batch.index)[row.cpu()]
-        states = {layer: h[keep.to(h.device)].float() for layer, h in hidden.items()}
-        for layer, h in states.items():
-            name = type(_unwrapped(model)).__name__
-            check_finite(h, f"hidden states of {name} at layer {layer}", row)
-        yield ActivationBatch(states, row, position.cpu())
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put every module of `model` in eval mode within this context, and restore each one's mode afterwards.
-
-    `model.train()` would not restore them, because it also switches submodules that were in eval mode.
-    """
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-@contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's global generator within this context, and restore all global generators afterwards.
-
-    Only torch is seeded. The states of numpy and Python are restored because trainers also draw from them.
-    """
-    python, numpy = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(seed)
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
