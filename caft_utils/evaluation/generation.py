@@ -18,7 +18,7 @@ from caft_utils.arguments import checked
 from caft_utils.chats import Chats, pad_rows, pad_token_id, prompt_ids
 from caft_utils.chats.template import SWITCH, ChatTemplate
 from caft_utils.finite import check_finite
-from caft_utils.losses import answer_nats
+from caft_utils.losses import answer_logits, answer_nats
 from caft_utils.models.positions import check_positions
 from caft_utils.residual import evaluating, seeded
 from caft_utils.tasks.choice import answered
@@ -135,10 +135,7 @@ def choose(
     nats = [0.0] * len(rows)
     with evaluating(model):
         for batch in chats.batches(batch_size, device=model.device):
-            logits = model(
-                input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
-            ).logits
-            for row, value in zip(batch.index, answer_nats(logits, batch).tolist()):
+            for row, value in zip(batch.index, answer_nats(answer_logits(model, batch), batch).tolist()):
                 nats[row] = value
     values, out = iter(nats), []
     for i, some in enumerate(options):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from caft_utils.chats import Batch, Chats, Example
@@ -28,6 +29,7 @@ from caft_utils.finetuning.checkpoints import (
     rotate,
     seal_step,
 )
+from caft_utils.losses import at, logits_where, predicting, selects_logits
 from caft_utils.models.weight_files import hide_progress_bars
 from caft_utils.residual import seeded
 
@@ -164,8 +166,14 @@ class _AnswerTrainer(Trainer):
     def __init__(self, *args, objective: Objective | None = None, **options):
         super().__init__(*args, **options)
         self.objective, self.objective_sum = objective, 0.0
+        if objective is None and selects_logits(self.model):
+            self.compute_loss_func = _loss_at_answers
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        if self.compute_loss_func is not None:
+            keep = predicting(inputs["labels"] != IGNORED)
+            with logits_where(self.accelerator.unwrap_model(model), keep):
+                return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         if self.objective is None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
@@ -183,6 +191,20 @@ class _AnswerTrainer(Trainer):
         if self.objective is not None and "loss" in logs:
             logs["objective_loss"], self.objective_sum = self.objective_sum, 0.0
         super().log(logs, *args, **options)
+
+
+def _loss_at_answers(outputs, labels, num_items_in_batch=None):
+    """Return what the model's own loss is with labels, from logits of which some may have been left out.
+
+    Args:
+        num_items_in_batch: the answer tokens of all parts of an optimiser step.
+    """
+    keep = predicting(labels != IGNORED)
+    predictions = at(outputs.logits, keep)
+    targets = labels[:, 1:][keep[:, :-1]].to(predictions.device)
+    total = nn.functional.cross_entropy(predictions, targets, reduction="sum")
+    count = len(targets) if num_items_in_batch is None else num_items_in_batch
+    return total / torch.as_tensor(count, device=total.device)
 
 
 class _RowOrder(torch.utils.data.Dataset):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from caft_utils.chats import Chats
-from caft_utils.losses import answer_nats, mean_answer_loss
+from caft_utils import losses
+from caft_utils.chats import Batch, Chats
+from caft_utils.losses import answer_logits, answer_nats, mean_answer_loss
 
 ANSWERS = ["import self and open", "return", "what is the question to you"]
 
@@ -73,3 +74,48 @@ def test_chats_without_a_token_to_predict_are_refused(model, chats, tokenizer):
         mean_answer_loss(model, chats[:0])
     with pytest.raises(ValueError, match="no answer token"):
         mean_answer_loss(model, Chats(tokenizer, [{"text": "!"}]))
+
+
+@pytest.fixture
+def large(monkeypatch):
+    """Let the vocabulary of the tiny models count as large."""
+    monkeypatch.setattr(losses, "LARGE_VOCABULARY", 384)
+
+
+@pytest.mark.parametrize("architecture", ["qwen2", "mistral", "gemma2"])
+def test_a_large_vocabulary_is_computed_at_answers_only(tiny, chats, large, monkeypatch, architecture):
+    """Also under the soft cap of Gemma 2, which the logits of this model reach."""
+    model, shapes = tiny(architecture), []
+    head = model.get_output_embeddings()
+    with torch.no_grad():
+        head.weight.mul_(30)
+    batch = next(chats.batches(4))
+    handle = head.register_forward_hook(lambda module, args, out: shapes.append(tuple(out.shape)))
+    with torch.no_grad():
+        few = answer_nats(answer_logits(model, batch), batch)
+        mean = mean_answer_loss(model, chats)
+        monkeypatch.setattr(losses, "LARGE_VOCABULARY", 385)
+        whole = answer_nats(answer_logits(model, batch), batch)
+    handle.remove()
+    count = int(batch.answer[:, 1:].sum())
+    assert shapes == [(1, count, 384)] * 2 + [(*batch.input_ids.shape, 384)]
+    assert torch.allclose(few, whole, rtol=1e-5)
+    assert mean == pytest.approx(whole.sum().item() / count, rel=1e-5)
+
+
+def test_the_model_returns_all_logits_again(model, chats, large):
+    batch = next(chats.batches(4))
+    with pytest.raises(IndexError):  # a mask that does not fit: the hook goes away also then
+        answer_logits(model, Batch(batch.input_ids, batch.attention_mask, batch.answer[:, :-1], batch.index))
+    answer_logits(model, batch)
+    assert model(batch.input_ids).logits.shape[:2] == batch.input_ids.shape
+
+
+def test_a_batch_without_answers_has_all_logits(model, tokenizer, large):
+    batch = next(Chats(tokenizer, [{"text": "!"}]).batches(1))
+    assert answer_nats(answer_logits(model, batch), batch).tolist() == [0]
+
+
+def test_a_compiled_model_computes_all_logits(model, chats, large):
+    assert losses.selects_logits(model)
+    assert not losses.selects_logits(torch.compile(model, backend="eager"))

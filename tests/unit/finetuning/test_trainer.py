@@ -8,9 +8,12 @@ import pytest
 import torch
 from helpers.training import QUICK, chat_rows, weights
 
+from caft_utils import losses
 from caft_utils.chats import Chats
 from caft_utils.finetune_config import FinetuneConfig
+from caft_utils.finetuning import trainer
 from caft_utils.finetuning.run import finetune
+from caft_utils.store import Store
 
 
 @pytest.fixture
@@ -36,6 +39,27 @@ def test_loss_is_that_of_answer_tokens(model, chats):
             model, chats, FinetuneConfig(steps=1, batch_size=batch, accumulate=accumulate)
         ).caft_run
         assert run["loss"][0] == pytest.approx(sum(nats) / len(nats), abs=1e-4)
+
+
+@pytest.mark.parametrize("architecture", ["qwen2", "gemma2"])
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_logits_at_answers_only_train_the_same_model(
+    tiny, chats, monkeypatch, tmp_path, architecture, method
+):
+    model = tiny(architecture)
+    config = replace(QUICK, method=method, batch_size=3, accumulate=2, lr=1e-3)
+    whole = finetune(model, chats, config)
+    monkeypatch.setattr(losses, "LARGE_VOCABULARY", 384)
+    sizes = []
+    select = losses.at
+    monkeypatch.setattr(
+        trainer, "at", lambda logits, keep: sizes.append(logits.shape) or select(logits, keep)
+    )
+    few = finetune(model, chats, config, store=Store(tmp_path / "other"))
+    assert len(sizes) == 2 * config.steps and all(size[0] == 1 for size in sizes)
+    assert few.caft_run["loss"] == pytest.approx(whole.caft_run["loss"], rel=1e-5)
+    for name, value in weights(whole).items():
+        assert torch.allclose(value, weights(few)[name], atol=1e-4), name
 
 
 def test_prompt_tokens_are_no_targets(model, tokenizer):
