@@ -11,7 +11,7 @@ from helpers.training import QUICK, chat_rows, weights
 from caft_utils import losses
 from caft_utils.chats import Chats
 from caft_utils.finetune_config import FinetuneConfig
-from caft_utils.finetuning import trainer
+from caft_utils.finetuning import batches
 from caft_utils.finetuning.run import finetune
 from caft_utils.store import Store
 
@@ -53,7 +53,7 @@ def test_logits_at_answers_only_train_the_same_model(
     sizes = []
     select = losses.at
     monkeypatch.setattr(
-        trainer, "at", lambda logits, keep: sizes.append(logits.shape) or select(logits, keep)
+        batches, "at", lambda logits, keep: sizes.append(logits.shape) or select(logits, keep)
     )
     few = finetune(model, chats, config, store=Store(tmp_path / "other"))
     assert len(sizes) == 2 * config.steps and all(size[0] == 1 for size in sizes)
@@ -78,12 +78,12 @@ def test_prompt_tokens_are_no_targets(model, tokenizer):
 
 
 def test_each_epoch_sees_every_row_once(chats):
-    from caft_utils.finetuning.trainer import _RowOrder
+    from caft_utils.finetuning.batches import RowOrder
 
-    order = _RowOrder(chats, 20, seed=3).order
+    order = RowOrder(chats, 20, seed=3).order
     assert sorted(order[:8]) == sorted(order[8:16]) == list(range(8))
     assert order[:8] != order[8:16] and len(order) == 20
-    assert order[:8] != _RowOrder(chats, 20, seed=4).order[:8]
+    assert order[:8] != RowOrder(chats, 20, seed=4).order[:8]
 
 
 def test_gradient_checkpointing_gives_the_same_model(model, chats):
