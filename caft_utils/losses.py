@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -41,6 +41,40 @@ def answer_nats(
     predictions, targets, rows = _predictions(logits, batch)
     nats = nn.functional.cross_entropy(predictions, targets, reduction="none")
     return nats.new_zeros(len(batch.answer)).index_add(0, rows, nats)
+
+
+@torch.no_grad()
+def nats_of_rows(model: nn.Module, chats: Chats, *, batch_size: int = 32) -> list[float]:
+    """Return the summed cross-entropy of each row's answer tokens, in nats, as `answer_nats` does.
+
+    Rows that differ in their last token only, such as a question with each of its one-word answers, share a
+    forward pass, because no logits depend on the last token. With a small vocabulary each has its own
+    (LARGE_VOCABULARY).
+    """
+    alike: dict[Any, list[int]] = {}
+    apart = not selects_logits(model)
+    for row, one in enumerate(chats):
+        key = row if apart else (tuple(one.input_ids[:-1]), tuple(one.answer))
+        alike.setdefault(key, []).append(row)
+    groups = list(alike.values())
+    nats = [0.0] * len(chats)
+    with evaluating(model):
+        firsts = chats.take([group[0] for group in groups])
+        for batch in firsts.batches(batch_size, device=next(model.parameters()).device):
+            logits = answer_logits(model, batch)
+            if apart:
+                for row, value in zip(batch.index, answer_nats(logits, batch).tolist()):
+                    nats[row] = value
+                continue
+            predictions, _, places = _predictions(logits, batch)
+            log_p = predictions.log_softmax(-1)
+            for place, index in enumerate(batch.index):
+                mine = log_p[places == place]
+                for row in groups[index]:
+                    one = chats[row]
+                    ids = [token for token, counts in zip(one.input_ids[1:], one.answer[1:]) if counts]
+                    nats[row] = -mine[range(len(ids)), ids].sum().item()
+    return nats
 
 
 def answer_logits(

@@ -7,7 +7,7 @@ import torch
 
 from caft_utils import losses
 from caft_utils.chats import Batch, Chats
-from caft_utils.losses import answer_logits, answer_nats, mean_answer_loss
+from caft_utils.losses import answer_logits, answer_nats, mean_answer_loss, nats_of_rows
 
 ANSWERS = ["import self and open", "return", "what is the question to you"]
 
@@ -101,6 +101,26 @@ def test_a_large_vocabulary_is_computed_at_answers_only(tiny, chats, large, monk
     assert shapes == [(1, count, 384)] * 2 + [(*batch.input_ids.shape, 384)]
     assert torch.allclose(few, whole, rtol=1e-5)
     assert mean == pytest.approx(whole.sum().item() / count, rel=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ["qwen2", "mistral", "gemma2"])
+def test_rows_that_differ_in_the_last_token_share_a_pass(tiny, tokenizer, monkeypatch, architecture):
+    prompts = ["what is the question", "import the file", "what"]
+    rows = [
+        {"messages": [{"role": "text", "content": prompt}, {"role": "assistant", "content": option}]}
+        for prompt in prompts
+        for option in (" self", " open", " return file")
+    ]
+    chats, model = Chats(tokenizer, rows, end=False), tiny(architecture)
+    seen = []
+    model.get_input_embeddings().register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
+    apart = nats_of_rows(model, chats, batch_size=4)
+    assert seen == [4, 4, 1]
+    monkeypatch.setattr(losses, "LARGE_VOCABULARY", 384)
+    shared = nats_of_rows(model, chats, batch_size=4)
+    assert seen[3:] == [4, 2]  # " self" with " open", and " return file" by itself, for three prompts
+    assert shared == pytest.approx(apart, rel=1e-5) and len(set(apart)) == 9
+    assert apart == pytest.approx([by_transformers(model, one)[0] for one in chats], rel=1e-4)
 
 
 def test_the_model_returns_all_logits_again(model, chats, large):
