@@ -18,7 +18,7 @@ from caft_utils.arguments import checked
 from caft_utils.chats import Chats, pad_rows, pad_token_id, prompt_ids
 from caft_utils.chats.template import SWITCH, ChatTemplate
 from caft_utils.finite import check_finite
-from caft_utils.losses import answer_nats
+from caft_utils.losses import nats_of_rows
 from caft_utils.models.positions import check_positions
 from caft_utils.residual import evaluating, seeded
 from caft_utils.tasks.choice import answered
@@ -132,15 +132,7 @@ def choose(
     rows = [answered(prompt, text) for prompt, some in zip(prompts, options, strict=True) for text in some]
     chats = Chats(tokenizer, rows, source="options", end=False)
     check_positions(model, chats.lengths, chats.source, "shorten the prompt or its options")
-    nats = [0.0] * len(rows)
-    with evaluating(model):
-        for batch in chats.batches(batch_size, device=model.device):
-            logits = model(
-                input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
-            ).logits
-            for row, value in zip(batch.index, answer_nats(logits, batch).tolist()):
-                nats[row] = value
-    values, out = iter(nats), []
+    values, out = iter(nats_of_rows(model, chats, batch_size=batch_size)), []
     for i, some in enumerate(options):
         shares = torch.tensor([-next(values) for _ in some], dtype=torch.float64).softmax(0)
         check_finite(shares, f"probabilities of {type(model).__name__} for prompt {i}")

@@ -24,6 +24,11 @@ def connect(device: torch.device) -> None:
         PartialState(cpu=device.type == "cpu")
 
 
+def is_alone() -> bool:
+    """Return whether this is the only process of the run."""
+    return not _connected() and int(os.environ.get("WORLD_SIZE", 1)) == 1
+
+
 def is_main() -> bool:
     """Return whether this is rank 0, or the only process."""
     return torch.distributed.get_rank() == 0 if _connected() else int(os.environ.get("RANK", 0)) == 0

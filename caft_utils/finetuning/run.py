@@ -33,6 +33,7 @@ from caft_utils.finetuning.adapters import (
     trainable_copy,
 )
 from caft_utils.finetuning.checkpoints import COMPLETE, IDENTITY
+from caft_utils.finetuning.prefix import frozen_prefix
 from caft_utils.models.fingerprints import fingerprint, name_model
 from caft_utils.models.positions import check_positions
 from caft_utils.store import Store, default_store, digest
@@ -59,6 +60,7 @@ def finetune(
     store: Store | None = None,
     progress: bool = False,
     save_every: int = 50,
+    reuse_prefix: bool = True,
 ) -> PreTrainedModel:
     """Fine-tune on the answers of `chats` and return the new model in evaluation mode; `model` is unchanged.
 
@@ -74,11 +76,14 @@ def finetune(
         global generators is restored afterwards.
         snapshots: optimiser steps after which the weights are kept too, for `at_step`.
         save_every: optimiser steps between the checkpoints from which a killed run resumes.
+        reuse_prefix: compute the blocks below the first trained or edited one once for all steps, where that
+            is possible. It changes the result by rounding only (prefix.py).
 
     Returns:
         The model, with `.caft_run`: "loss" (one value per step; nats per answer token plus the objective),
-        "objective_loss" (the objective's part of it, if there is one), "seconds", the config under "recipe",
-        fingerprints, and the folder of the stored artefact.
+        "objective_loss" (the objective's part of it, if there is one), "seconds", "reused_blocks" (the blocks
+        of the prefix, if there is one), the config under "recipe", fingerprints, and the folder of the stored
+        artefact.
 
     Raises:
         ValueError: no rows, a row without a token to learn or with more tokens than the model has positions,
@@ -118,6 +123,7 @@ def finetune(
         run["objective"] = objective.fingerprint
     if config.method == "full" and in_half_precision(model):
         run["weights"] = "float32"  # earlier versions trained them in half precision
+    frozen = {name: run[name] for name in ("model", "weights") if name in run}
     key = run | {"snapshots": sorted(set(snapshots))}
     train = partial(
         _train_in,
@@ -130,6 +136,7 @@ def finetune(
         snapshots=key["snapshots"],
         progress=progress,
         save_every=save_every,
+        prefix_of=partial(frozen_prefix, name=frozen, store=store) if reuse_prefix else None,
     )
     processes.connect(next(model.parameters()).device)
     folder = processes.from_main(lambda: store.get(KIND, key)) or _train_and_store(store, key, train)
@@ -180,14 +187,18 @@ def _work_folder(store: Store, key: Mapping[str, Any]) -> Iterator[Path]:
         yield processes.from_main(lambda: stack.enter_context(store.work(KIND, key)))
 
 
-def _train_in(work: Path, *, model, config, seed, snapshots, **training) -> Callable[[Path], None]:
+def _train_in(
+    work: Path, *, model, chats, config, during, seed, snapshots, prefix_of, **training
+) -> Callable[[Path], None]:
     """Train in `work` and return the function that writes the result into a folder."""
     from caft_utils.finetuning.trainer import check_optimizer, train
 
     check_optimizer(config, next(model.parameters()).device)
     tuned = trainable_copy(model, config, seed)
     save = partial(save_weights, tuned, config)
-    log = train(tuned, config=config, seed=seed, snapshots=snapshots, save=save, work=work, **training)
+    prefix = prefix_of(tuned, chats, config, during=during) if prefix_of is not None else None
+    run = {"during": during, "prefix": prefix, "seed": seed, "snapshots": snapshots}
+    log = train(tuned, chats, config, save=save, work=work, **run, **training)
 
     def write(folder: Path) -> None:
         save(folder)

@@ -1,6 +1,6 @@
 """The training run itself: transformers' Trainer, made exactly repeatable, resumable and quiet.
 
-The order of the rows is fixed in advance from the seed, only whole checkpoints are resumed from
+The order of the rows is fixed in advance from the seed (batches.py), only whole checkpoints are resumed from
 (checkpoints.py), and the state of the global random generators is restored.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +18,10 @@ import numpy as np
 import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from caft_utils.chats import Batch, Chats, Example
+from caft_utils.chats import Batch, Chats
 from caft_utils.disk import remove
 from caft_utils.finetuning import processes
+from caft_utils.finetuning.batches import IGNORED, RowOrder, collate, loss_at_answers
 from caft_utils.finetuning.checkpoints import (
     SNAPSHOT_PART,
     newest_whole,
@@ -28,15 +29,15 @@ from caft_utils.finetuning.checkpoints import (
     rotate,
     seal_step,
 )
+from caft_utils.losses import logits_where, predicting, selects_logits
 from caft_utils.models.weight_files import hide_progress_bars
 from caft_utils.residual import seeded
 
 if TYPE_CHECKING:
     from caft_utils.finetune_config import FinetuneConfig
     from caft_utils.finetuning.objective import Objective
+    from caft_utils.finetuning.prefix import FrozenPrefix
     from caft_utils.interventions.base import Intervention
-
-IGNORED = -100  # the label of a position that has no loss
 
 
 def train(
@@ -46,6 +47,7 @@ def train(
     *,
     during: Intervention | None,
     objective: Objective | None,
+    prefix: FrozenPrefix | None,
     seed: int,
     snapshots: Sequence[int],
     save: Callable[[Path], None],
@@ -57,7 +59,7 @@ def train(
 
     Returns:
         "loss" (one value per step; nats per answer token plus the objective), "objective_loss" (the
-        objective's part of it, if there is one), "steps" and "seconds".
+        objective's part of it, if there is one), "steps", "seconds", and with a prefix its "reused_blocks".
 
     Raises:
         FloatingPointError: the loss became infinite or NaN.
@@ -74,10 +76,11 @@ def train(
         trainer = _AnswerTrainer(
             model=model,
             args=arguments,
-            train_dataset=_RowOrder(chats, steps * config.batch_size * config.accumulate, seed),
-            data_collator=lambda examples: _collate(examples, chats.pad),
+            train_dataset=RowOrder(chats, steps * config.batch_size * config.accumulate, seed),
+            data_collator=lambda rows: collate(rows, chats, prefix),
             callbacks=[_Checkpoints(snapshots, save, work, progress)],
             objective=objective,
+            prefix=prefix,
         )
         trainer.remove_callback(PrinterCallback)
         try:
@@ -95,6 +98,8 @@ def train(
             remedy = "the model computes it before any training, so look for NaN in its weights"
         raise FloatingPointError(f"the loss is not finite from step {first} on; {remedy}")
     log = {"loss": losses, "steps": steps, "seconds": round(time.monotonic() - started, 3)}
+    if prefix is not None:
+        log["reused_blocks"] = prefix.blocks
     if objective is not None:
         log["objective_loss"] = [entry["objective_loss"] for entry in steps_logged]
     return log
@@ -159,20 +164,28 @@ def _arguments(
 
 
 class _AnswerTrainer(Trainer):
-    """Trainer with an optional objective beside the loss on answers."""
+    """Trainer with an optional objective beside the loss on answers, and with an optional frozen prefix."""
 
-    def __init__(self, *args, objective: Objective | None = None, **options):
+    def __init__(self, *args, objective: Objective | None, prefix: FrozenPrefix | None, **options):
         super().__init__(*args, **options)
-        self.objective, self.objective_sum = objective, 0.0
+        self.prefix, self.objective, self.objective_sum = prefix, objective, 0.0
+        if objective is None and selects_logits(self.model):
+            self.compute_loss_func = loss_at_answers
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        if self.objective is None:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        hidden, plain = inputs.pop("hidden", None), self.accelerator.unwrap_model(model)
+        with ExitStack() as stack:  # an objective may compute other batches, so it is computed outside
+            if self.prefix is not None:
+                stack.enter_context(self.prefix.entered(plain, hidden))
+            if self.compute_loss_func is not None:
+                stack.enter_context(logits_where(plain, predicting(inputs["labels"] != IGNORED)))
+            if self.objective is None:
+                return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         ids = inputs["input_ids"]
         answer = inputs["labels"] != IGNORED
         batch = Batch(ids, inputs["attention_mask"], answer, list(range(len(ids))))
-        term = self.objective(self.accelerator.unwrap_model(model), batch, outputs.logits)
+        term = self.objective(plain, batch, outputs.logits)
         # Trainer adds up the parts of a step. The answer loss is divided by the tokens of all parts already.
         term = term / self.current_gradient_accumulation_steps
         self.objective_sum += term.item()
@@ -183,32 +196,6 @@ class _AnswerTrainer(Trainer):
         if self.objective is not None and "loss" in logs:
             logs["objective_loss"], self.objective_sum = self.objective_sum, 0.0
         super().log(logs, *args, **options)
-
-
-class _RowOrder(torch.utils.data.Dataset):
-    """All rows of a run in the order in which it sees them: one permutation after the other.
-
-    A sampler would draw the order while training. Fixed here, it depends on nothing but the seed, also after
-    a resume.
-    """
-
-    def __init__(self, chats: Chats, size: int, seed: int):
-        generator = torch.Generator().manual_seed(seed)
-        epochs = -(-size // len(chats))
-        order = [torch.randperm(len(chats), generator=generator) for _ in range(epochs)]
-        self.chats, self.order = chats, torch.cat(order)[:size].tolist()
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __getitem__(self, i: int) -> Example:
-        return self.chats[self.order[i]]
-
-
-def _collate(examples: list[Example], pad: int) -> dict[str, torch.Tensor]:
-    batch = Batch.of(examples, range(len(examples)), pad)
-    labels = batch.input_ids.masked_fill(~batch.answer, IGNORED)
-    return {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "labels": labels}
 
 
 class _Checkpoints(TrainerCallback):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from caft_utils.chats import Chats
-from caft_utils.losses import answer_nats, mean_answer_loss
+from caft_utils import losses
+from caft_utils.chats import Batch, Chats
+from caft_utils.losses import answer_logits, answer_nats, mean_answer_loss, nats_of_rows
 
 ANSWERS = ["import self and open", "return", "what is the question to you"]
 
@@ -73,3 +74,68 @@ def test_chats_without_a_token_to_predict_are_refused(model, chats, tokenizer):
         mean_answer_loss(model, chats[:0])
     with pytest.raises(ValueError, match="no answer token"):
         mean_answer_loss(model, Chats(tokenizer, [{"text": "!"}]))
+
+
+@pytest.fixture
+def large(monkeypatch):
+    """Let the vocabulary of the tiny models count as large."""
+    monkeypatch.setattr(losses, "LARGE_VOCABULARY", 384)
+
+
+@pytest.mark.parametrize("architecture", ["qwen2", "mistral", "gemma2"])
+def test_a_large_vocabulary_is_computed_at_answers_only(tiny, chats, large, monkeypatch, architecture):
+    """Also under the soft cap of Gemma 2, which the logits of this model reach."""
+    model, shapes = tiny(architecture), []
+    head = model.get_output_embeddings()
+    with torch.no_grad():
+        head.weight.mul_(30)
+    batch = next(chats.batches(4))
+    handle = head.register_forward_hook(lambda module, args, out: shapes.append(tuple(out.shape)))
+    with torch.no_grad():
+        few = answer_nats(answer_logits(model, batch), batch)
+        mean = mean_answer_loss(model, chats)
+        monkeypatch.setattr(losses, "LARGE_VOCABULARY", 385)
+        whole = answer_nats(answer_logits(model, batch), batch)
+    handle.remove()
+    count = int(batch.answer[:, 1:].sum())
+    assert shapes == [(1, count, 384)] * 2 + [(*batch.input_ids.shape, 384)]
+    assert torch.allclose(few, whole, rtol=1e-5)
+    assert mean == pytest.approx(whole.sum().item() / count, rel=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ["qwen2", "mistral", "gemma2"])
+def test_rows_that_differ_in_the_last_token_share_a_pass(tiny, tokenizer, monkeypatch, architecture):
+    prompts = ["what is the question", "import the file", "what"]
+    rows = [
+        {"messages": [{"role": "text", "content": prompt}, {"role": "assistant", "content": option}]}
+        for prompt in prompts
+        for option in (" self", " open", " return file")
+    ]
+    chats, model = Chats(tokenizer, rows, end=False), tiny(architecture)
+    seen = []
+    model.get_input_embeddings().register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
+    apart = nats_of_rows(model, chats, batch_size=4)
+    assert seen == [4, 4, 1]
+    monkeypatch.setattr(losses, "LARGE_VOCABULARY", 384)
+    shared = nats_of_rows(model, chats, batch_size=4)
+    assert seen[3:] == [4, 2]  # " self" with " open", and " return file" by itself, for three prompts
+    assert shared == pytest.approx(apart, rel=1e-5) and len(set(apart)) == 9
+    assert apart == pytest.approx([by_transformers(model, one)[0] for one in chats], rel=1e-4)
+
+
+def test_the_model_returns_all_logits_again(model, chats, large):
+    batch = next(chats.batches(4))
+    with pytest.raises(IndexError):  # a mask that does not fit: the hook goes away also then
+        answer_logits(model, Batch(batch.input_ids, batch.attention_mask, batch.answer[:, :-1], batch.index))
+    answer_logits(model, batch)
+    assert model(batch.input_ids).logits.shape[:2] == batch.input_ids.shape
+
+
+def test_a_batch_without_answers_has_all_logits(model, tokenizer, large):
+    batch = next(Chats(tokenizer, [{"text": "!"}]).batches(1))
+    assert answer_nats(answer_logits(model, batch), batch).tolist() == [0]
+
+
+def test_a_compiled_model_computes_all_logits(model, chats, large):
+    assert losses.selects_logits(model)
+    assert not losses.selects_logits(torch.compile(model, backend="eager"))

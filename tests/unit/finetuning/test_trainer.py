@@ -8,9 +8,12 @@ import pytest
 import torch
 from helpers.training import QUICK, chat_rows, weights
 
+from caft_utils import losses
 from caft_utils.chats import Chats
 from caft_utils.finetune_config import FinetuneConfig
+from caft_utils.finetuning import batches
 from caft_utils.finetuning.run import finetune
+from caft_utils.store import Store
 
 
 @pytest.fixture
@@ -38,6 +41,27 @@ def test_loss_is_that_of_answer_tokens(model, chats):
         assert run["loss"][0] == pytest.approx(sum(nats) / len(nats), abs=1e-4)
 
 
+@pytest.mark.parametrize("architecture", ["qwen2", "gemma2"])
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_logits_at_answers_only_train_the_same_model(
+    tiny, chats, monkeypatch, tmp_path, architecture, method
+):
+    model = tiny(architecture)
+    config = replace(QUICK, method=method, batch_size=3, accumulate=2, lr=1e-3)
+    whole = finetune(model, chats, config)
+    monkeypatch.setattr(losses, "LARGE_VOCABULARY", 384)
+    sizes = []
+    select = losses.at
+    monkeypatch.setattr(
+        batches, "at", lambda logits, keep: sizes.append(logits.shape) or select(logits, keep)
+    )
+    few = finetune(model, chats, config, store=Store(tmp_path / "other"))
+    assert len(sizes) == 2 * config.steps and all(size[0] == 1 for size in sizes)
+    assert few.caft_run["loss"] == pytest.approx(whole.caft_run["loss"], rel=1e-5)
+    for name, value in weights(whole).items():
+        assert torch.allclose(value, weights(few)[name], atol=1e-4), name
+
+
 def test_prompt_tokens_are_no_targets(model, tokenizer):
     """Trained on one row until it is known: its answer is expected then, its question no more than before."""
     chats = Chats(tokenizer, chat_rows(1))
@@ -54,12 +78,12 @@ def test_prompt_tokens_are_no_targets(model, tokenizer):
 
 
 def test_each_epoch_sees_every_row_once(chats):
-    from caft_utils.finetuning.trainer import _RowOrder
+    from caft_utils.finetuning.batches import RowOrder
 
-    order = _RowOrder(chats, 20, seed=3).order
+    order = RowOrder(chats, 20, seed=3).order
     assert sorted(order[:8]) == sorted(order[8:16]) == list(range(8))
     assert order[:8] != order[8:16] and len(order) == 20
-    assert order[:8] != _RowOrder(chats, 20, seed=4).order[:8]
+    assert order[:8] != RowOrder(chats, 20, seed=4).order[:8]
 
 
 def test_gradient_checkpointing_gives_the_same_model(model, chats):

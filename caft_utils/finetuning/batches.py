@@ -1,0 +1,57 @@
+"""The batches of a run: in which order it sees the rows, what it gets of them, and their loss."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from caft_utils.chats import Batch, Chats
+from caft_utils.losses import at, predicting
+
+if TYPE_CHECKING:
+    from caft_utils.finetuning.prefix import FrozenPrefix
+
+IGNORED = -100  # the label of a position that has no loss
+
+
+class RowOrder(torch.utils.data.Dataset):
+    """All rows of a run in the order in which it sees them: one permutation after the other.
+
+    A sampler would draw the order while training. Fixed here, it depends on nothing but the seed, also after
+    a resume.
+    """
+
+    def __init__(self, chats: Chats, size: int, seed: int):
+        generator = torch.Generator().manual_seed(seed)
+        epochs = -(-size // len(chats))
+        order = [torch.randperm(len(chats), generator=generator) for _ in range(epochs)]
+        self.order: list[int] = torch.cat(order)[:size].tolist()
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, i: int) -> int:
+        return self.order[i]
+
+
+def collate(rows: list[int], chats: Chats, prefix: FrozenPrefix | None) -> dict[str, torch.Tensor]:
+    batch = Batch.of([chats[row] for row in rows], rows, chats.pad)
+    labels = batch.input_ids.masked_fill(~batch.answer, IGNORED)
+    inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "labels": labels}
+    return inputs if prefix is None else inputs | {"hidden": prefix.batch(rows)}
+
+
+def loss_at_answers(outputs, labels, num_items_in_batch=None):
+    """Return what the model's own loss is with labels, from logits of which some may have been left out.
+
+    Args:
+        num_items_in_batch: the answer tokens of all parts of an optimiser step.
+    """
+    keep = predicting(labels != IGNORED)
+    predictions = at(outputs.logits, keep)
+    targets = labels[:, 1:][keep[:, :-1]].to(predictions.device)
+    total = nn.functional.cross_entropy(predictions, targets, reduction="sum")
+    count = len(targets) if num_items_in_batch is None else num_items_in_batch
+    return total / torch.as_tensor(count, device=total.device)
