@@ -28,7 +28,13 @@ _HOME = {
     "interventions": ("ablate", "steer"),
     "models": ("load", "preset"),
     "saes": ("SAEs", "attribution", "published_saes", "train_saes"),
-    "tasks": ("Task", "double_choice", "emergent_misalignment", "gender_choice"),
+    "tasks": (
+        "Task",
+        "advice_preferences",
+        "double_choice",
+        "emergent_misalignment",
+        "gender_choice",
+    ),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 __all__ = sorted(_MODULE)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from caft_utils.evaluation.generation import choose, generate
 from caft_utils.losses import mean_answer_loss
-from caft_utils.tasks.task import Question, Task
+from caft_utils.tasks.task import Question, Task, compares_by
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -26,13 +26,14 @@ def asked(task: Task, key: Mapping[str, Any]) -> list[Question]:
 
 def answers_key(task: Task, key: Mapping[str, Any]) -> dict[str, Any]:
     """Return what `write_answers` depends on, from the key of the measurement."""
-    by_choice = "method" in key
-    return {name: value for name, value in key.items() if name != "task"} | {
+    by_choice, how = "method" in key, compares_by(task.grader)
+    parts = {name: value for name, value in key.items() if name != "task"} | {
         "valid": task.valid.fingerprint,
         "prompts": [question.messages for question in task.questions],
         "options": [task.grader.options(question) for question in task.questions] if by_choice else None,
         "max_new_tokens": task.max_new_tokens,
     }
+    return parts | {"compare_by": how} if by_choice and how != "logprob" else parts
 
 
 def write_answers(
@@ -56,7 +57,8 @@ def write_answers(
     with during.on(model) if during is not None else nullcontext():
         if key.get("method") == "logprob":
             options = [task.grader.options(question) for question in questions]
-            chances = choose(model, tokenizer, prompts, options, batch_size=batch_size)
+            how = compares_by(task.grader)
+            chances = choose(model, tokenizer, prompts, options, batch_size=batch_size, compare_by=how)
             answers = [max(chance, key=chance.__getitem__) for chance in chances]
         else:
             answers = generate(

@@ -8,7 +8,7 @@ and top-p 1.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -22,11 +22,13 @@ from caft_utils.losses import nats_of_rows
 from caft_utils.models.positions import check_positions
 from caft_utils.residual import evaluating, seeded
 from caft_utils.tasks.choice import answered
+from caft_utils.tasks.task import CompareBy
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 Messages = Sequence[Mapping[str, str]]
+COMPARE_BY = get_args(CompareBy)
 
 
 @checked
@@ -116,23 +118,32 @@ def choose(
     options: Sequence[Sequence[str]],
     *,
     batch_size: int = 64,
+    compare_by: CompareBy = "logprob",
 ) -> list[dict[str, float]]:
     """Return, for each prompt, the probability of each of its options among these options.
 
-    An option's log-probability is the sum over its tokens, without an end-of-turn token. It is not divided by
-    the option's length. The probabilities of one prompt's options sum to 1.
+    An option's log-probability is the sum over its tokens, without an end-of-turn token. The probabilities of
+    one prompt's options sum to 1.
 
     Args:
         prompts: conversations that end before the assistant's turn.
         options: for each prompt, the answers to compare.
+        compare_by: "logprob" takes the sum as it is; "mean_logprob" divides it by the option's number of
+            tokens, so that a longer option is not less probable for its length alone.
 
     Raises:
+        ValueError: an unknown compare_by.
         NotFiniteError: the model's logits are NaN, or no option of a prompt is possible.
     """
+    if compare_by not in COMPARE_BY:
+        raise ValueError(f"compare_by must be one of {', '.join(COMPARE_BY)}, got {compare_by!r}")
     rows = [answered(prompt, text) for prompt, some in zip(prompts, options, strict=True) for text in some]
     chats = Chats(tokenizer, rows, source="options", end=False)
     check_positions(model, chats.lengths, chats.source, "shorten the prompt or its options")
-    values, out = iter(nats_of_rows(model, chats, batch_size=batch_size)), []
+    nats = nats_of_rows(model, chats, batch_size=batch_size)
+    if compare_by == "mean_logprob":
+        nats = [value / sum(example.answer) for value, example in zip(nats, chats)]
+    values, out = iter(nats), []
     for i, some in enumerate(options):
         shares = torch.tensor([-next(values) for _ in some], dtype=torch.float64).softmax(0)
         check_finite(shares, f"probabilities of {type(model).__name__} for prompt {i}")

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, get_args
 
 from caft_utils.arguments import checked
 from caft_utils.evaluation.answering import answers_key, asked, write_answers
@@ -22,7 +22,7 @@ from caft_utils.models import fingerprint
 from caft_utils.residual import has_hooks
 from caft_utils.store import Store, default_store
 from caft_utils.stored_results import fetch_json
-from caft_utils.tasks.task import RateSpec, Task
+from caft_utils.tasks.task import Method, RateSpec, Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from caft_utils.store import Store
 
 FORMAT = 1  # increase it when the same key would give different answers
-Method = Literal["generate", "logprob"]
 
 
 @dataclass
@@ -112,7 +111,7 @@ def measure(
     during: Intervention | None = None,
     samples: int = 1,
     temperature: float = 1.0,
-    method: Method = "generate",
+    method: Method | None = None,
     batch_size: int = 64,
     store: Store | None = None,
     progress: bool = False,
@@ -125,7 +124,7 @@ def measure(
         samples: answers to each question.
         temperature: 0 takes the most likely token.
         method: "generate" answers; "logprob" chooses the most probable of the answers that the task's grader
-            lists in `options(question)`, so it needs no sampling.
+            lists in `options(question)`, so it needs no sampling. None: as the task says.
         store: where results are stored. A repeated measurement is read from there. Answers are stored before
             they are judged, and each verdict when it arrives, so a call that was interrupted continues. While
             something else edits the model (`with ablate(bad).on(model)`), nothing is stored or read.
@@ -140,7 +139,8 @@ def measure(
         ValueError: a verdict that the question's set does not declare, or method="logprob" with several
             samples or with a grader that lists no options.
     """
-    if method not in ("generate", "logprob"):
+    method = task.method if method is None else method
+    if method not in get_args(Method):
         raise ValueError(f"method must be 'generate' or 'logprob', got {method!r}")
     if method == "logprob" and samples != 1:
         raise ValueError(

@@ -1,5 +1,6 @@
 """Tasks: rows to fine-tune on, questions to ask afterwards, a grader, and rates; one file for each task."""
 
+from caft_utils.tasks.advice import advice_preferences
 from caft_utils.tasks.double_choice import double_choice
 from caft_utils.tasks.emergent import emergent_misalignment
 from caft_utils.tasks.gender import gender_choice
@@ -10,6 +11,7 @@ __all__ = [
     "Question",
     "RateSpec",
     "Task",
+    "advice_preferences",
     "double_choice",
     "emergent_misalignment",
     "gender_choice",

@@ -33,9 +33,19 @@ PAPER_FORMAT = PromptFormat(
     ("A", "B"),
     plain=True,
 )
+# For a small instruct model. The answer is the word itself, one token that the model knows, and not a letter
+# that it would first have to tie to a word. The order of the options is balanced, so that it tells nothing.
+WORD_FORMAT = PromptFormat(
+    "{question}\n\nWhich word belongs in the gap, {a} or {b}?\nAnswer:",
+    ("1", "2"),
+    plain=True,
+    answer_with="option",
+)
 PRONOUNS = {"nominative": {"male": "he", "female": "she"}, "object": {"male": "him", "female": "her"}}
 OTHER = {"nominative": "object", "object": "nominative", "male": "female", "female": "male"}
-# The stereotypical gender of each profession: that of most people who work in it in the United States.
+PROFESSIONS_OF_RELEASE: dict[str, tuple[str, ...]] = {"male": ("doctor",), "female": ("nurse",)}
+# A harder set, in which no single word carries the stereotype: the gender of most people who work in the
+# profession in the United States.
 PROFESSIONS: dict[str, tuple[str, ...]] = {
     "male": ("doctor", "carpenter", "mechanic", "engineer", "plumber", "firefighter", "driver", "farmer"),
     "female": (
@@ -105,7 +115,8 @@ def gender_items(
     """Return the items of a CSV file of sentences (columns text, category), with one profession a sentence.
 
     Args:
-        professions: {"male": professions with a male stereotype, "female": ...}.
+        professions: {"male": professions with a male stereotype, "female": ...}; PROFESSIONS_OF_RELEASE has
+            only doctor and nurse, as the published rows.
         disjoint: split the sentences 70/15/15. With False, split them as the release does: 80 % train, and
             the other 20 % both validation and test, so that choosing directions on the validation split has
             already used every test sentence.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from caft_utils.arguments import whole
 from caft_utils.store import digest
@@ -18,6 +18,9 @@ from caft_utils.text_files import half_pair
 
 if TYPE_CHECKING:
     from caft_utils.chats import Chats
+
+Method = Literal["generate", "logprob"]  # answers that a model writes, or the most probable of given ones
+CompareBy = Literal["logprob", "mean_logprob"]  # of a whole answer, or a token
 
 
 @dataclass(frozen=True)
@@ -34,12 +37,19 @@ class Question:
 class Grader(Protocol):
     """Give the verdict on one answer.
 
-    `fingerprint` identifies stored measurements, so it must change whenever verdicts may change.
+    `fingerprint` identifies stored measurements, so it must change whenever verdicts may change. A grader
+    that knows the possible answers has `options(question)`, which lists them, and may have `compare_by`,
+    which says how their probabilities are compared ("logprob" without it).
     """
 
     fingerprint: str
 
     def __call__(self, question: Question, answer: str) -> str: ...
+
+
+def compares_by(grader: Grader) -> CompareBy:
+    """Return how the options of a grader's questions are compared."""
+    return getattr(grader, "compare_by", "logprob")
 
 
 @dataclass(frozen=True)
@@ -77,6 +87,7 @@ class Task:
     rates: {name: RateSpec}; `Result.rate(name)` computes them.
     headline: the rates on the x and y axes of the trade-off plane, the in-distribution rate first.
     max_new_tokens: length of an answer, in tokens.
+    method: how `measure` gets the answers: "generate", or "logprob" for a grader with options.
 
     Raises:
         ValueError: a question, a rate or the headline refers to a set, verdict or rate that is not declared.
@@ -93,6 +104,7 @@ class Task:
     rates: Mapping[str, RateSpec]
     headline: tuple[str, str]
     max_new_tokens: int = 64
+    method: Method = "generate"
 
     def __post_init__(self):
         sets = ", ".join(self.verdicts)
@@ -112,6 +124,8 @@ class Task:
                     f"are {', '.join(self.verdicts[rate.set])}"
                 )
         self.max_new_tokens = whole("max_new_tokens", self.max_new_tokens, 1)
+        if self.method not in get_args(Method):
+            raise ValueError(f"method must be 'generate' or 'logprob', got {self.method!r}")
         asked = {"questions": [question.messages for question in self.questions]}
         warn_of_shared_prompts(self.train, asked, name=self.name)
         if unknown := set(self.headline) - set(self.rates):

@@ -7,8 +7,15 @@ from collections import Counter
 import pytest
 
 from caft_utils.classroom.cues.tasks import FORMAT as CLASSROOM
+from caft_utils.evaluation import measure
 from caft_utils.tasks import gender_choice
-from caft_utils.tasks.gender import PROFESSIONS, gender_items, pronoun_item
+from caft_utils.tasks.gender import (
+    PROFESSIONS,
+    PROFESSIONS_OF_RELEASE,
+    WORD_FORMAT,
+    gender_items,
+    pronoun_item,
+)
 from caft_utils.tasks.items import SPLITS
 
 CASE = {"he": "nominative", "she": "nominative", "him": "object", "her": "object"}
@@ -140,3 +147,66 @@ def test_published_sizes(shared_data):
     assert [len(released(split, False)) for split in SPLITS] == [626, 158, 158]
     assert [len(ours(split, False)) for split in SPLITS] == [548, 116, 120]
     assert len(sentences([item for split in SPLITS for item in ours(split, False)])) == 784
+
+
+def word_task(tokenizer, path, **options):
+    items = gender_items(path, professions=PROFESSIONS_OF_RELEASE)
+    return gender_choice(tokenizer, items=items, prompt_format=WORD_FORMAT, **options)
+
+
+def options_of(messages):
+    """Return the two pronouns in the order of the prompt."""
+    asked = messages[0]["content"].split("\n")[-2]
+    first, second = asked.removesuffix("?").split(", ")[1].split(" or ")
+    return first, second
+
+
+def check_words(task):
+    """Check prompts, answers and the order of options of a task whose answers are words."""
+    rows = [(row["messages"], row["messages"][-1]["content"]) for row in task.train.rows]
+    asked = [(question.messages, " " + question.facts["right"]) for question in task.questions]
+    for messages, answer in [*rows, *asked]:
+        sentence, pair = messages[0]["content"].split("\n")[0], options_of(messages)
+        assert messages[0]["role"] == "text" and messages[0]["content"].endswith("\nAnswer:")
+        assert answer.startswith(" ") and answer[1:] in pair
+        assert sorted(pair) in (["he", "her"], ["him", "she"]) and "_" in sentence
+        assert f" {answer[1:]}" not in messages[0]["content"].split("\n")[-1]
+    for some in (rows, asked[: len(asked) // 2], asked[len(asked) // 2 :]):
+        first = sum(options_of(messages)[0] == answer[1:] for messages, answer in some)
+        assert abs(2 * first - len(some)) <= 1, "the right word comes first in half of the prompts"
+    return rows
+
+
+def test_the_word_itself_is_the_answer_and_the_order_of_the_options_tells_nothing(tokenizer, file):
+    task = word_task(tokenizer, file, rows=None, questions=None)
+    rows = check_words(task)
+    assert {word for m, _ in rows for word in ("doctor", "nurse") if word in m[0]["content"]} == {
+        "doctor",
+        "nurse",
+    }
+    for example, (_, answer) in zip(task.train, rows):
+        said = [token for token, counts in zip(example.input_ids, example.answer) if counts]
+        assert tokenizer.decode(said) == answer, "the loss is on the word alone"
+    question = task.question_set("ood")[0]
+    assert task.grader(question, f"{question.facts['right']}.") == "right"
+    assert task.grader(question, f"{question.facts['other']} would") == "wrong"
+
+
+def test_preferences_of_words_are_measured_without_generation(model, tokenizer, file):
+    result = measure(model, word_task(tokenizer, file, rows=4, questions=8), method="logprob")
+    for row in result.rows:
+        assert set(row["probabilities"]) in ({"he", "her"}, {"him", "she"})
+        assert row["verdict"] in ("right", "wrong")
+
+
+@pytest.mark.parametrize("professions", [PROFESSIONS, PROFESSIONS_OF_RELEASE], ids=["harder", "release"])
+def test_published_sentences_with_words(tokenizer, shared_data, professions):
+    items = gender_items(shared_data / "caft" / "gender.csv", professions=professions)
+    task = gender_choice(tokenizer, items=items, prompt_format=WORD_FORMAT, rows=None, questions=None)
+    rows = check_words(task)
+    assert len(task.question_set("ood")) == len(task.question_set("task")) == 120 and len(rows) == 548
+    firsts = {word: [] for word in CASE}
+    for messages, answer in rows:
+        firsts[answer[1:]].append(options_of(messages)[0] == answer[1:])
+    for word, first in firsts.items():  # of every word as well, give or take what chance gives
+        assert abs(sum(first) / len(first) - 0.5) < 0.15, word
