@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 
 import pandas
 import pytest
+from helpers.browsers import browser_path
 
 from caft_utils import plots
 
@@ -137,10 +137,7 @@ def test_bad_rows_are_named(rows, message):
         plots.tradeoff(rows, model="m")
 
 
-draws_pictures = pytest.mark.skipif(
-    not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))),
-    reason="needs chromium to draw a picture",
-)
+draws_pictures = pytest.mark.skipif(browser_path() is None, reason="needs chromium to draw a picture")
 
 
 @draws_pictures
