@@ -27,7 +27,7 @@ tutorial: $(SETUP) ## run every notebook and write pages to build/tutorial (MODE
 lab: $(SETUP) ## open JupyterLab on the notebooks (ARGS= for jupyter)
 	@JUPYTER_PREFER_ENV_PATH=1 $(BIN)/jupyter lab notebooks $(ARGS)
 
-test: lint ## run lint, then the tests offline, two files or notebooks at a time (ARGS= for pytest, e.g. ARGS="-n 0 -k store")
+test: lint ## run lint, then the tests offline, two files at a time (ARGS= for pytest, e.g. ARGS="-n 0 -k store")
 	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 faults: $(TESTS) ## break the package on purpose and count what happens, 15 minutes at most (SEED=, ARGS="--only rows")

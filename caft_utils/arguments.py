@@ -9,6 +9,7 @@ setting.
 from __future__ import annotations
 
 import inspect
+import operator
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields
@@ -20,6 +21,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable)
+BREAKS = {"at least": operator.lt, "at most": operator.gt, "above": operator.le, "below": operator.ge}
 YAML_FLOAT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
 
 
@@ -41,7 +43,7 @@ def number(
     if not isfinite(plain):
         raise ValueError(f"{name} must be a finite number, got {value!r}")
     plain = plain if isinstance(plain, int | float) else float(plain)
-    _check_range(name, plain, low, high, above, below)
+    _check_range(name, plain, {"at least": low, "at most": high, "above": above, "below": below})
     return plain
 
 
@@ -50,26 +52,15 @@ def whole(name: str, value: Any, low: int | None = None, high: int | None = None
     plain = _plain(value)
     if isinstance(plain, bool) or not isinstance(plain, Real) or not isfinite(plain) or plain != int(plain):
         raise ValueError(f"{name} must be a whole number, got {value!r}")
-    _check_range(name, int(plain), low, high)
+    _check_range(name, int(plain), {"at least": low, "at most": high})
     return int(plain)
 
 
-def _check_range(
-    name: str,
-    value: float,
-    low: float | None = None,
-    high: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-) -> None:
-    limits = {
-        "at least": (low, low is not None and value < low),
-        "at most": (high, high is not None and value > high),
-        "above": (above, above is not None and value <= above),
-        "below": (below, below is not None and value >= below),
-    }
-    if any(broken for _, broken in limits.values()):
-        wanted = " and ".join(f"{word} {limit}" for word, (limit, _) in limits.items() if limit is not None)
+def _check_range(name: str, value: float, limits: Mapping[str, float | None]) -> None:
+    """Check limits given as in {"at least": 0, "below": None}; None is no limit."""
+    given = {word: limit for word, limit in limits.items() if limit is not None}
+    if any(BREAKS[word](value, limit) for word, limit in given.items()):
+        wanted = " and ".join(f"{word} {limit}" for word, limit in given.items())
         wanted = "positive" if wanted == "above 0" else wanted
         raise ValueError(f"{name} must be {wanted}, got {value!r}")
 

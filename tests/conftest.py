@@ -83,18 +83,6 @@ def shared_data() -> Path:
     return folder
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config, log):
-    """Give each worker whole files of tests, but notebooks one by one: they take minutes together."""
-    from xdist.scheduler import LoadScopeScheduling
-
-    class FilesAndNotebooks(LoadScopeScheduling):
-        def _split_scope(self, nodeid):
-            return nodeid if "test_notebooks.py" in nodeid else nodeid.partition("::")[0]
-
-    return FilesAndNotebooks(config, log)
-
-
 def pytest_collection_finish():
     """Take what is imported by now out of the garbage collector, which would search it again and again."""
     gc.collect()

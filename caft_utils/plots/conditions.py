@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from caft_utils.formatting import format_rate
@@ -28,6 +29,16 @@ if TYPE_CHECKING:  # plotly is slow to import, so each figure imports it when it
 TASK = "narrow task learned (% of held-out answers)"
 WANTED = " · wanted: bottom right ↘"
 MISALIGNED = "misaligned (% of coherent answers elsewhere)"
+# Beside the plot, the legend would leave it no width on a narrow page.
+LEGEND_BELOW = {
+    "orientation": "h",
+    "yref": "container",
+    "y": 0,
+    "yanchor": "bottom",
+    "tracegroupgap": 0,
+    "font_size": 12,
+}
+LEGEND_CHARACTERS = 24  # in one line, so that two names stand side by side at 480 pixels
 
 
 def tradeoff(
@@ -61,14 +72,14 @@ def tradeoff(
             marker=marker_style(symbol, colour, 9),
             error_x=error_bars([row], x, colour),
             error_y=error_bars([row], y, colour),
-            name=f"{label}<br>{small(numbers)}",
+            name=f"{_wrapped(label)}<br>{small(numbers)}",
             legendrank=n,
             hovertemplate=f"{label}<br>x: {rate_text(row, x)}<br>y: {rate_text(row, y)}<extra></extra>",
         )
     figure.update_xaxes(**PERCENT_AXIS).update_yaxes(**PERCENT_AXIS)
     axes = " at ".join(name.split(" (")[0] for name in (y_label, x_label))
-    legend = {"title": {"text": small(drawn(axes))}}
-    height = max(500, 170 + 41 * len(rows))  # two legend lines for each condition
+    legend = LEGEND_BELOW | {"title": {"text": small(drawn(axes)), "side": "top"}}
+    height = 450 + 44 * -(-len(rows) // 2)  # two conditions side by side
     return figure.update_layout(showlegend=True, legend=legend, height=height)
 
 
@@ -95,21 +106,21 @@ def frontier(
 
     rows = as_records(rows, "method", "setting", "step", numbers=(x, y))
     settings = list(dict.fromkeys(str(row["setting"]) for row in rows))
-    columns = min(4, len(settings))
+    columns = min(2, len(settings))  # readable on a page 480 pixels wide
     lines = -(-len(settings) // columns)
     panels = make_subplots(
         lines,
         columns,
         shared_xaxes="all",
         shared_yaxes="all",
-        x_title=drawn(x_label),
         y_title=drawn(y_label),
         horizontal_spacing=0.03,
-        vertical_spacing=0.24 / lines,
+        vertical_spacing=0.16 / lines,
         subplot_titles=[drawn(setting) for setting in settings],
     )
     figure = empty_figure(title, model, x_label, y_label, note=WANTED, panels=panels)
-    for method, colour, symbol in dict.fromkeys(styles(rows, "method")):
+    methods = dict.fromkeys(styles(rows, "method"))
+    for method, colour, symbol in methods:
         own = [row for row in rows if drawn(row["method"]) == method]
         first = settings.index(str(own[0]["setting"]))
         for n, setting in enumerate(settings):
@@ -122,7 +133,7 @@ def frontier(
                 line=line_style(colour),
                 error_x=error_bars(run, x, colour, 0.45),
                 error_y=error_bars(run, y, colour, 0.45),
-                name=method,
+                name=_wrapped(method),
                 legendgroup=method,
                 showlegend=n == first,
                 row=n // columns + 1,
@@ -132,6 +143,9 @@ def frontier(
                 "<br>x: %{customdata[1]}<br>y: %{customdata[2]}<extra></extra>",
             )
     figure.update_xaxes(**PERCENT_AXIS | {"dtick": 50}).update_yaxes(**PERCENT_AXIS)
+    for n in range(len(settings) - columns, len(settings)):  # the lowest panel of each column
+        place = {"row": n // columns + 1, "col": n % columns + 1}
+        figure.update_xaxes(title_text=_wrapped(drawn(x_label)), showticklabels=True, **place)
     if matched is not None:
         figure.add_vline(100 * matched, line={"color": INK, "dash": "dot", "width": 1})
         figure.add_scatter(
@@ -142,8 +156,8 @@ def frontier(
             name=f"compare here: {100 * matched:.0f}% of the task",
         )
     figure.update_annotations(font_size=13)
-    legend = {"orientation": "h", "x": 0, "y": -0.2 / lines, "yanchor": "top"}
-    return figure.update_layout(legend=legend, height=130 + 310 * lines, margin_t=110)
+    height = 170 + 270 * lines + 36 * -(-len(methods) // 2)  # two methods side by side
+    return figure.update_layout(legend=LEGEND_BELOW, height=height, margin_t=110)
 
 
 def rates(
@@ -174,3 +188,9 @@ def rates(
     figure.update_yaxes(range=[len(rows) - 0.5, -0.5], showgrid=False).update_xaxes(**PERCENT_AXIS)
     # Long names push the plot to the right, so the title is aligned with the figure; otherwise it is cut off.
     return figure.update_layout(height=150 + 42 * len(rows), title={"xref": "container", "x": 0.02})
+
+
+def _wrapped(label: str) -> str:
+    """Return an escaped label in lines that leave room for a second one beside it on a narrow page."""
+    lines = wrap(label, LEGEND_CHARACTERS, break_long_words=False, break_on_hyphens=False)
+    return "<br>".join(lines)

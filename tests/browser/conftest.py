@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -16,20 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from helpers.browsers import ARGUMENTS, browser_path
 
 TOKEN = "caft-test"
 TIMEOUT = 90_000  # milliseconds for one step; an idle machine needs 10 seconds for all of them
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-]
 SETTINGS = {  # no news toast, and cells off the screen stay in the document
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
     "notebook-extension/tracker": {"windowingMode": "none"},
@@ -109,8 +98,7 @@ def page():
     """A page of a headless Chromium that fails the test on an error in the page's own scripts."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     with playwright.sync_playwright() as driver:
-        path = os.environ.get("CAFT_BROWSER") or next(filter(None, map(shutil.which, BROWSERS)), None)
-        path = path or driver.chromium.executable_path
+        path = browser_path() or driver.chromium.executable_path
         if not Path(path).exists():
             pytest.skip(
                 "no Chromium found: install one (Debian: apt-get install chromium; else `playwright "

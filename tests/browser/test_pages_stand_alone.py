@@ -1,4 +1,4 @@
-"""Pages and figures with hostile text in a real Chromium: nothing runs, and no request leaves."""
+"""Pages in a real Chromium: no hostile text runs, no request leaves, and dark pages are readable."""
 
 from __future__ import annotations
 
@@ -43,3 +43,22 @@ def test_no_text_runs_or_asks_a_host(page, tmp_path):
     assert '"quoted"' in drawn and "<a href" in drawn
     assert page.locator(f"a[href^='{HOST}']").count() == 0  # the label's link is text
     assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+
+
+def test_a_reader_who_prefers_dark_pages_gets_them_with_figures_on_white(page, tmp_path):
+    figure = plots.rates([{"label": "plain", "misaligned": 0.2}], model="m")
+    output = new_output("display_data", data={"text/html": figure.to_html(full_html=False)})
+    notebook = new_notebook(cells=[new_code_cell("1", outputs=[output])])
+    write_html(notebook, tmp_path / "toy.html")
+    write_index([Run(Path("toy.ipynb"), "Toy", 1.0, 1, status="done")], tmp_path / "index.html")
+
+    def style(element: str, name: str) -> str:
+        return page.evaluate(f"getComputedStyle(document.querySelector({element!r}))[{name!r}]")
+
+    page.goto(f"file://{tmp_path}/toy.html")
+    page.wait_for_selector(".main-svg")
+    assert style("html", "filter") == "none"
+    page.emulate_media(color_scheme="dark")
+    assert "invert(0.9)" in style("html", "filter") and "invert(1)" in style(".js-plotly-plot", "filter")
+    page.goto(f"file://{tmp_path}/index.html")
+    assert style("body", "backgroundColor") == "rgb(27, 27, 27)"

@@ -36,25 +36,13 @@ def directions(home: Path) -> Attempt:
     saved = Directions(
         {1: torch.eye(8)[:2], 2: torch.eye(8)[3:4]}, {"method": "test", "names": {"1": ["a", "b"]}}
     )
-    saved.save(home / "good")
-
-    def agrees(found: Directions) -> str | None:
-        right = found.fingerprint == saved.fingerprint and found.about == saved.about
-        return None if right else f"{found!r} with {found.about} was read"
-
-    return _folder(home / "good", Directions.load, agrees)
+    return _saved(home, saved)
 
 
 def saes(home: Path) -> Attempt:
     """Folders of `SAEs.save`."""
     saved = SAEs({1: random_sae(8, 6, 1), 2: random_sae(8, 6, 2)}, {1: {"l0": 3.5}, 2: {"l0": 2.0}})
-    saved.save(home / "good")
-
-    def agrees(found: SAEs) -> str | None:
-        right = found.fingerprint == saved.fingerprint and found.about == saved.about
-        return None if right else f"{found!r} with {found.about} was read"
-
-    return _folder(home / "good", SAEs.load, agrees)
+    return _saved(home, saved)
 
 
 def foreign_saes(home: Path) -> Attempt:
@@ -126,6 +114,17 @@ def _holds(folder: Path, got: dict[str, torch.Tensor]) -> bool:
 
 def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:
     return torch.equal(one.nan_to_num(), other.nan_to_num())
+
+
+def _saved(home: Path, saved: Directions | SAEs) -> Attempt:
+    """Return an attempt on a folder that `saved` wrote."""
+    saved.save(home / "good")
+
+    def agrees(found: Directions | SAEs) -> str | None:
+        right = found.fingerprint == saved.fingerprint and found.about == saved.about
+        return None if right else f"{found!r} with {found.about} was read"
+
+    return _folder(home / "good", type(saved).load, agrees)
 
 
 def _folder(good: Path, read: Callable[[Path], Any], agrees: Callable[[Any], str | None]) -> Attempt:

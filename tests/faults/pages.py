@@ -7,13 +7,12 @@ element of the page carries the marker where a browser acts on it (a link, a han
 from __future__ import annotations
 
 import base64
-import os
-import shutil
 from pathlib import Path
 from random import Random
 
 import nbformat
 import torch
+from helpers.browsers import ARGUMENTS, browser_path
 
 from caft_utils import plots
 from caft_utils.course.tutorial.html import write_html, write_index
@@ -30,14 +29,6 @@ from faults.outcomes import Outcome
 from faults.payloads import MARK, injection
 from faults.running import Attempt
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-dev-shm-usage",
-]
 LIVE = f"""() => {{
   const found = [];
   const acts = /^(on.*|(xlink:)?href|src|srcset|srcdoc|(form)?action|style|data|background|poster|content)$/;
@@ -192,7 +183,7 @@ def _browser_page():
         from playwright.sync_api import sync_playwright
     except ImportError:
         return None, []
-    path = os.environ.get("CAFT_BROWSER") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    path = browser_path()
     if path is None:
         return None, []
     driver = sync_playwright().start()  # ends with this process

@@ -23,9 +23,17 @@ POLICY = (
     "form-action 'none'"
 )
 META = f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+# A reader who prefers dark pages gets the page inverted. Pictures and figures are inverted twice, so they
+# keep their colours and their white background.
+DARK = """<style>
+@media (prefers-color-scheme: dark) {
+  html { background: white; filter: invert(0.9) hue-rotate(180deg) }
+  img, .js-plotly-plot { filter: invert(1) hue-rotate(180deg) }
+}
+</style>"""
 TEMPLATE = (
     "{%- extends 'lab/index.html.j2' -%}"
-    f"{{%- block html_head -%}}{META}{{{{ super() }}}}{{%- endblock -%}}"
+    f"{{%- block html_head -%}}{META}{{{{ super() }}}}{DARK}{{%- endblock -%}}"
     + "".join(
         f"{{%- block {name} -%}}{{%- endblock -%}}"
         for name in ("html_head_js", "html_head_js_mathjax", "html_head_js_mermaidjs", "jupyter_widgets")

@@ -158,13 +158,13 @@ class Endpoint:
 
         missing = {name: request for name, request in zip(names, requests) if replies[name] is None}
         with ThreadPoolExecutor(self.config.workers) as pool:
-            futures = {pool.submit(reply_or_error, request): name for name, request in missing.items()}
-            done = as_completed(futures)
-            if progress:
-                from tqdm.auto import tqdm
-
-                done = tqdm(done, total=len(futures), desc=f"asking {self.model}", unit="prompt")
             try:
+                futures = {pool.submit(reply_or_error, request): name for name, request in missing.items()}
+                done = as_completed(futures)
+                if progress:
+                    from tqdm.auto import tqdm
+
+                    done = tqdm(done, total=len(futures), desc=f"asking {self.model}", unit="prompt")
                 for future in done:
                     replies[futures[future]] = future.result()
             except BaseException:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
+import re
 
 import pandas
 import pytest
+from helpers.browsers import browser_path
 
 from caft_utils import plots
 
@@ -76,6 +77,17 @@ def test_frontier_joins_by_step_in_one_panel_a_setting():
     assert figure.layout.xaxis.range == figure.layout.xaxis2.range
 
 
+@pytest.mark.parametrize("settings", [1, 2, 3, 5])
+def test_frontier_has_its_axis_below_the_lowest_panel_of_each_column(settings):
+    rows = [point("", 0.5, 0.2, method="plain", setting=f"rank {n}", step=1) for n in range(settings)]
+    figure = plots.frontier(rows, model="m", x_label="learned (%)")
+    panels = [figure.layout[trace.xaxis.replace("x", "xaxis")] for trace in figure.data]
+    labelled = [n for n, panel in enumerate(panels) if panel.title.text == "learned (%)"]
+    columns = len({panel.domain for panel in panels})
+    assert columns <= 2 and labelled == list(range(settings - columns, settings))
+    assert all(panels[n].showticklabels is not False for n in labelled)
+
+
 def test_curves_are_sorted_and_in_their_unit():
     rows = [{"series": "s", "step": step, "rate": step / 10} for step in (4, 2, 0)]
     figure = plots.training_curve(rows, model="m", value="rate", percent=True, label="share (%)")
@@ -125,13 +137,30 @@ def test_bad_rows_are_named(rows, message):
         plots.tradeoff(rows, model="m")
 
 
-@pytest.mark.skipif(
-    not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))),
-    reason="needs chromium to draw a picture",
-)
+draws_pictures = pytest.mark.skipif(browser_path() is None, reason="needs chromium to draw a picture")
+
+
+@draws_pictures
 def test_a_figure_becomes_a_picture():
     picture = plots.tradeoff([point("plain", 0.9, 0.8)], model="m").to_image("png")
     assert picture.startswith(b"\x89PNG") and len(picture) > 5000
+
+
+@draws_pictures
+@pytest.mark.parametrize("draw", [plots.tradeoff, plots.frontier])
+def test_a_legend_of_many_conditions_leaves_a_narrow_page_room_for_the_plot(draw):
+    names = [f"condition {n} of several words" for n in range(14)]
+    rows = [point(name, 0.5, 0.2, method=name, setting="lr 1e-3", step=1) for name in names]
+    picture = draw(rows, model="m").to_image("svg", width=480).decode()
+    panel = re.search(r'id="\w+xy"><rect x="(.+?)" y="(.+?)" width="(.+?)" height="(.+?)"', picture)
+    _, top, width, height = map(float, panel.groups())
+    assert width > 330 and height > 230
+    legend = re.search(r'class="legend".*?translate\((\d+),(\d+)\).*?width="(\d+)" height="(\d+)"', picture)
+    left, legend_top, legend_width, legend_height = map(float, legend.groups())
+    assert legend_top > top + height + 40  # the axis and its title stand between
+    assert left + legend_width <= 480
+    assert legend_top + legend_height <= draw(rows, model="m").layout.height
+    assert re.search(r'class="scrollbar"[^>]* height="0"', picture)
 
 
 HOSTILE = "<a href='https://x.example'>\"A\" & b</a> %{x}<extra></extra> $y$ \ud83d"

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from threading import Barrier
+from threading import Barrier, Event
 
 import pytest
 
@@ -93,6 +93,26 @@ def test_an_interruption_ends_waits(server, endpoint, say):
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         endpoint().chat_all([say("429 9 290")])
+    assert time.monotonic() - started < 100
+
+
+def test_an_interruption_while_requests_are_handed_out_ends_waits(server, endpoint, say, monkeypatch):
+    from concurrent.futures import ThreadPoolExecutor
+
+    submit, waiting = ThreadPoolExecutor.submit, Event()
+    server.on_call = lambda total: waiting.set()
+
+    def interrupted(pool, *args):
+        if waiting.is_set():
+            raise KeyboardInterrupt
+        future = submit(pool, *args)
+        assert waiting.wait(60)
+        return future
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", interrupted)
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        endpoint().chat_all([say("429 9 290"), say("hello")])
     assert time.monotonic() - started < 100
 
 

@@ -1,0 +1,2 @@
+def test_notebook_00_runs(run_fast):
+    run_fast("00_orientation")
