@@ -114,8 +114,7 @@ class Chats(Sequence[Example]):
         self.tokenizer, self.rows, self.source = tokenizer, list(rows), source
         self._fingerprints: dict[int, str] = {}
         self._examples = [
-            _tokenise(self, row, max_length, f"{source}, row {i}", end)
-            for i, row in enumerate(self.rows)
+            _tokenise(self, row, max_length, f"{source}, row {i}", end) for i, row in enumerate(self.rows)
         ]
         if end and "template" in self.__dict__:
             self.template.warn_without_end(source)

@@ -81,8 +81,7 @@ def styles(rows: Sequence[Mapping], name: str) -> list[tuple[str, str, str]]:
     others = [label for label in labels if label not in colours]
     colours |= {label: free[n % len(free)] for n, label in enumerate(others)}
     style = {
-        label: (drawn(label), colours[label], SYMBOLS[n % len(SYMBOLS)])
-        for n, label in enumerate(labels)
+        label: (drawn(label), colours[label], SYMBOLS[n % len(SYMBOLS)]) for n, label in enumerate(labels)
     }
     return [style[str(row[name])] for row in rows]
 

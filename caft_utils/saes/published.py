@@ -196,8 +196,7 @@ def _read_gemma_scope(folder: Path, layer: int) -> tuple[dict[str, Any], dict[st
             saved = {name: torch.from_numpy(file[name]) for name in file.files}
     except Exception as error:  # zip, header and pickle errors all mean a bad file
         raise ValueError(
-            f"{path} is refused: it is damaged or contains more than plain arrays "
-            f"({_first_line(error)})"
+            f"{path} is refused: it is damaged or contains more than plain arrays ({_first_line(error)})"
         ) from error
     names = ("W_enc", "W_dec", "b_enc", "b_dec", "threshold")
     return {"apply_b_dec_to_input": False}, dict(zip(names, _tensors(saved, names, path)))

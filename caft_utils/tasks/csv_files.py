@@ -76,9 +76,7 @@ def _read(
             return header, rows
         seen = max(seen, header, key=len)
     missing = [name for name in columns if name not in seen]
-    raise ValueError(
-        f"{path}, header: no column {', '.join(missing)}; there are {', '.join(seen) or 'none'}"
-    )
+    raise ValueError(f"{path}, header: no column {', '.join(missing)}; there are {', '.join(seen) or 'none'}")
 
 
 def _parse(text: str, delimiter: str, name: str) -> tuple[list[str], list[list[str]]]:

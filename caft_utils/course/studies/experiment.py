@@ -26,6 +26,8 @@ STUDIES = {
     "twins": "twins:twin_rows",
     "reading": "reading:reading_rows",
     "cues": "cues:cue_rows",
+    "gender": "gender_bias:gender_rows",
+    "advice": "advice:advice_rows",
     "windows": "windows:window_rows",
     "windows memory": "windows:memory_rows",
 }

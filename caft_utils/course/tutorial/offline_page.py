@@ -57,9 +57,11 @@ SYMBOLS = {
     **dict.fromkeys((",", ";", ":", " ", "!"), " "),
     **dict.fromkeys(("{", "}", "%", "$", "_", "&"), None),  # escaped characters stand for themselves
 }
-SILENT = {"mathrm", "mathbf", "mathit", "mathcal", "mathbb", "text", "textit", "operatorname"} | {
-    f"{size}{side}" for size in ("big", "Big", "bigg") for side in ("", "l", "r")
-} | {"left", "right", "displaystyle", "limits"}
+SILENT = (
+    {"mathrm", "mathbf", "mathit", "mathcal", "mathbb", "text", "textit", "operatorname"}
+    | {f"{size}{side}" for size in ("big", "Big", "bigg") for side in ("", "l", "r")}
+    | {"left", "right", "displaystyle", "limits"}
+)
 FRACTION = re.compile(r"\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}")
 TEX = re.compile(r"\\([a-zA-Z]+|.)|([_^])|([{}])|([^\\_^{}]+)", re.DOTALL)
 
