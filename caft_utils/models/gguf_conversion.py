@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from caft_utils.models.gguf_architectures import config_of, weights_of
+from caft_utils.models.gguf_architectures import config_of
 from caft_utils.models.gguf_files import GGUFFile
 from caft_utils.models.gguf_tokenizers import tokenizer_of
+from caft_utils.models.gguf_weights import weights_of
 from caft_utils.store import Store, default_store, file_sha256
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def converted_gguf(path: str | Path, store: Store | None = None) -> tuple[Path, 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, or of a kind that is not read; see gguf_files.py,
-            gguf_architectures.py and gguf_tokenizers.py.
+            gguf_architectures.py, gguf_weights.py and gguf_tokenizers.py.
     """
     path = Path(path).expanduser()
     if not path.is_file():

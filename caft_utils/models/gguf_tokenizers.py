@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from caft_utils.models.gguf_files import GGUFFile
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ def tokenizer_of(file: GGUFFile) -> PreTrainedTokenizerFast:
     from transformers import PreTrainedTokenizerFast
 
     kind = file.metadata.get("tokenizer.ggml.model")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         found = "no tokenizer" if kind is None else f"a tokenizer of the kind {kind!r}"
         raise ValueError(
             f"{file.path} holds {found}, which is not read from GGUF; expected one of {', '.join(KINDS)}. "
@@ -59,20 +61,38 @@ def tokenizer_of(file: GGUFFile) -> PreTrainedTokenizerFast:
 def _tokens(file: GGUFFile) -> tuple[list[str], list[int]]:
     """Return the vocabulary in the order of the ids, and the type of each token."""
     tokens = file.metadata.get("tokenizer.ggml.tokens")
-    types = file.metadata.get("tokenizer.ggml.token_type")
-    if not isinstance(tokens, list) or not tokens or len(types if types is not None else ()) != len(tokens):
-        raise ValueError(f"{file.path}: tokenizer.ggml.tokens and token_type are missing or differ in length")
-    if len(set(tokens)) != len(tokens):
-        twice = next(token for number, token in enumerate(tokens) if token in tokens[:number])
-        raise ValueError(f"{file.path}: the token {twice!r} is twice in its vocabulary")
-    return tokens, [int(kind) for kind in types]
+    if not isinstance(tokens, list) or not tokens:
+        raise ValueError(f"{file.path}: tokenizer.ggml.tokens is missing or no list of texts")
+    seen: set[str] = set()
+    for token in tokens:
+        if token in seen:
+            raise ValueError(f"{file.path}: the token {token!r} is twice in its vocabulary")
+        seen.add(token)
+    return tokens, _numbers(file, "token_type", len(tokens))
+
+
+def _numbers(file: GGUFFile, name: str, length: int) -> list[Any]:
+    """Return a list with one number for each token."""
+    values = file.metadata.get(f"tokenizer.ggml.{name}")
+    if not isinstance(values, np.ndarray) or len(values) != length:
+        raise ValueError(
+            f"{file.path}: tokenizer.ggml.{name} is missing or not one number for each of {length} tokens"
+        )
+    return values.tolist()
+
+
+def _flag(file: GGUFFile, name: str, default: bool) -> bool:
+    value = file.metadata.get(f"tokenizer.ggml.{name}", default)
+    if not isinstance(value, bool):
+        raise ValueError(f"{file.path}: tokenizer.ggml.{name} is {value!r}, expected true or false")
+    return value
 
 
 def _byte_level_bpe(file: GGUFFile, tokens: list[str], types: list[int]) -> Tokenizer:
     from tokenizers import Tokenizer, decoders, models, normalizers
 
     name = file.metadata.get("tokenizer.ggml.pre")
-    if name not in PRE_TOKENIZERS:
+    if not isinstance(name, str) or name not in PRE_TOKENIZERS:
         raise ValueError(
             f"{file.path} splits text by the rule {name!r} (tokenizer.ggml.pre), which is not known here; "
             f"expected one of {', '.join(PRE_TOKENIZERS)}. Load the model's folder or hub id instead"
@@ -96,18 +116,16 @@ def _sentencepiece_bpe(file: GGUFFile, tokens: list[str], types: list[int]) -> T
     from tokenizers import Tokenizer, decoders, models, normalizers
     from transformers.tokenization_utils_base import generate_merges
 
-    scores = file.metadata.get("tokenizer.ggml.scores")
-    if scores is None or len(scores) != len(tokens):
-        raise ValueError(f"{file.path}: tokenizer.ggml.scores is missing or has another length than tokens")
+    scores = _numbers(file, "scores", len(tokens))
     vocabulary = {token: i for i, token in enumerate(tokens)}
     whole = {token for token, kind in zip(tokens, types) if kind in (UNKNOWN, CONTROL, UNUSED, BYTE)}
-    pairs = generate_merges(vocabulary, dict(zip(tokens, scores.tolist())), skip_tokens=whole)
+    pairs = generate_merges(vocabulary, dict(zip(tokens, scores)), skip_tokens=whole)
     unknown = next((token for token, kind in zip(tokens, types) if kind == UNKNOWN), None)
     options = dict(unk_token=unknown, fuse_unk=True, byte_fallback=BYTE in types)
     inner = Tokenizer(_bpe(file, models.BPE, vocabulary, pairs, **options))
     steps = [normalizers.Replace(" ", SPACE)]
     back = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
-    if file.metadata.get("tokenizer.ggml.add_space_prefix", True):
+    if _flag(file, "add_space_prefix", True):
         steps.insert(0, normalizers.Prepend(SPACE))
         back.append(decoders.Strip(" ", 1, 0))
     inner.normalizer = normalizers.Sequence(steps)
@@ -160,8 +178,8 @@ def _put_around(inner: Tokenizer, file: GGUFFile, named: dict[str, str]) -> None
         file.metadata.get("tokenizer.ggml.pre") in WHOLE_WORDS_FIRST
     )
     wanted = {
-        "bos_token": file.metadata.get("tokenizer.ggml.add_bos_token", begins),
-        "eos_token": file.metadata.get("tokenizer.ggml.add_eos_token", False),
+        "bos_token": _flag(file, "add_bos_token", begins),
+        "eos_token": _flag(file, "add_eos_token", False),
     }
     for name, put in wanted.items():
         if put and name not in named:

@@ -101,6 +101,8 @@ def _explained(requirement: str, output: str) -> OSError:
     if "No space left on device" in output:
         return OSError(errno.ENOSPC, "No space left on device")
     lines = [line.strip() for line in output.splitlines() if line.strip()]
+    if "connection broken" in output:  # pip then says that there is no such distribution
+        return NoWheelError(f"pip cannot reach the package index for {requirement}")
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
     last = (errors or lines or ["no message"])[-1][:300]
     return NoWheelError(f"pip cannot download {requirement} ({last})")

@@ -22,6 +22,9 @@ from helpers.gguf import (
 from helpers.tiny import VOCABULARY
 
 from caft_utils.models import fingerprint, load
+from caft_utils.models.gguf_architectures import config_of
+from caft_utils.models.gguf_files import GGUFFile
+from caft_utils.models.gguf_tokenizers import tokenizer_of
 
 SHAPE = dict(
     vocab_size=VOCABULARY,
@@ -101,7 +104,8 @@ def test_the_layout_matters(tokenizer, tmp_path):
 
 def test_names_are_those_of_the_gguf_package(tmp_path):
     gguf = pytest.importorskip("gguf", reason="the gguf package is not installed (requirements-test.txt)")
-    from caft_utils.models.gguf_architectures import ARCHITECTURES, gguf_name
+    from caft_utils.models.gguf_architectures import ARCHITECTURES
+    from caft_utils.models.gguf_weights import gguf_name
 
     kinds = {name: kind for kind, name in gguf.MODEL_ARCH_NAMES.items()}
     cases = {case: build(case) for case in CASES if case in ARCHITECTURES}
@@ -136,6 +140,8 @@ REFUSED = {
     "experts": ({"llama.expert_count": 8}, "mixture of experts"),
     "yarn": ({"llama.rope.scaling.type": "yarn"}, "yarn"),
     "partial rotation": ({"llama.rope.dimension_count": 8}, "rope.dimension_count"),
+    "an unknown field": ({"llama.attention.scale": 0.5}, "attention.scale is not known"),
+    "a narrower value": ({"llama.attention.value_length": 8}, "value_length is not the width"),
     "many blocks": ({"llama.block_count": 2**31 - 1}, "announces 2147483647 blocks"),
     "more blocks": ({"llama.block_count": 3}, "lacks the tensor blk.2"),
     "fewer blocks": ({"llama.block_count": 1}, "no place in the model.*blk.1"),
@@ -167,6 +173,28 @@ def test_missing_tensors_and_scaled_frequencies_are_named(tokenizer, tmp_path):
         load(write_gguf(tmp_path / "b.gguf", fields, embedding | factors))
     with pytest.raises(ValueError, match="token_embd.weight"):
         load(write_gguf(tmp_path / "c.gguf", fields, factors))
+
+
+ODD = [0, 2**32 - 1, 0.5, float("nan"), "odd", ["a", "b"], [-1, 2**20], [1] * VOCABULARY]
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_a_field_of_another_kind_is_no_other_error(kind, tokenizer, tmp_path):
+    model = build("llama", num_hidden_layers=1)
+    fields = architecture_fields(model.config, "llama") | tokenizer_fields(tokenizer, "gpt-2")
+    fields |= {"tokenizer.ggml.model": kind, "tokenizer.ggml.add_eos_token": True}
+    if kind == "llama":
+        fields["tokenizer.ggml.scores"] = [-float(i) for i in range(len(tokenizer))]
+        fields["tokenizer.ggml.bos_token_id"] = 1
+    embedding = {"token_embd.weight": ((VOCABULARY, 64), 0, bytes(4 * 64 * VOCABULARY))}
+    for name in fields:
+        for value in ODD:
+            with GGUFFile(write_gguf(tmp_path / "m.gguf", fields | {name: value}, embedding)) as file:
+                for read in (config_of, tokenizer_of):
+                    try:
+                        read(file)
+                    except ValueError as error:
+                        assert "m.gguf" in str(error), (name, value)
 
 
 def test_a_path_that_leads_nowhere(tmp_path):

@@ -195,7 +195,7 @@ def test_sentencepiece_bpe_is_that_of_sentencepiece(prefix, tmp_path):
         ({"tokenizer.ggml.pre": "tekken"}, "rule 'tekken'"),
         ({"tokenizer.ggml.pre": "default"}, "rule 'default'"),
         ({"tokenizer.ggml.model": "bert"}, "kind 'bert'"),
-        ({"tokenizer.ggml.tokens": ["a", "b"]}, "differ in length"),
+        ({"tokenizer.ggml.tokens": ["a", "b"]}, "not one number for each of 2 tokens"),
         ({"tokenizer.ggml.tokens": ["a", "a"], "tokenizer.ggml.token_type": [1, 1]}, "'a' is twice"),
         ({"tokenizer.ggml.merges": ["ab"]}, "no pair"),
         ({"tokenizer.ggml.merges": ["nobody knows"]}, "merges do not fit"),
