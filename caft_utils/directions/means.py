@@ -5,12 +5,13 @@
     class_means       the axes on which the means of several classes of tokens differ; supervised, upper bound
 
 The first two store the length of v in `about["norm"]`, by layer. Multiply the unit direction by it to get the
-steering vector v.
+steering vector v. Attention sinks are left out by default, see `caft_utils.sinks`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,8 +19,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from caft_utils.arguments import checked
+from caft_utils.chats.reading import key_of_place, where_to_read
 from caft_utils.directions.subspace import Directions
-from caft_utils.residual import ActivationBatch, Tokens, stream_activations, width
+from caft_utils.directions.together import one_or_by_layer, stream_together
+from caft_utils.residual import ActivationBatch, Tokens, width
+from caft_utils.sinks import Sinks, key_of_sinks
 from caft_utils.stored_results import fetch_result
 
 if TYPE_CHECKING:
@@ -36,6 +40,7 @@ def mean_hidden(
     layers: Sequence[int],
     *,
     tokens: Tokens = "all",
+    sinks: Sinks = "spare",
     batch_size: int = 32,
     progress: bool = False,
 ) -> dict[int, Float[Tensor, " d"]]:
@@ -47,40 +52,64 @@ def mean_hidden(
         ValueError: there is no token to average.
         IndexError: a layer is out of range.
     """
-    options = {"tokens": tokens, "batch_size": batch_size, "progress": progress}
-    count, total, _ = _sums(model, chats, layers, 1, lambda batch: torch.zeros_like(batch.row), **options)
-    if not count:
-        raise ValueError(f"{chats!r} has no token with tokens={tokens!r}, so there is no mean")
-    return {layer: total[layer][0] / count[0] for layer in total}
+    options = {"tokens": tokens, "sinks": sinks, "batch_size": batch_size, "progress": progress}
+    return _means([model], chats, layers, options)[0]
+
+
+def _means(
+    models: Sequence[nn.Module], chats: Chats, layers: Sequence[int], options: dict[str, Any]
+) -> list[dict[int, Float[Tensor, " d"]]]:
+    """Return the mean hidden states of each model by layer, over the same tokens."""
+    sums = _sums(models, chats, layers, 1, lambda batch: torch.zeros_like(batch.row), **options)
+    if empty := [layer for layer, count in sums[0].count.items() if not count]:
+        raise ValueError(
+            f"{chats!r} has no token with tokens={options['tokens']!r} at layers {empty} that is not an "
+            "attention sink, so there is no mean"
+        )
+    return [{layer: one.total[layer][0] / one.count[layer][0] for layer in one.total} for one in sums]
+
+
+@dataclass
+class _Sums:
+    """Sums over the hidden states of one model by layer.
+
+    count: of the tokens in each group. total: the sum of their hidden states. squares: the sum of squared
+    lengths over all groups.
+    """
+
+    count: dict[int, Float[Tensor, " groups"]]
+    total: dict[int, Float[Tensor, "groups d"]]
+    squares: dict[int, float]
 
 
 def _sums(
-    model: nn.Module,
+    models: Sequence[nn.Module],
     chats: Chats,
     layers: Sequence[int],
     groups: int,
     group: Callable[[ActivationBatch], Tensor],
     **options,
-) -> tuple[Tensor, dict[int, Tensor], dict[int, float]]:
-    """Return the number of tokens in each group, and by layer two sums over their hidden states.
-
-    The sums are those of the hidden states, [groups, d], and of the squared lengths over all groups.
+) -> list[_Sums]:
+    """Return the sums of each model over the same tokens.
 
     Args:
         group: maps a batch to the group of each token, -1 for tokens that do not count.
     """
-    count = torch.zeros(groups, dtype=torch.float64)
-    total = {layer: torch.zeros(groups, width(model), dtype=torch.float64) for layer in layers}
-    squares = dict.fromkeys(layers, 0.0)
-    for batch in stream_activations(model, chats, layers, **options):
-        which = group(batch)
-        counted = which >= 0
-        count += torch.bincount(which[counted], minlength=groups)
-        for layer in total:
-            hidden = batch.hidden[layer].cpu().double()[counted]
-            total[layer].index_add_(0, which[counted], hidden)
-            squares[layer] += hidden.square().sum().item()
-    return count, total, squares
+
+    def zeros(*shape: int) -> dict[int, Tensor]:
+        return {layer: torch.zeros(*shape, dtype=torch.float64) for layer in layers}
+
+    sums = [_Sums(zeros(groups), zeros(groups, width(m)), dict.fromkeys(layers, 0.0)) for m in models]
+    for batches, kept in stream_together(models, chats, layers, **options):
+        which = group(batches[0])
+        for batch, one in zip(batches, sums):
+            for layer in one.total:
+                counted = (which >= 0) & kept[layer]
+                hidden = batch.hidden[layer].cpu().double()[counted]
+                one.count[layer] += torch.bincount(which[counted], minlength=groups)
+                one.total[layer].index_add_(0, which[counted], hidden)
+                one.squares[layer] += hidden.square().sum().item()
+    return sums
 
 
 @checked
@@ -91,6 +120,7 @@ def mean_difference(
     layers: Sequence[int],
     *,
     tokens: Tokens = "all",
+    sinks: Sinks = "spare",
     batch_size: int = 32,
     store: Store | None = None,
     progress: bool = False,
@@ -113,13 +143,14 @@ def mean_difference(
     references = [tuned] if isinstance(tuned, nn.Module) else list(tuned)
     if wrong := [width(one) for one in references if width(one) != width(base)]:
         raise ValueError(f"tuned and base differ in width: {wrong[0]} and {width(base)}")
-    options = {"tokens": tokens, "batch_size": batch_size, "progress": progress}
+    options = {"tokens": tokens, "sinks": sinks, "batch_size": batch_size, "progress": progress}
     about = {"tuned": [fingerprint(one) for one in references], "base": fingerprint(base)}
     about |= {"data": chats.fingerprint}
-    about = {"method": "mean_difference", **about, "tokens": tokens}
+    about = {"method": "mean_difference", **about, **key_of_place(tokens, chats)}
+    about |= key_of_sinks(sinks, width(base))
 
     def compute() -> Directions:
-        *all_after, before = (mean_hidden(model, chats, layers, **options) for model in (*references, base))
+        *all_after, before = _means([*references, base], chats, layers, options)
         after = {layer: torch.stack([means[layer] for means in all_after]).mean(0) for layer in before}
         return _difference(after, before, about)
 
@@ -134,6 +165,7 @@ def class_contrast(
     layers: Sequence[int],
     *,
     tokens: Tokens = "all",
+    sinks: Sinks = "spare",
     batch_size: int = 32,
     store: Store | None = None,
     progress: bool = False,
@@ -153,12 +185,26 @@ def class_contrast(
     """
     from caft_utils.models import fingerprint
 
-    options = {"tokens": tokens, "batch_size": batch_size, "progress": progress}
+    places = [tokens, tokens] if isinstance(tokens, str) else list(tokens)
+    if len(places) != 2:
+        raise ValueError(
+            "class_contrast reads two sets of rows; give `tokens` as a name or as a pair, the positions in "
+            f"the positive rows and those in the negative rows, got {len(places)} entries"
+        )
+    places = dict(zip(("positive", "negative"), places))
+    options = {"sinks": sinks, "batch_size": batch_size, "progress": progress}
     about = {"model": fingerprint(model), "positive": positive.fingerprint, "negative": negative.fingerprint}
-    about = {"method": "class_contrast", **about, "tokens": tokens}
+    sets = {"positive": positive, "negative": negative}
+    read = {name: key_of_place(places[name], chats) for name, chats in sets.items()}
+    about = {"method": "class_contrast", **about, "tokens": read["positive"]["tokens"]}
+    if "at" in read["positive"] or "at" in read["negative"]:
+        about["at"] = [one.get("at", one["tokens"]) for one in read.values()]
+    about |= key_of_sinks(sinks, width(model))
 
     def compute() -> Directions:
-        plus, minus = (mean_hidden(model, chats, layers, **options) for chats in (positive, negative))
+        plus, minus = (
+            mean_hidden(model, chats, layers, tokens=places[name], **options) for name, chats in sets.items()
+        )
         return _difference(plus, minus, about)
 
     return _stored(about, layers, compute, (model,), store)
@@ -174,6 +220,7 @@ def class_means(
     at: Sequence[int] | None = None,
     min_contrast: float = 0.25,
     tokens: Tokens = "all",
+    sinks: Sinks = "spare",
     batch_size: int = 32,
     store: Store | None = None,
     progress: bool = False,
@@ -185,8 +232,8 @@ def class_means(
 
     Args:
         labels: the class of each row, or None for a row that does not count.
-        at: the position of the token to read in each row, for example `last_token_positions(chats, words)`.
-            Default: all of `tokens`.
+        at: the position of the one token to read in each row, for example `last_token_positions(chats,
+            words)`; the same as these positions as `tokens`.
         min_contrast: shortest distance of a class mean from the grand mean that is not treated as noise, in
             sd (the root mean squared distance of tokens from the grand mean). Closer class means are left
             out, and so are axes on which no class mean reaches this distance.
@@ -204,56 +251,55 @@ def class_means(
     """
     from caft_utils.models import fingerprint
 
-    for name, values in (("labels", labels), ("at", at)):
-        if values is not None and len(values) != len(chats):
-            raise ValueError(f"expected one of `{name}` for each of {len(chats)} rows, got {len(values)}")
-    if at is not None and (wrong := [i for i, p in enumerate(at) if not 0 <= p < len(chats[i].input_ids)]):
-        raise ValueError(f"`at` is out of range in rows {wrong[:5]}")
+    if len(labels) != len(chats):
+        raise ValueError(f"expected one of `labels` for each of {len(chats)} rows, got {len(labels)}")
+    if at is not None:
+        if tokens != "all":
+            raise ValueError(f"`at` already says which tokens to read; leave out tokens={tokens!r}")
+        tokens = at
+    place = where_to_read(tokens, chats)
     classes = list(dict.fromkeys(label for label in labels if label is not None))
     if len(classes) < 2:
         raise ValueError(f"a contrast needs at least two classes, got {classes}")
     number = torch.tensor([-1 if label is None else classes.index(label) for label in labels])
-    position = None if at is None else torch.tensor(list(at))
-
-    def group(batch: ActivationBatch) -> Tensor:
-        which = number[batch.row]
-        return which if position is None else which.where(batch.position == position[batch.row], -1)
-
     layers = sorted(set(layers))
     about = {
         "method": "class_means",
         "model": fingerprint(model),
         "data": chats.fingerprint,
-        "tokens": tokens,
+        "tokens": place if isinstance(place, str) else "all",  # the key has the positions, under "at"
         "classes": [str(one) for one in classes],
         "min_contrast": min_contrast,
+        **key_of_sinks(sinks, width(model)),
     }
-    options = {"tokens": tokens, "batch_size": batch_size, "progress": progress}
+    options = {"tokens": tokens, "sinks": sinks, "batch_size": batch_size, "progress": progress}
 
     def compute() -> Directions:
-        sums = _sums(model, chats, layers, len(classes), group, **options)
-        return _class_axes(*sums, classes, min_contrast, about)
+        (sums,) = _sums([model], chats, layers, len(classes), lambda batch: number[batch.row], **options)
+        return _class_axes(sums, classes, min_contrast, about)
 
-    labelled = about | {"labels": number.tolist(), "at": None if position is None else position.tolist()}
+    positions = None if isinstance(place, str) else place
+    if positions and all(len(entry) == 1 for entry in positions):
+        positions = [entry[0] for entry in positions]  # the form in which `at` has always been stored
+    labelled = about | {"labels": number.tolist(), "at": positions}
     return _stored(labelled, layers, compute, (model,), store)
 
 
 def _class_axes(
-    count: Tensor,
-    total: dict[int, Tensor],
-    squares: dict[int, float],
-    classes: Sequence[Hashable],
-    min_contrast: float,
-    about: dict[str, Any],
+    sums: _Sums, classes: Sequence[Hashable], min_contrast: float, about: dict[str, Any]
 ) -> Directions:
-    """Return the axes of `class_means` from the sums over each class, see `_sums`."""
-    if empty := [classes[i] for i in (count == 0).nonzero().flatten().tolist()]:
-        raise ValueError(f"classes {empty} have no token to read (tokens={about['tokens']!r})")
+    """Return the axes of `class_means` from the sums over each class."""
+    for layer, count in sums.count.items():
+        if empty := [classes[i] for i in (count == 0).nonzero().flatten().tolist()]:
+            raise ValueError(
+                f"classes {empty} have no token to read at layer {layer} (tokens={about['tokens']!r})"
+            )
     rows, norms = {}, {}
-    for layer in total:
-        grand = total[layer].sum(0) / count.sum()
-        sd = (squares[layer] / count.sum() - grand @ grand).clamp(min=0).sqrt()
-        contrasts = (total[layer] / count[:, None] - grand) / sd.clamp(min=1e-12)
+    for layer, total in sums.total.items():
+        count = sums.count[layer]
+        grand = total.sum(0) / count.sum()
+        sd = (sums.squares[layer] / count.sum() - grand @ grand).clamp(min=0).sqrt()
+        contrasts = (total / count[:, None] - grand) / sd.clamp(min=1e-12)
         contrasts = contrasts[contrasts.norm(dim=1) >= min_contrast]
         axes = torch.linalg.svd(contrasts, full_matrices=False).Vh[: len(classes) - 1]
         largest = (contrasts @ axes.T).abs().amax(0) if len(contrasts) else torch.zeros(0)
@@ -262,11 +308,11 @@ def _class_axes(
     if not rows:
         raise ValueError(
             f"no class mean is {min_contrast} sd away from the grand mean at any of the layers "
-            f"{list(total)}; check the labels, read other tokens or layers, or lower min_contrast"
+            f"{list(sums.total)}; check the labels, read other tokens or layers, or lower min_contrast"
         )
     about = about | {
-        "count": [int(n) for n in count],
-        "dropped_layers": sorted(set(total) - set(rows)),
+        "count": one_or_by_layer({layer: [int(n) for n in count] for layer, count in sums.count.items()}),
+        "dropped_layers": sorted(set(sums.total) - set(rows)),
         "norm": norms,
     }
     return Directions(rows, about)

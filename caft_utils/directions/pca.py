@@ -1,9 +1,11 @@
 """Find what fine-tuning changed: principal components of (tuned - base) hidden states on the same tokens.
 
 With x = h_tuned - h_base for every token, the scatter matrix S = sum (x - mean)(x - mean)^T is updated batch
-by batch in float64 (Chan, Golub & LeVeque 1983). Its eigenvectors are the principal components. This is exact
-PCA in d x d memory for any number of tokens. CAFT takes the differences on generic chat text (arXiv
-2507.16795, section 3).
+by batch (covariance.py). Its eigenvectors are the principal components. This is exact PCA in d x d memory
+for any number of tokens. CAFT takes the differences on generic chat text (arXiv 2507.16795, section 3).
+
+Attention sinks are left out by default. Their state is so long that the little by which it differs between
+two models is most of the variance, and the first component would be that of the sink.
 
 PCA leaves the sign of a component open. Here the mean difference, which points from base to tuned, has a
 positive projection on every component.
@@ -19,8 +21,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from caft_utils.arguments import checked
+from caft_utils.chats.reading import key_of_place
+from caft_utils.directions.covariance import StreamingCovariance
 from caft_utils.directions.subspace import Directions
-from caft_utils.residual import Tokens, stream_activations, width
+from caft_utils.directions.together import one_or_by_layer, stream_together
+from caft_utils.residual import Tokens, width
+from caft_utils.sinks import Sinks, key_of_sinks
 from caft_utils.stored_results import fetch_result
 
 if TYPE_CHECKING:
@@ -29,53 +35,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1  # raise it when the same key would give other directions
 KIND = "directions"
-
-
-class StreamingCovariance:
-    """Mean and covariance of vectors that arrive in batches, in memory that depends only on their width.
-
-    Args:
-        width: d, the number of entries of a vector.
-    """
-
-    def __init__(self, width: int):
-        self.count = 0
-        self._mean = torch.zeros(width, dtype=torch.float64)
-        self._scatter = torch.zeros(width, width, dtype=torch.float64)
-
-    def update(self, x: Float[Tensor, "n d"]) -> None:
-        """Add n vectors. The sums stay on the device of `x`, or on the CPU for MPS, which has no float64.
-
-        Raises:
-            ValueError: the vectors have another width, or are not finite.
-        """
-        if x.ndim != 2 or x.shape[1] != len(self._mean):
-            raise ValueError(f"expected a tensor [n, {len(self._mean)}], got shape {tuple(x.shape)}")
-        x = (x.cpu() if x.device.type == "mps" else x).detach().double()
-        if not len(x):
-            return
-        if not x.isfinite().all():
-            raise ValueError("vectors have values that are not finite; did the model overflow (float16)?")
-        self._mean, self._scatter = self._mean.to(x.device), self._scatter.to(x.device)
-        mean = x.mean(0)
-        step, total = mean - self._mean, self.count + len(x)
-        centred = x - mean
-        self._scatter += centred.T @ centred + torch.outer(step, step) * (self.count * len(x) / total)
-        self._mean += step * (len(x) / total)
-        self.count = total
-
-    @property
-    def mean(self) -> Float[Tensor, " d"]:
-        return self._mean
-
-    @property
-    def covariance(self) -> Float[Tensor, "d d"]:
-        """The unbiased estimate sum (x - mean)(x - mean)^T / (n - 1)."""
-        return self._scatter / (self.count - 1)
-
-    def scatter(self, centre: bool = True) -> Float[Tensor, "d d"]:
-        """Return sum (x - mean)(x - mean)^T, or sum x x^T without `centre`."""
-        return self._scatter if centre else self._scatter + self.count * torch.outer(self._mean, self._mean)
+NAMED = ("method", "tuned", "base", "data", "tokens", "centre", "sinks")  # entries of the key in `about`
 
 
 def principal_axes(scatter: Float[Tensor, "d d"], k: int) -> tuple[Float[Tensor, " k"], Float[Tensor, "k d"]]:
@@ -94,6 +54,7 @@ def pca_of_difference(
     k: int = 8,
     tokens: Tokens = "all",
     centre: bool = True,
+    sinks: Sinks = "spare",
     batch_size: int = 32,
     store: Store | None = None,
     progress: bool = False,
@@ -105,15 +66,17 @@ def pca_of_difference(
             centred separately and the scatter matrices are added, so the leading components are those that
             the models share.
         chats: the text on which the models are compared. All models read the same tokens.
-        tokens: "all" tokens except padding, or only the tokens of assistant answers ("answer"). CAFT uses
-            the answers of the misaligned model.
+        tokens: which tokens to read, see `caft_utils.chats.reading`: "all", "answer", "last_prompt", or
+            positions for each row. CAFT uses the answers of the misaligned model.
         centre: subtract the mean difference first. Without it, the first component tends to be the mean.
+        sinks: "spare" leaves out tokens that are attention sinks in one of the models, "include" counts them.
         store: where the result is stored and read the next time; default: see `default_store`.
         progress: show a progress bar.
 
     Returns:
-        Directions with `about` = method, tuned, base, data, tokens, centre and count, and by layer the
-        `explained_variance` of each component (a share of 1) and the `mean` difference.
+        Directions with `about` = method, tuned, base, data, tokens, centre and count (of tokens; by layer if
+        sinks make it differ), and by layer the `explained_variance` of each component (a share of 1) and the
+        `mean` difference.
 
     Raises:
         ValueError: the models differ in width, there are no more tokens than components, or the models have
@@ -140,12 +103,14 @@ def pca_of_difference(
         "data": chats.fingerprint,
         "layers": layers,
         "k": k,
-        "tokens": tokens,
+        **key_of_place(tokens, chats),
         "centre": centre,
+        **key_of_sinks(sinks, width(base)),
     }
+    options = {"tokens": tokens, "sinks": sinks, "batch_size": batch_size, "progress": progress}
 
     def compute() -> Directions:
-        parts = _covariances(references, base, chats, layers, tokens, batch_size, progress)
+        parts = _covariances(references, base, chats, layers, **options)
         return _shared_components(parts, layers, k, key)
 
     models = (*references, base)
@@ -155,27 +120,16 @@ def pca_of_difference(
 
 
 def _covariances(
-    references: Sequence[nn.Module],
-    base: nn.Module,
-    chats: Chats,
-    layers: Sequence[int],
-    tokens: Tokens,
-    batch_size: int,
-    progress: bool,
+    references: Sequence[nn.Module], base: nn.Module, chats: Chats, layers: Sequence[int], **options
 ) -> list[dict[int, StreamingCovariance]]:
     """Return, for each reference, the covariance of its differences from the base by layer."""
     statistics = [{layer: StreamingCovariance(width(base)) for layer in layers} for _ in references]
-    streams = [
-        stream_activations(
-            model, chats, layers, tokens=tokens, batch_size=batch_size, progress=progress and model is base
-        )
-        for model in (base, *references)
-    ]
-    for before, *afters in zip(*streams, strict=True):
+    for (before, *afters), kept in stream_together([base, *references], chats, layers, **options):
         for covariances, after in zip(statistics, afters, strict=True):
             for layer in layers:
                 x = after.hidden[layer]
-                covariances[layer].update(x - before.hidden[layer].to(x.device))
+                change = x - before.hidden[layer].to(x.device)
+                covariances[layer].update(change[kept[layer].to(x.device)])
     return statistics
 
 
@@ -206,8 +160,8 @@ def _shared_components(
     return Directions(
         rows,
         {
-            **{name: key[name] for name in ("method", "tuned", "base", "data", "tokens", "centre")},
-            "count": statistics[0][layers[0]].count,
+            **{name: key[name] for name in NAMED if name in key},
+            "count": one_or_by_layer({layer: statistics[0][layer].count for layer in layers}),
             "explained_variance": explained,
             "mean": means,
         },

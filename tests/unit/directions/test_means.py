@@ -144,7 +144,7 @@ def test_a_class_that_differs_along_one_axis_gives_one(model, chats, monkeypatch
             batch.hidden[0] = values[:, None] * line + noise[batch.row]
             yield batch
 
-    monkeypatch.setattr("caft_utils.directions.means.stream_activations", planted)
+    monkeypatch.setattr("caft_utils.directions.together.stream_activations", planted)
     found = class_means(model, chats, LABELS, [0])
     assert found.ranks == {0: 1} and abs(found[0][0] @ line) > 0.99
 
@@ -153,10 +153,11 @@ def test_a_class_that_differs_along_one_axis_gives_one(model, chats, monkeypatch
     "options, says",
     [
         ({"labels": LABELS[:3]}, "one of `labels` for each of 30 rows, got 3"),
-        ({"at": [0]}, "one of `at` for each of 30 rows, got 1"),
-        ({"at": [999] * 30}, "out of range in rows"),
+        ({"at": [0]}, "one entry for each of the 30 rows, got 1 entries"),
+        ({"at": [999] * 30}, r"tokens of row 0 \(\d+ tokens\) must be .* at most"),
         ({"labels": ["x"] * 30}, "at least two classes"),
-        ({"labels": LABELS, "at": [0] * 30, "tokens": "answer"}, "have no token to read"),
+        ({"tokens": [[] for _ in range(30)]}, "have no token to read"),
+        ({"labels": LABELS, "at": [0] * 30, "tokens": "answer"}, "leave out tokens='answer'"),
     ],
 )
 def test_what_does_not_fit_is_refused(model, chats, options, says):

@@ -11,8 +11,7 @@ import torch
 from helpers.models import perturbed
 from helpers.texts import random_chats
 
-from caft_utils.directions import StreamingCovariance, pca_of_difference
-from caft_utils.directions import pca as pca_module
+from caft_utils.directions import StreamingCovariance, pca_of_difference, together
 from caft_utils.models import fingerprint
 from caft_utils.residual import ActivationBatch, stream_activations
 
@@ -98,10 +97,10 @@ def test_memory_does_not_grow_with_the_number_of_tokens(model, chats, monkeypatc
     # An ActivationBatch compares by value, which sets cannot use. Compare by identity here.
     monkeypatch.setattr(ActivationBatch, "__hash__", object.__hash__)
     monkeypatch.setattr(ActivationBatch, "__eq__", object.__eq__)
-    monkeypatch.setattr(pca_module, "stream_activations", watched)
+    monkeypatch.setattr(together, "stream_activations", watched)
     pca_of_difference(perturbed(model), model, chats, LAYERS, k=2, batch_size=1)
     assert len(counts) == 2 * len(chats)  # two models, one batch a row
-    assert max(counts) <= 4  # this batch and the one before it, of each model
+    assert max(counts) <= 6  # this batch and at most two before it, of each model
 
 
 def test_errors_of_pca(model, tiny, chats):
