@@ -9,13 +9,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from caft_utils.arguments import from_fields, mapping, text, whole, wholes
 from caft_utils.finetune_config import FinetuneConfig
 from caft_utils.text_files import read_yaml
 
 PRESETS = Path(__file__).with_name("presets.yaml")
+LessonName = Literal["emergent", "double choice", "gender"]
+Data = Literal["generated", "shipped", "published", "files"]
+Judge = Literal["exact", "logprob", "endpoint"]
+AnswerWith = Literal["letter", "option"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,35 @@ class SAESource:
 
 
 @dataclass(frozen=True)
+class LessonSource:
+    """What a lesson of the course uses with a model: the data of its task, and what judges the answers.
+
+    Attributes:
+        data: "generated" by the classroom's world; "shipped" in data/advice; "published", see
+            data/sources.yaml; or "files" that the user has.
+        judge: "exact" compares answers that the model writes with the right ones; "logprob" compares the
+            probabilities of given answers; "endpoint" is a language model, which the user brings.
+        answer_with: whether a choice is answered with the option's letter or with the option itself.
+        files: {argument of the task: the source of its file}, for data="files".
+        max_length: tokens kept of each row of a file; None: the task's own number.
+    """
+
+    data: Data
+    judge: Judge
+    answer_with: AnswerWith = "letter"
+    files: Mapping[str, str] = field(default_factory=dict)
+    max_length: int | None = None
+
+    def __post_init__(self):
+        for name, known in (("data", Data), ("judge", Judge), ("answer_with", AnswerWith)):
+            if (value := getattr(self, name)) not in get_args(known):
+                raise ValueError(f"{name} must be one of {', '.join(get_args(known))}, got {value!r}")
+        mapping("files", self.files)
+        if self.max_length is not None:
+            object.__setattr__(self, "max_length", whole("max_length", self.max_length, 1))
+
+
+@dataclass(frozen=True)
 class Preset:
     """The settings for one model.
 
@@ -51,7 +84,7 @@ class Preset:
         dtype: dtype of the weights; "auto" is the checkpoint's own.
         revision: the revision on the hub to load; None is the main branch.
         sae: the location of its published SAEs, if there are any.
-        data_notes: the data that the paper used with this model, for human readers only.
+        lessons: what each lesson of the course uses with this model; it cannot give the others.
         sources: {field: the source of its value}.
     """
 
@@ -61,7 +94,7 @@ class Preset:
     dtype: str = "auto"
     revision: str | None = None
     sae: SAESource | None = None
-    data_notes: Mapping[str, Any] = field(default_factory=dict)
+    lessons: Mapping[str, LessonSource] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -88,8 +121,11 @@ def _preset(name: str, entry: Any) -> Preset:
         for field_name in ("dtype", "revision"):
             if values.get(field_name) is not None:
                 text(field_name, values[field_name])
-        for field_name in ("data_notes", "sources"):
-            mapping(field_name, values.get(field_name, {}))
+        mapping("sources", values.get("sources", {}))
+        lessons = mapping("lessons", values.get("lessons", {}), get_args(LessonName))
+        values["lessons"] = {
+            name: from_fields(LessonSource, f"lessons, {name}", entry) for name, entry in lessons.items()
+        }
     except ValueError as error:
         raise ValueError(f"{where}, {error}") from error
     return Preset(name, **values)

@@ -116,7 +116,7 @@ def test_every_preset_is_whole():
     for name, found in presets().items():
         assert isinstance(found.finetune_config, FinetuneConfig) and found.layers and found.name == name
         assert found.sae is None or isinstance(found.sae, SAESource)
-        for field in ("layers", "finetune_config", "dtype", "sae", "data_notes"):
+        for field in ("layers", "finetune_config", "dtype", "sae", "lessons"):
             assert bool(getattr(found, field)) == (field in found.sources), (name, field)
 
 
