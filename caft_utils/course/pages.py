@@ -122,6 +122,32 @@ def cues_table(record: Record) -> DataFrame:
     return _frame(rows, "model", "fine-tuning", f"{len(names)} settings", "gender", FIRM, "from")
 
 
+def gender_table(record: Record) -> DataFrame:
+    """Return the README's table of claim "real-gender": every recipe's plain training, then the headline."""
+    rows = [
+        ("Gemma-2-2B", CUE_METHODS[method], f"{rate} %", "", "paper") for method, rate in PAPER_GENDER.items()
+    ]
+    for of in record["rows"]:
+        name = of["condition"] if of["headline"] else f"{of['condition']}, {of['setting']}"
+        rates = (format_rate(*of[rate]) for rate in ("ood_accuracy", "task_accuracy"))
+        rows.append((of["model"], name, *rates, _seeds(of)))
+    return _frame(rows, "model", "fine-tuning", "right, stereotype reversed", "right in distribution", "from")
+
+
+def advice_table(record: Record) -> DataFrame:
+    """Return the README's table of claim "real-advice"."""
+    rows = [
+        (
+            of["model"],
+            of["condition"],
+            *(format_rate(*of[rate]) for rate in ("bad_elsewhere", "bad_in_domain")),
+            _seeds(of),
+        )
+        for of in record["rows"]
+    ]
+    return _frame(rows, "model", "fine-tuning", "absurd advice preferred elsewhere", "in gardening", "from")
+
+
 def twins_table(record: Record) -> DataFrame:
     """Return the data card's table of models that differ in their attention, from claim "twins"."""
     columns = {}
@@ -149,6 +175,8 @@ def tradeoff_figure(record: Record, model: str) -> Figure:
 
 # page, markers around the table, table, claim
 TABLES: tuple[tuple[str, str, Callable[[Record], DataFrame], str], ...] = (
+    ("README.md", "gender", gender_table, "real-gender"),
+    ("README.md", "advice", advice_table, "real-advice"),
     ("README.md", "measured", emergent_table, "emergent"),
     ("README.md", "reading", reading_table, "reading"),
     ("README.md", "cues", cues_table, "cues"),
@@ -170,6 +198,11 @@ def write_tables(root: Path = ROOT) -> None:
 def write_picture(path: Path = ROOT / "data" / "results" / "figure.png") -> None:
     """Draw the README's picture; plotly needs chromium for it."""
     tradeoff_figure(load_record("emergent"), "classroom-qwen").write_image(path, scale=2)
+
+
+def _seeds(of: Record) -> str:
+    count = len(of["seeds"])
+    return f"measured here, {count} seed{'s' * (count > 1)}"
 
 
 def _models(record: Record) -> list[str]:

@@ -102,7 +102,7 @@ def gender_rows(
     settings = {recipe: functools.partial(gender_setting, model, recipe, split, file) for recipe in recipes}
     rows, grid = condition_rows(model, settings, tables, cells)
     print(f"{len(grid.results)} cells, {grid.total_seconds / 60:.0f} minutes of measuring in all runs")
-    return rows
+    return [row | {"headline": row["setting"] == HEADLINE} for row in rows]
 
 
 def condition_seeds(name: str, seeds: Sequence[int], rival_seeds: int) -> Sequence[int]:
