@@ -102,8 +102,12 @@ def test_means_and_windows_leave_sinks_out(sunk, chats):
     token = chats[0].input_ids[0]
     spared, all_tokens = (mean_hidden(sunk, chats, [1], sinks=s)[1] for s in ("spare", "include"))
     assert abs(spared[7]) < 1 < abs(all_tokens[7])
-    components, inner = Directions({1: torch.eye(64)[7]}), chats.take([r for r, p in places(chats, token)])
-    prefixed = Chats(chats.tokenizer, [{"text": "you " + row["text"]} for row in inner.rows])
+    components, generator = Directions({1: torch.eye(64)[7]}), torch.Generator().manual_seed(0)
+    texts = [
+        chats.tokenizer.decode([*torch.randint(20, 300, (4,), generator=generator).tolist(), token, 40 + i])
+        for i in range(8)
+    ]
+    prefixed = Chats(chats.tokenizer, [{"text": text} for text in texts])
     assert any(position for _, position in places(prefixed, token))
     largest = {}
     for sinks in ("spare", "include"):
