@@ -3,10 +3,10 @@
 Batches are centred on their own mean before they are multiplied, and the scatter matrices of two batches are
 joined exactly (Chan, Golub & LeVeque 1983). A large mean therefore costs no digits. Sums are float64.
 
-Vectors of at least FLOAT32_FROM_WIDTH entries are multiplied in float32, which is twice as fast or more, in
-groups of BLOCK vectors. The scatter matrix then has a relative error of about 1e-7, in units of its largest
-entries. Eigenvalues down to about 1e-6 of the largest keep their eigenvectors. Narrower vectors are
-multiplied in float64, because results that were stored for them are older than the faster way.
+Vectors of at least FLOAT32_FROM_WIDTH entries are multiplied in float32 in groups of BLOCK vectors, which is
+faster. On vectors with a mean of 100 times their largest standard deviation, eigenvalues of 1e-4 of the
+largest keep 5 digits, and those of 1e-6 keep 3. Narrower vectors are multiplied in float64, because results
+that were stored for them are older than the faster way.
 """
 
 from __future__ import annotations

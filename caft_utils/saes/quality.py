@@ -6,7 +6,7 @@
     loss_recovered       (L_zero - L_sae) / (L_zero - L_model)         L: nats per answer token
 
 L_sae is the model's loss with h' in place of h at one layer, and L_zero its loss with zeros there. The first
-token of a row is an attention sink: it does not count, and it keeps its hidden state.
+token of a row and attention sinks elsewhere do not count, and they keep their hidden state.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from caft_utils.arguments import checked
 from caft_utils.losses import mean_answer_loss
 from caft_utils.models import fingerprint
-from caft_utils.residual import edit, stream_activations
+from caft_utils.residual import edit, stream_activations, width
 from caft_utils.saes.collection import SAEs
+from caft_utils.sinks import Sinks, is_sink, key_of_sinks, sink_limits
 from caft_utils.stored_results import fetch_json
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def sae_quality(
     saes: SAEs,
     *,
     loss: bool = False,
+    sinks: Sinks = "spare",
     batch_size: int = 32,
     store: Store | None = None,
     progress: bool = False,
@@ -51,6 +53,7 @@ def sae_quality(
 
     Args:
         loss: also measure loss_recovered, which takes two more passes over the text for each layer.
+        sinks: "spare" leaves out attention sinks after the first token too, "include" counts them.
         store: where the result is stored and read the next time; default: see `default_store`.
 
     Raises:
@@ -62,35 +65,45 @@ def sae_quality(
         "data": chats.fingerprint,
         "saes": saes.fingerprint,
         "loss": loss,
+        **key_of_sinks(sinks, width(model)),
     }
+    options = {"loss": loss, "sinks": sinks, "batch_size": batch_size, "progress": progress}
 
     def compute() -> dict[int, dict[str, float]]:
-        return compute_quality(model, chats, saes, loss=loss, batch_size=batch_size, progress=progress)
+        return compute_quality(model, chats, saes, **options)
 
     quality = fetch_json("sae_quality", key, compute, models=(model,), store=store)
     return {int(layer): values for layer, values in quality.items()}
 
 
 def compute_quality(
-    model: nn.Module, chats: Chats, saes: SAEs, *, loss: bool = False, batch_size: int, progress: bool = False
+    model: nn.Module,
+    chats: Chats,
+    saes: SAEs,
+    *,
+    loss: bool = False,
+    sinks: Sinks = "spare",
+    batch_size: int,
+    progress: bool = False,
 ) -> dict[int, dict[str, float]]:
     """Return what `sae_quality` returns, without the store."""
-    count, sums = 0, {layer: _Sums() for layer in saes.layers}
+    limits = sink_limits(model, saes.layers, sinks)
+    count, sums = dict.fromkeys(saes.layers, 0), {layer: _Sums() for layer in saes.layers}
     for batch in stream_activations(model, chats, saes.layers, batch_size=batch_size, progress=progress):
-        keep = batch.position > 0
-        count += int(keep.sum())
         for layer, sums_here in sums.items():
+            keep = (batch.position > 0) & ~is_sink(batch.hidden[layer], limits[layer]).cpu()
+            count[layer] += int(keep.sum())
             for hidden in batch.hidden[layer][keep.to(batch.hidden[layer].device)].split(ENCODE_CHUNK):
                 sums_here.add(saes, layer, hidden)
-    if not count:
+    if not all(count.values()):
         raise ValueError(f"{chats!r} has no row of two tokens, and first tokens are left out")
-    quality = {layer: sums_here.result(count) for layer, sums_here in sums.items()}
+    quality = {layer: sums_here.result(count[layer]) for layer, sums_here in sums.items()}
     if loss:
         clean = mean_answer_loss(model, chats, batch_size=batch_size)
         for layer in saes.layers:
-            with edit(model, {layer: _splice(partial(saes.reconstruct, layer))}):
+            with edit(model, {layer: _splice(partial(saes.reconstruct, layer), limits[layer])}):
                 spliced = mean_answer_loss(model, chats, batch_size=batch_size)
-            with edit(model, {layer: _splice(torch.zeros_like)}):
+            with edit(model, {layer: _splice(torch.zeros_like, limits[layer])}):
                 zero = mean_answer_loss(model, chats, batch_size=batch_size)
             quality[layer]["loss_recovered"] = (zero - spliced) / (zero - clean)
     return quality
@@ -122,11 +135,12 @@ class _Sums:
         }
 
 
-def _splice(change: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Return an edit that applies `change` to all hidden states except the first of each row."""
+def _splice(change: Callable[[Tensor], Tensor], limit: float) -> Callable[[Tensor], Tensor]:
+    """Return an edit that applies `change` to all hidden states except the first of each row and sinks."""
 
     def spliced(hidden: Float[Tensor, "batch time d"]) -> Float[Tensor, "batch time d"]:
         edited = change(hidden.reshape(-1, hidden.shape[-1])).reshape(hidden.shape).to(hidden.dtype)
+        edited = torch.where(is_sink(hidden, limit)[..., None], hidden, edited)
         return torch.cat([hidden[:, :1], edited[:, 1:]], dim=1)
 
     return spliced

@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from caft_utils.chats.reading import key_of_place
 from caft_utils.features import Selection
 from caft_utils.models import fingerprint
-from caft_utils.residual import width
+from caft_utils.residual import Tokens, width
 from caft_utils.saes.collection import SAEs
+from caft_utils.sinks import Sinks, key_of_sinks
 from caft_utils.stored_results import fetch_tensors
 
 if TYPE_CHECKING:
@@ -107,7 +109,7 @@ def check_width(saes: SAEs, model: nn.Module) -> None:
 
 
 def provenance(
-    method: str, saes: SAEs, chats: Chats, tokens: str, *, positive: str, **models
+    method: str, saes: SAEs, chats: Chats, tokens: Tokens, sinks: Sinks, *, positive: str, **models
 ) -> dict[str, Any]:
     """Return the `about` of a ranking. `positive` says what a positive score means."""
     return {
@@ -116,5 +118,6 @@ def provenance(
         **{name: fingerprint(model) for name, model in models.items()},
         "saes": saes.fingerprint,
         "data": chats.fingerprint,
-        "tokens": tokens,
+        **key_of_place(tokens, chats),
+        **key_of_sinks(sinks, saes.width),
     }

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from caft_utils.arguments import checked
+from caft_utils.chats.reading import read_mask, where_to_read
 from caft_utils.finite import check_finite
 from caft_utils.losses import answer_nats
 from caft_utils.models.positions import check_positions
@@ -24,6 +25,7 @@ from caft_utils.residual import Tokens, capture, edit, evaluating
 from caft_utils.saes.collection import SAEs
 from caft_utils.saes.quality import ENCODE_CHUNK
 from caft_utils.saes.ranking import LatentRanking, check_width, fetch_ranking, provenance
+from caft_utils.sinks import Sinks, is_sink, sink_limits
 from caft_utils.store import digest
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ def attribution(
     metric: Metric | None = None,
     *,
     tokens: Tokens = "all",
+    sinks: Sinks = "spare",
     batch_size: int = 16,
     store: Store | None = None,
     progress: bool = False,
@@ -56,7 +59,8 @@ def attribution(
     Args:
         metric: returns one number for each row. Default: the summed cross-entropy of its answer tokens, in
             nats. See `answer_difference` for another.
-        tokens: the tokens whose activations count, "all" or only "answer" tokens, never the first of a row.
+        tokens: the tokens whose activations count, see `caft_utils.chats.reading`; never the first of a row.
+        sinks: "spare" leaves out attention sinks after the first token too, "include" counts them.
         store: where scores are stored and read the next time. Those of a metric of your own are stored only
             if it has an attribute `fingerprint`, text that tells it from all other metrics.
         progress: show a progress bar.
@@ -67,10 +71,12 @@ def attribution(
     """
     check_width(saes, model)
     name = getattr(metric, "__name__", repr(metric)) if metric else "answer_nats"
-    about = provenance("attribution", saes, chats, tokens, model=model, positive=f"the latent raises {name}")
+    about = provenance(
+        "attribution", saes, chats, tokens, sinks, model=model, positive=f"the latent raises {name}"
+    )
     return fetch_ranking(
         about | {"metric": name},
-        lambda: _attribution(model, chats, saes, metric or answer_nats, tokens, batch_size, progress),
+        lambda: _attribution(model, chats, saes, metric or answer_nats, tokens, sinks, batch_size, progress),
         models=(model,),
         store=store,
         metric=getattr(metric, "fingerprint", None) if metric else "",
@@ -83,12 +89,14 @@ def _attribution(
     saes: SAEs,
     metric: Metric,
     tokens: Tokens,
+    sinks: Sinks,
     batch_size: int,
     progress: bool,
 ) -> dict[int, Tensor]:
     from tqdm.auto import tqdm
 
     check_positions(model, chats.lengths, chats.source)
+    place, limits = where_to_read(tokens, chats), sink_limits(model, saes.layers, sinks)
     device = next(model.parameters()).device
     totals = {layer: torch.zeros(sae.cfg.d_sae, dtype=torch.float64) for layer, sae in saes.items()}
     with evaluating(model):
@@ -108,10 +116,10 @@ def _attribution(
                 check_finite(value.detach(), f"values of the metric {where}", batch.index)
                 states = [hidden[layer] for layer in saes.layers]
                 gradients = torch.autograd.grad(value.sum(), states)
-            keep = batch.attention_mask.bool() & (batch.answer if tokens == "answer" else True)
+            keep = read_mask(batch, place)
             keep[:, 0] = False
             for layer, h, g in zip(saes.layers, states, gradients):
-                here = keep.to(h.device)
+                here = keep.to(h.device) & ~is_sink(h, limits[layer])
                 check_finite(g[here], f"gradients at layer {layer} {where}")
                 for x, dx in zip(h.detach()[here].split(ENCODE_CHUNK), g[here].split(ENCODE_CHUNK)):
                     f = saes.encode(layer, x)

@@ -9,10 +9,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from caft_utils.arguments import checked
-from caft_utils.residual import Tokens, stream_activations
+from caft_utils.directions.together import stream_together
+from caft_utils.residual import Tokens
 from caft_utils.saes.collection import SAEs
 from caft_utils.saes.quality import ENCODE_CHUNK
 from caft_utils.saes.ranking import LatentRanking, check_width, fetch_ranking, provenance
+from caft_utils.sinks import Sinks
 
 if TYPE_CHECKING:
     from caft_utils.chats import Chats
@@ -27,6 +29,7 @@ def latent_difference(
     saes: SAEs,
     *,
     tokens: Tokens = "all",
+    sinks: Sinks = "spare",
     batch_size: int = 32,
     store: Store | None = None,
     progress: bool = False,
@@ -42,13 +45,15 @@ def latent_difference(
     Raises:
         ValueError: the SAEs and a model differ in width, or there is no token.
     """
-    options = {"tokens": tokens, "batch_size": batch_size, "progress": progress}
+    options = {"tokens": tokens, "sinks": sinks, "batch_size": batch_size, "progress": progress}
 
     def read(layer: int, after: Tensor, before: Tensor) -> Tensor:
         return saes.encode(layer, after).sum(0) - saes.encode(layer, before).sum(0)
 
     positive = "the latent fires more in the tuned model"
-    about = provenance("latent_difference", saes, chats, tokens, tuned=tuned, base=base, positive=positive)
+    about = provenance(
+        "latent_difference", saes, chats, tokens, sinks, positive=positive, tuned=tuned, base=base
+    )
     return fetch_ranking(
         about,
         lambda: _token_mean(tuned, base, saes, chats, options, read),
@@ -66,6 +71,7 @@ def difference_latents(
     *,
     centre: bool = True,
     tokens: Tokens = "all",
+    sinks: Sinks = "spare",
     batch_size: int = 32,
     store: Store | None = None,
     progress: bool = False,
@@ -87,9 +93,11 @@ def difference_latents(
             change = change + sae.b_dec.to(change.device)
         return saes.encode(layer, change).sum(0)
 
-    options = {"tokens": tokens, "batch_size": batch_size, "progress": progress}
+    options = {"tokens": tokens, "sinks": sinks, "batch_size": batch_size, "progress": progress}
     positive = "the change from base to tuned goes along the latent"
-    about = provenance("difference_latents", saes, chats, tokens, tuned=tuned, base=base, positive=positive)
+    about = provenance(
+        "difference_latents", saes, chats, tokens, sinks, positive=positive, tuned=tuned, base=base
+    )
     return fetch_ranking(
         about | {"centre": centre},
         lambda: _token_mean(tuned, base, saes, chats, options, read),
@@ -105,19 +113,15 @@ def _token_mean(
     check_width(saes, tuned)
     check_width(saes, base)
     totals = {layer: torch.zeros(sae.cfg.d_sae, dtype=torch.float64) for layer, sae in saes.items()}
-    count = 0
-    streams = (
-        stream_activations(tuned, chats, saes.layers, **options),
-        stream_activations(base, chats, saes.layers, **(options | {"progress": False})),
-    )
-    for after, before in zip(*streams, strict=True):
-        keep = after.position > 0
-        count += int(keep.sum())
+    count = dict.fromkeys(saes.layers, 0)
+    for (after, before), kept in stream_together([tuned, base], chats, saes.layers, **options):
         for layer in saes.layers:
+            keep = kept[layer] & (after.position > 0)
+            count[layer] += int(keep.sum())
             h = after.hidden[layer]
             pair = (h, before.hidden[layer].to(h.device))  # the models can be on two devices
             for a, b in zip(*(part[keep.to(h.device)].split(ENCODE_CHUNK) for part in pair)):
                 totals[layer] += score(layer, a, b).double().cpu()
-    if not count:
+    if not all(count.values()):
         raise ValueError(f"{chats!r} has no token with tokens={options['tokens']!r} after the first of a row")
-    return {layer: (total / count).float() for layer, total in totals.items()}
+    return {layer: (total / count[layer]).float() for layer, total in totals.items()}

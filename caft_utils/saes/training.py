@@ -8,7 +8,9 @@ The SAEs of all layers take their steps on the same tokens. Two measures make sh
 - Latents that have been inactive for long are trained on the reconstruction error of the others
   (arXiv 2406.04093, appendix A.2).
 
-The first token of a row is excluded, because it is an attention sink with an atypical hidden state.
+The first token of a row is excluded, because its hidden state is atypical. So are attention sinks elsewhere
+in a row, see `caft_utils.sinks`: tokens that are a sink at one of the layers, because all layers take the
+same tokens.
 """
 
 from __future__ import annotations
@@ -28,10 +30,11 @@ from torch import Tensor, nn
 from caft_utils.arguments import checked
 from caft_utils.disk import make_folder
 from caft_utils.models import fingerprint
-from caft_utils.residual import seeded, site, stream_activations
+from caft_utils.residual import seeded, site, stream_activations, width
 from caft_utils.saes.collection import SAEs
 from caft_utils.saes.config import SAETrainingConfig, new_training_sae
 from caft_utils.saes.quality import compute_quality
+from caft_utils.sinks import Sinks, is_sink, key_of_sinks, sink_limits
 from caft_utils.store import default_store
 from caft_utils.stored_results import fetch_result
 
@@ -54,6 +57,7 @@ def train_saes(
     config: SAETrainingConfig | None = None,
     *,
     seed: int = 0,
+    sinks: Sinks = "spare",
     store: Store | None = None,
     batch_size: int = 32,
     progress: bool = False,
@@ -65,6 +69,7 @@ def train_saes(
     Args:
         chats: text similar to that on which the SAEs will be used. All tokens count, except the first of a
             row.
+        sinks: "spare" leaves out attention sinks after the first token too, "include" reads them.
         batch_size: rows in one forward pass of the model.
         progress: show a progress bar.
 
@@ -94,18 +99,27 @@ def train_saes(
         "layers": layers,
         "recipe": asdict(config),
         "seed": seed,
+        **key_of_sinks(sinks, width(model)),
     }
 
     def compute() -> SAEs:
         # Temporary files go to the store's disk, which errors about a full disk name.
         scratch = make_folder((store or default_store()).root)
-        return _train(model, chats, layers, config, key, batch_size, progress, scratch)
+        return _train(model, chats, layers, config, key, sinks, batch_size, progress, scratch)
 
     return fetch_result("saes", key, compute, save=SAEs.save, load=SAEs.load, models=[model], store=store)
 
 
 def _train(
-    model, chats, layers, config: SAETrainingConfig, key: dict, batch_size: int, progress: bool, scratch: Path
+    model,
+    chats,
+    layers,
+    config: SAETrainingConfig,
+    key: dict,
+    sinks: Sinks,
+    batch_size: int,
+    progress: bool,
+    scratch: Path,
 ) -> SAEs:
     """Train and measure. `key` is the store key, parts of which go into `about`.
 
@@ -119,8 +133,9 @@ def _train(
     device = next(model.parameters()).device
     blocks = _training_blocks(chats, 8 * batch_size)
     with seeded(key["seed"], device):
+        limits = sink_limits(model, layers, sinks)
         first, stream = _peek(
-            _endless_stream(model, blocks, layers, batch_size, device), config.buffer_tokens // 4
+            _endless_stream(model, blocks, limits, batch_size, device), config.buffer_tokens // 4
         )
         trainers = {layer: _trainer(config, first[layer], f"model.layers.{layer}") for layer in layers}
         mixed = multi_hook_concat_split_iter(config.buffer_tokens, config.batch_tokens, stream, layers)
@@ -145,7 +160,7 @@ def _train(
                 trained.save_inference_model(folder)
                 saes[layer] = SAE.load_from_disk(folder, device=str(device))
     seconds = round(time.monotonic() - started, 3)
-    measured = compute_quality(model, chats[::HELD_OUT_EVERY], SAEs(saes), batch_size=batch_size)
+    measured = compute_quality(model, chats[::HELD_OUT_EVERY], SAEs(saes), sinks=sinks, batch_size=batch_size)
     shared = {
         **{name: key[name] for name in ("recipe", "seed", "model", "data")},
         "tokens": config.steps * config.batch_tokens,
@@ -164,12 +179,20 @@ def _training_blocks(chats: Chats, rows: int) -> list[Chats]:
     return blocks
 
 
-def _endless_stream(model, blocks: list[Chats], layers, batch_size: int, device) -> Iterator[dict]:
-    """Yield {layer: hidden states} of all tokens but first ones, without end, each epoch in a new order."""
+def _endless_stream(
+    model, blocks: list[Chats], limits: dict[int, float], batch_size: int, device
+) -> Iterator[dict]:
+    """Yield {layer: hidden states} of tokens without end, each epoch in a new order.
+
+    First tokens are left out, and tokens that exceed the limit for sinks at one of the layers.
+    """
+    layers = list(limits)
     while True:
         for i in torch.randperm(len(blocks)).tolist():
             for batch in stream_activations(model, blocks[i], layers, batch_size=batch_size):
                 keep = batch.position > 0
+                for layer, limit in limits.items():
+                    keep &= ~is_sink(batch.hidden[layer], limit).cpu()
                 yield {layer: batch.hidden[layer].to(device)[keep.to(device)] for layer in layers}
 
 

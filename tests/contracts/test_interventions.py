@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from helpers.models import ARCHITECTURES, IDS, hooks, states, with_lora
+from helpers.models import ARCHITECTURES, IDS, SINK_TOKEN, hooks, states, with_lora, with_sink
 
 from caft_utils import interventions
 from caft_utils.directions import Directions
@@ -36,6 +36,7 @@ class Case:
     blocks_gradient: the gradient that reaches the site has no component along Q.
     idempotent: a second application changes nothing.
     fingerprint: of `make(UNIT)`. Fine-tuned models are stored under it, so it must never change.
+    including: the same, with attention sinks edited like all other tokens.
     """
 
     make: Callable[[Directions], Intervention]
@@ -44,6 +45,7 @@ class Case:
     blocks_gradient: bool
     idempotent: bool
     fingerprint: str
+    including: Callable[[Directions], Intervention]
 
 
 CASES = {
@@ -54,6 +56,7 @@ CASES = {
         blocks_gradient=True,
         idempotent=True,
         fingerprint="26f4c1a2db17fed2b8530398e01a3761c88b83e9bfdf22c1dda1613fb53bfd27",
+        including=lambda q: Ablate(q, sinks="include"),
     ),
     "ablate to mean": Case(
         make=lambda q: Ablate(q, mean=mean_of(q)),
@@ -62,6 +65,7 @@ CASES = {
         blocks_gradient=True,
         idempotent=True,
         fingerprint="10763087ff3472243619ac2940f280a530fcf5afd6f61956e451f594c208f6a7",
+        including=lambda q: Ablate(q, mean=mean_of(q), sinks="include"),
     ),
     "steer": Case(
         make=lambda q: Steer(first_rows(q), 3.0),
@@ -70,6 +74,7 @@ CASES = {
         blocks_gradient=False,
         idempotent=False,
         fingerprint="9a3d88dcb4ffb184a130561441264299ea1db0f3997d9c981a304443f1e3afc1",
+        including=lambda q: Steer(first_rows(q), 3.0, sinks="include"),
     ),
 }
 UNIT = Directions({0: torch.eye(WIDTH)[[3, 5]], 1: torch.eye(WIDTH)[:1]})
@@ -165,6 +170,7 @@ def test_fingerprint_depends_on_vectors_settings_and_layers_only(case, q):
     different = [
         case.make(q),
         case.other_setting(q),
+        case.including(q),
         case.make(random_directions(q.ranks, seed=1)),
         case.make(q.select({0: [0, 1], 1: [0, 1, 2]})),
         case.make(other_layers),
@@ -273,6 +279,66 @@ def test_generation_with_a_cache_equals_whole_forward_passes(case, q, tiny, arch
                 [expected, model(expected, use_cache=False).logits[:, -1:].argmax(-1)], dim=1
             )
     assert torch.equal(generated, expected) and torch.equal(model.generate(ids, **options), plain)
+
+
+# --- attention sinks ---
+
+
+def sink_model(tiny, architecture="qwen2"):
+    return with_sink(tiny(architecture), size=60.0 if architecture == "gemma2" else 300.0)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_sinks_are_spared_and_all_others_edited(case, q, tiny, architecture, dtype):
+    model, at_layer = sink_model(tiny, architecture).to(dtype), q.select({0: [0, 1]})
+    plain, sink = states(model)[0], IDS == SINK_TOKEN
+    with case.make(at_layer).on(model):
+        spared = states(model)[0]
+    with case.including(at_layer).on(model):
+        included = states(model)[0]
+    edited = case.make(at_layer).edit(0, plain)
+    assert torch.equal(spared[sink], plain[sink]) and torch.equal(spared[~sink], edited[~sink])
+    assert torch.equal(included, edited) and not torch.equal(included[sink], plain[sink])
+
+
+def test_a_sink_is_spared_in_any_batch_and_with_padding_on_the_left(case, q, tiny):
+    model, at_layer = sink_model(tiny), q.select({0: [0, 1]})
+    padded, mask = torch.cat([torch.zeros(2, 3, dtype=torch.long), IDS], 1), torch.ones(2, 9).long()
+    mask[:, :3] = 0
+    where = (mask.cumsum(1) - 1).clamp(min=0)
+    with case.make(at_layer).on(model):
+        alone, both = model(IDS[:1]).logits, model(IDS).logits[:1]
+        left = model(padded, attention_mask=mask, position_ids=where).logits[:1, 3:]
+    torch.testing.assert_close(both, alone, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(left, alone, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_generation_beside_a_sink_is_the_same_with_a_cache(case, q, tiny, architecture):
+    model = sink_model(tiny, architecture)
+    with torch.no_grad():  # the sink token is also what the model likes to write
+        model.lm_head.weight[SINK_TOKEN] *= 1.5
+    ids, expected = IDS[:1], IDS[:1]
+    with case.make(q).on(model):
+        generated = model.generate(ids, max_new_tokens=6, do_sample=False, eos_token_id=None)
+        for _ in range(6):
+            step = model(expected, use_cache=False).logits[:, -1:].argmax(-1)
+            expected = torch.cat([expected, step], dim=1)
+    assert torch.equal(generated, expected)
+
+
+def test_gradients_beside_a_sink_are_the_same_with_checkpointing(case, q, tiny):
+    gradients = []
+    for checkpointing in (False, True):
+        model = sink_model(tiny).train()
+        if checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        with case.make(q).on(model):
+            model(IDS, labels=IDS, use_cache=False).loss.backward()
+        gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient)
 
 
 # --- hooks come and go ---

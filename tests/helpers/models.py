@@ -44,3 +44,14 @@ def perturbed(base, seed: int = 0, scale: float = 0.02):
         for parameter in model.model.layers.parameters():
             parameter += scale * torch.randn(parameter.shape, generator=generator)
     return model
+
+
+SINK_TOKEN = 5  # the first of IDS
+SINK_ENTRY = 7
+
+
+def with_sink(model, token: int = SINK_TOKEN, size: float = 300.0):
+    """Give the embedding of `token` one huge entry, which makes it an attention sink at every layer."""
+    with torch.no_grad():
+        model.get_input_embeddings().weight[token, SINK_ENTRY] = size
+    return model

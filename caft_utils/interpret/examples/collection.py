@@ -30,6 +30,8 @@ from caft_utils.interpret.examples.sampler import (
 from caft_utils.interpret.examples.selection import select_active, select_hard, select_non_activating
 from caft_utils.interpret.examples.text_window import TextWindow, WindowRef, WindowTexts
 from caft_utils.models import fingerprint
+from caft_utils.residual import width as model_width
+from caft_utils.sinks import Sinks, key_of_sinks
 from caft_utils.stored_results import fetch_json
 
 if TYPE_CHECKING:
@@ -98,6 +100,7 @@ def collect_examples(
     n: int = 20,
     width: int = 16,
     seed: int = 0,
+    sinks: Sinks = "spare",
     batch_size: int = 32,
     store: Store | None = None,
     progress: bool = False,
@@ -110,6 +113,7 @@ def collect_examples(
     Args:
         n: windows in each list, or as many as there are. width: tokens in a window.
         seed: determines the split of rows and all random samples. The batch size makes no difference.
+        sinks: "spare" gives attention sinks the value zero, so that no window is theirs; "include" their own.
         store: where the result is stored and read the next time; default: see `default_store`.
 
     Raises:
@@ -129,8 +133,16 @@ def collect_examples(
         "n": n,
         "width": width,
         "seed": seed,
+        **key_of_sinks(sinks, model_width(model)),
     }
-    how = {"n": n, "width": width, "seed": seed, "batch_size": batch_size, "progress": progress}
+    how = {
+        "n": n,
+        "width": width,
+        "seed": seed,
+        "sinks": sinks,
+        "batch_size": batch_size,
+        "progress": progress,
+    }
 
     def compute() -> dict[str, list]:
         examples, left_out = _collect(model, chats, features, **how)
@@ -152,12 +164,14 @@ def _collect(
     n: int,
     width: int,
     seed: int,
+    sinks: Sinks,
     batch_size: int,
     progress: bool,
 ) -> tuple[list[FeatureExamples], dict[FeatureKey, str]]:
     """Return the examples of the features that have enough, and for the others the reason."""
     train_rows, test_rows = split_rows(len(chats), seed)
     how = {"n": n, "width": width, "seed": seed, "batch_size": batch_size, "progress": progress}
+    how["sinks"] = sinks
     sampler = WindowSampler(model, chats, features, **how)
     train = sampler.sample(train_rows)
     targets = _hard_negative_targets(chats, train, n)

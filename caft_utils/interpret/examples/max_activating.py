@@ -22,6 +22,8 @@ from caft_utils.interpret.examples.running_topk import RunningTopK, only
 from caft_utils.interpret.examples.streaming import shared_prefix_lengths, stream_row_blocks
 from caft_utils.interpret.examples.text_window import TextWindow, WindowTexts
 from caft_utils.models import fingerprint
+from caft_utils.residual import width as model_width
+from caft_utils.sinks import Sinks, key_of_sinks
 from caft_utils.stored_results import fetch_tensors
 
 if TYPE_CHECKING:
@@ -78,6 +80,7 @@ def extreme_windows(
     *,
     n: int = 10,
     width: int = 12,
+    sinks: Sinks = "spare",
     batch_size: int = 32,
     store: Store | None = None,
     progress: bool = False,
@@ -88,6 +91,7 @@ def extreme_windows(
     of rows. Latents have one end, and a window only where they fire, so they may have fewer than n windows.
 
     Args:
+        sinks: "spare" gives attention sinks the value zero, so that no window is theirs; "include" their own.
         store: where the result is stored and read the next time; default: see `default_store`.
 
     Returns:
@@ -109,12 +113,12 @@ def extreme_windows(
         "signed": features.signed,
         "n": n,
         "width": width,
+        **key_of_sinks(sinks, model_width(model)),
     }
+    how = {"n": n, "width": width, "sinks": sinks, "batch_size": batch_size, "progress": progress}
 
     def compute() -> dict[str, Tensor]:
-        found = read_extremes(
-            model, chats, features, n=n, width=width, batch_size=batch_size, progress=progress
-        )
+        found = read_extremes(model, chats, features, **how)
         return {
             f"{layer}.{name}": tensor for layer in found for name, tensor in found[layer].tensors().items()
         }
@@ -135,6 +139,7 @@ def read_extremes(
     *,
     n: int = 10,
     width: int = 12,
+    sinks: Sinks = "spare",
     batch_size: int = 32,
     progress: bool = False,
 ) -> dict[int, LayerExtremes]:
@@ -144,7 +149,8 @@ def read_extremes(
         k = len(features.indices(layer))
         found[layer] = LayerExtremes([RunningTopK(k, n, width, s) for s in signs], StreamingHistogram(k))
     shared_prefix = shared_prefix_lengths(chats)
-    for block in stream_row_blocks(model, chats, features, batch_size=batch_size, progress=progress):
+    how = {"sinks": sinks, "batch_size": batch_size, "progress": progress}
+    for block in stream_row_blocks(model, chats, features, **how):
         if len(block.hidden) == len(block.row):  # first tokens only
             continue
         ends, histogram = found[block.layer]

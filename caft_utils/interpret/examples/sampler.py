@@ -21,6 +21,7 @@ from caft_utils.features import Side, sides
 from caft_utils.interpret.examples.running_topk import RunningTopK, only
 from caft_utils.interpret.examples.streaming import Spans, shared_prefix_lengths, stream_row_blocks
 from caft_utils.interpret.examples.text_window import WindowRef
+from caft_utils.sinks import Sinks
 
 if TYPE_CHECKING:
     from caft_utils.chats import Chats
@@ -83,9 +84,11 @@ class WindowSampler:
         seed: int,
         batch_size: int,
         progress: bool,
+        sinks: Sinks = "spare",
     ):
         self.model, self.chats, self.features = model, chats, features
         self.n, self.width, self.batch_size, self.progress = n, width, batch_size, progress
+        self.sinks: Sinks = sinks
         self._shared_prefix = shared_prefix_lengths(chats)
         self._keys = _RandomKeys(len(chats), features, seed)
 
@@ -102,7 +105,7 @@ class WindowSampler:
             targets: default: no hard negatives are sampled.
         """
         samples = self._empty(max_activations)
-        how = {"batch_size": self.batch_size, "progress": self.progress}
+        how = {"sinks": self.sinks, "batch_size": self.batch_size, "progress": self.progress}
         for block in stream_row_blocks(self.model, self.chats, self.features, rows=rows, **how):
             spans = block.spans(self._shared_prefix, with_first=False)
             if not len(spans):

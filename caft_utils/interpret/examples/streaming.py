@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from caft_utils.residual import stream_activations
+from caft_utils.sinks import Sinks, is_sink, sink_limits
 
 if TYPE_CHECKING:
     from caft_utils.chats import Chats
@@ -31,13 +32,17 @@ VALUES_PER_STEP = 2**20
 
 @dataclass(frozen=True)
 class RowBlock:
-    """Hidden states of some whole rows: tokens start[i] to stop[i] of the block are those of row row[i]."""
+    """Hidden states of some whole rows: tokens start[i] to stop[i] of the block are those of row row[i].
+
+    silent: tokens whose values count as zero, because they are attention sinks. None: there are none.
+    """
 
     layer: int
     hidden: Float[Tensor, "n d"]
     row: Int[Tensor, " rows"]
     start: Int[Tensor, " rows"]
     stop: Int[Tensor, " rows"]
+    silent: Int[Tensor, " s"] | None = None
 
     @torch.no_grad()
     def values(self, features: Features) -> Iterator[tuple[slice, Float[Tensor, "n c"]]]:
@@ -53,7 +58,8 @@ class RowBlock:
             values = features.values(self.layer, self.hidden).float()
         for first in range(0, k, step):
             columns = slice(first, min(first + step, k))
-            yield columns, values[:, columns] if rows is None else self.hidden @ rows[columns].T
+            some = values[:, columns] if rows is None else self.hidden @ rows[columns].T
+            yield columns, some if self.silent is None else some.index_fill(0, self.silent, 0.0)
 
     def spans(self, shared_prefix: Int[Tensor, " all_rows"], *, with_first: bool) -> Spans:
         """Return the spans of this block in which a peak may lie, for the rows that have one.
@@ -114,6 +120,7 @@ def stream_row_blocks(
     features: Features,
     *,
     rows: Int[Tensor, " rows"] | None = None,
+    sinks: Sinks = "spare",
     batch_size: int,
     progress: bool,
 ) -> Iterator[RowBlock]:
@@ -121,10 +128,12 @@ def stream_row_blocks(
 
     Args:
         rows: the rows to read; default: all. `RowBlock.row` refers to `chats` in any case.
+        sinks: "spare" gives attention sinks the value zero, "include" their own.
 
     Raises:
         IndexError: the model lacks a layer. ValueError: no rows, or hidden states that are not finite.
     """
+    limits = sink_limits(model, features.layers, sinks)
     max_tokens = {layer: _max_tokens(features, layer) for layer in features.layers}
     some = chats if rows is None else chats.take(rows.tolist())
     for batch in stream_activations(model, some, features.layers, batch_size=batch_size, progress=progress):
@@ -142,7 +151,9 @@ def stream_row_blocks(
                 bounds = torch.tensor(edges[first : last + 1])
                 start = bounds - edges[first]
                 block = hidden[edges[first] : edges[last]]
-                yield RowBlock(layer, block, row[bounds[:-1]], start[:-1], start[1:])
+                silent = is_sink(block, limits[layer]).nonzero().flatten()
+                silent = silent if len(silent) else None
+                yield RowBlock(layer, block, row[bounds[:-1]], start[:-1], start[1:], silent)
                 first = last
 
 
