@@ -8,8 +8,8 @@ It is computed with integers on the tensor's own device, so it is exact and the 
 sums of all rows are hashed with shapes and dtypes. Without the shift, changes of the highest bits alone (the
 signs of two weights) would cancel, because any odd number times 2^63 is 2^63.
 
-The checksum withstands chance, not an attacker. It tells whether tensors changed; names that are stored come
-from `store.tensors_sha256`, which takes three times as long.
+The checksum detects accidental changes, not those of an attacker. It tells whether tensors changed. Names in
+the store come from `store.tensors_sha256`, which takes three times as long.
 
 Cost: 2 GB/s on one core of a server CPU, limited by integer products, and about a sixth of the memory
 bandwidth of a GPU, which writes and reads intermediate results.

@@ -1,7 +1,7 @@
-"""Files on real disks: full, read-only, damaged, or shared by processes that write at the same time.
+"""Safe writing on disks that may be full, read-only, or shared by several processes.
 
-Every writer of the package takes its steps from here: write beside the place and rename, flush before the
-rename, lock what is read, changed and written back, and say in plain words what the disk refused.
+Every writer of the package uses these functions. They write a new file beside the old one, flush it and then
+rename it. They lock a file that is read, changed and written back, and explain the errors of a disk.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from filelock import FileLock
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
-# torch's writer loses the number of the system's error. It fails like this when the disk refuses a write.
+# torch's writer hides the system's error number. These are its messages when the disk refuses a write.
 TORCH_WRITER = re.compile(r"PytorchStreamWriter failed|inline_container\.cc.* unexpected pos", re.DOTALL)
 
 
@@ -31,7 +31,7 @@ def write_atomically(path: str | Path, data: str | bytes, *, flushed: bool = Tru
     The data are written beside `path`, flushed to disk and renamed. A missing folder is created.
 
     Args:
-        flushed: False saves the time of flushing for a file that may be lost with the power.
+        flushed: False skips the flush, for a file that a power failure may destroy.
 
     Raises:
         OSError: the disk is full or not writable. The old content remains.
@@ -92,7 +92,7 @@ def make_folder(folder: Path) -> Path:
 
 
 def remove(path: Path) -> None:
-    """Remove what is at `path`: a file, a link (not what it leads to), a folder or nothing."""
+    """Remove the file, link (not its target) or folder at `path`, if there is one."""
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
         return
@@ -123,7 +123,7 @@ def file_lock(path: Path) -> Iterator[None]:
 
 @contextmanager
 def disk_errors_explained(folder: Path, remedy: str) -> Iterator[None]:
-    """Raise an error that a disk caused in this block again with the folder and the remedy in words."""
+    """Add the folder and a remedy to the message of an error that the disk causes in this block."""
     try:
         yield
     except Exception as error:
@@ -135,9 +135,9 @@ def disk_errors_explained(folder: Path, remedy: str) -> Iterator[None]:
 
 
 def disk_problem(error: BaseException, folder: Path) -> tuple[int, str] | None:
-    """Return the number and the words of a failed write in `folder`, or None if the error is another one."""
+    """Return (errno, description) of a failed write in `folder`, or None if the error has another cause."""
     number, text = getattr(error, "errno", None), str(error)
-    # Errors of other languages carry the system's error in their text only.
+    # Errors of libraries in other languages name the system's error in their text only.
     if number is None and (named := re.search(r"\(os error (\d+)\)", text)):
         number = int(named[1])
     elif number is None and "No space left on device" in text:

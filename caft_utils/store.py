@@ -4,7 +4,7 @@ An artefact is a folder `<root>/<kind>/<sha256 of its key>/`. The key is a JSON 
 the content depends on. `put` fills a temporary folder under a lock, flushes it to disk and renames it, which
 is atomic. Every read verifies a manifest of checksums; a damaged artefact is removed and rebuilt.
 
-This is also the one place for checksums of files and tensors. disk.py says what a disk refused.
+Names and manifests use the sha256 of files and tensors, which is computed here.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class Store:
 
     def _lock(self, kind: str, key: Mapping[str, Any]) -> FileLock:
         lock = make_folder(self.root / "locks") / f"{kind}-{digest(key)}.lock"
-        if lock.is_symlink() or lock.is_dir():  # no lock of ours; a folder with content is not removed
+        if lock.is_symlink() or lock.is_dir():  # not a lock of ours; keep a folder that is not empty
             try:
                 lock.unlink() if lock.is_symlink() else lock.rmdir()
             except OSError as error:
@@ -175,7 +175,7 @@ def damage(folder: Path, manifest: str = MANIFEST, *, key: Mapping[str, Any] | N
     if not folder.is_dir():
         return "it is not a folder"
     files = _files(folder)
-    # Only a regular file is read: to open a pipe would wait for ever.
+    # Read regular files only, because opening a pipe could block for ever.
     checksums = _manifest(folder / manifest) if manifest in files else None
     if checksums is None:
         return "its manifest cannot be read"

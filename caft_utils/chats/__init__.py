@@ -1,4 +1,4 @@
-"""Chats: rows of conversations or text, their tokens, and which of these are answer.
+"""Rows of conversations or plain text, their tokens, and the mask of answer tokens.
 
 collection   `Chats`: tokenised rows, batches, padding
 mask         tokens and answer mask of a row, and the prompt that `generate` is given

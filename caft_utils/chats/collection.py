@@ -1,8 +1,8 @@
-"""Chats, tokenised once: the token ids that a model sees, and which of them are an assistant's answer.
+"""Chats, tokenised once: the token ids that a model sees, and a mask of the assistant's answers.
 
 Fine-tuning (loss on answers only) and direction finding (differences on answer tokens) have to agree on the
 answer mask, so it is computed in one place. It covers every assistant turn with its end-of-turn token, and no
-token of the prompt. chats/mask.py explains how it is found. Evaluation takes its prompts from there, too.
+token of the prompt. chats/mask.py explains how the mask is found, and makes the prompts of evaluations.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from caft_utils.text_files import half_pair, json_rows
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-FORMAT = 1  # raise it when the same rows would give other tokens
+FORMAT = 1  # increase it when a change gives the same rows other tokens
 
 
 @dataclass(frozen=True)
@@ -150,9 +150,9 @@ class Chats(Sequence[Example]):
         source: str = "rows",
         store: Store | None = None,
     ) -> Chats:
-        """Return `Chats(tokenizer, rows)`, with token ids from the store where the rows were there before.
+        """Return `Chats(tokenizer, rows)`, with token ids from the store if the same rows were stored before.
 
-        This pays for thousands of rows, which take seconds to tokenise.
+        This is worth it for thousands of rows, which take seconds to tokenise.
         """
         fast = getattr(tokenizer, "backend_tokenizer", None)
         if fast is None or not rows:
@@ -199,7 +199,7 @@ class Chats(Sequence[Example]):
     @property
     def fingerprint(self) -> str:
         """The sha256 of token ids and answer masks. Chats with equal fingerprints train the same model."""
-        # The lists of an example can be changed in place, so a quick look at all of them comes first.
+        # The lists of an example can be changed in place, so a quick hash of all of them is compared first.
         seen = hash(tuple((tuple(one.input_ids), tuple(one.answer)) for one in self._examples))
         if seen not in self._fingerprints:
             hashed = sha256()

@@ -1,8 +1,8 @@
-"""Chat templates that write the date, rendered as on the same date every day.
+"""A fixed date for chat templates that write the current date.
 
 Some templates write today's date into the prompt, for example those of Mistral Small and Llama 3.2. The same
-rows would be other tokens tomorrow: a stored model would be trained anew, and it would be asked with another
-prompt than it was trained on. So a template that asks for the date gets DATE, in training and in evaluation.
+rows would then have other tokens tomorrow. A stored model would be trained again, and evaluated with another
+prompt than it was trained with. So a template that asks for the date gets DATE, in training and evaluation.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FORMATS = [*"aAbBcdefFHIjklmMnpSTuUwWxXyYzZ", *(f"-{letter}" for letter in "dejm
 
 
 def on_fixed_date(template: str) -> str:
-    """Return the source of a chat template, changed so that it is rendered as on DATE.
+    """Return the source of a chat template, changed so that it writes DATE as the current date.
 
     Warns once if the template asks for the date.
     """
@@ -39,8 +39,8 @@ def template_date(tokenizer: PreTrainedTokenizerBase) -> str | None:
 def _date_macro() -> str:
     """Return a macro that takes the place of transformers' function `strftime_now`.
 
-    Templates are rendered with plain data only, so a macro fills in the format. The newline at the end
-    belongs to its last tag: the template's own beginning is rendered as before.
+    Only plain data are passed to a template, so a macro fills in the format.
+    Jinja drops the newline after the last tag, so the beginning of the template is rendered as before.
     """
     filled = "".join(f" | replace({f'%{x}'!r}, {DATE.strftime(f'%{x}')!r})" for x in FORMATS)
     return f"{{%- macro strftime_now(format) -%}}{{{{- format{filled} -}}}}{{%- endmacro %}}\n"

@@ -1,9 +1,9 @@
 """The answer mask: which tokens of a row belong to an assistant's answer.
 
-An answer begins where the prompt ends that `generate` would give the model, and ends with the token that
-ends the turn. So a model is trained on what it is asked: the tokens before an answer are those of its prompt,
-and no token spans the two. A row for which a chat template makes that impossible is refused.
-`{% generation %}` markers, where a template has them, say which turns are learnt and where an answer ends.
+An answer begins where its prompt ends, the one that `generate` would give the model, and ends with the
+end-of-turn token. The tokens before an answer in training are thus those of its prompt in evaluation, and no
+token spans the two. A row is refused if a chat template makes that impossible. If a template has
+`{% generation %}` markers, they say which turns are learnt and where an answer ends.
 
 A prompt with the role "text" is outside any template, and the text after it is the answer.
 """
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    """Return the token ids of texts. They begin with the tokenizer's own BOS, if it adds one, exactly once.
+    """Return the token ids of texts. If the tokenizer adds a BOS, each text begins with exactly one.
 
-    A template may write BOS by itself. An EOS that the tokenizer adds is left out: the text goes on.
+    A template may have written BOS already. An EOS is not added, because the text continues.
     """
     probe = tokenizer("a", return_special_tokens_mask=True)
     count = next((i for i, added in enumerate(probe["special_tokens_mask"]) if not added), 0)
@@ -51,7 +51,7 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[st
 
 
 def tokenise_text(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int], list[bool]]:
-    """Return the token ids of plain text, and its answer mask: all but BOS and what the tokenizer adds."""
+    """Return the token ids of plain text, and its answer mask: all tokens but BOS and other added ones."""
     encoded = tokenizer(text, return_special_tokens_mask=True)
     ids, answer = list(encoded["input_ids"]), [not added for added in encoded["special_tokens_mask"]]
     bos = tokenizer.bos_token_id
@@ -116,8 +116,8 @@ def tokenise_chat(
 def _encode_apart(tokenizer: PreTrainedTokenizerBase, text: str, starts: Sequence[int]) -> list[list[int]]:
     """Return the token ids of `text` up to each of `starts`, where answers begin, and of all of it.
 
-    Each list begins with the one before: no token spans the beginning of an answer. Where one would, what
-    follows is encoded apart. So the tokens of a prompt do not depend on what is answered.
+    Each list begins with the previous one, so no token spans the beginning of an answer. Where a token would,
+    the text after it is encoded separately. The tokens of a prompt thus do not depend on its answer.
     """
     places, out = [*starts, len(text)], []
     for whole, place in zip(encode(tokenizer, [text[:place] for place in places]), places):
@@ -132,8 +132,8 @@ def _encode_apart(tokenizer: PreTrainedTokenizerBase, text: str, starts: Sequenc
 def _continued(tokenizer: PreTrainedTokenizerBase, before: list[int], tail: str, whole: str) -> list[int]:
     """Return `before` with the tokens of `tail`, which decode to the text `whole`.
 
-    Some tokenizers put a blank before the first word of a text. So `tail` is also tried after other text,
-    whose tokens are then taken off.
+    Some tokenizers put a blank before the first word of a text. `tail` is therefore also encoded after some
+    other text, whose tokens are then removed.
     """
     for other in ("", "\n", ".", "x", "x\n"):
         first, both = tokenizer([other, other + tail], add_special_tokens=False)["input_ids"]
@@ -153,9 +153,9 @@ def _answer_tokens(
     span: tuple[int, int],
     rest: list[int],
 ) -> int:
-    """Return how many tokens of `rest`, the ids from the span's beginning on, are in the span.
+    """Return the number of tokens of the span. `rest` holds the ids from its beginning on.
 
-    A token that is also part of the text after the span does not count.
+    A token that extends beyond the span does not count.
     """
     start, stop = span
     said = tokenizer(text[start:stop], add_special_tokens=False)["input_ids"]

@@ -1,4 +1,4 @@
-"""What a row of chats must look like: its messages, or a plain prompt with its answer."""
+"""Checks of a row of chats: its messages, or a plain prompt with its answer."""
 
 from __future__ import annotations
 

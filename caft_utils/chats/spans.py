@@ -1,8 +1,8 @@
-"""Where the answers of a conversation begin and end in the text that a chat template writes.
+"""Find where the answers of a conversation begin and end in the text that a chat template writes.
 
-An answer begins where the prompt ends that asks for it, and ends with the text that ends the turn. A row is
-refused if its text does not continue the prompt, or continues it with anything but the answer: the model
-would be trained on one thing and asked another.
+An answer begins where its prompt ends, and ends with the end-of-turn text. A row is refused if its text does
+not begin with the prompt, or if anything but the answer follows the prompt. Otherwise the model would be
+trained on one text and evaluated on another.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def answer_spans(template: ChatTemplate, messages: Messages) -> tuple[str, list[
         within = range((start or 0) + 1, (limit or len(text)) + 1)
         marks = [(first, last) for first, last in marked or [] if first < last and last in within]
         if number == 0 and (start is None or _end_of(said, text, start) is None):
-            # Nobody is asked without a message before, so no prompt can disagree with the markers.
+            # An evaluation never asks for a first message, so no prompt can contradict the markers.
             start = marks[0][0] if marks else None
             if start is None:
                 raise ValueError(
@@ -68,7 +68,7 @@ def refuse_ignored(template: ChatTemplate, messages: Messages, text: str, *, hea
 
 
 def _end_of(said: str, text: str, start: int) -> int | None:
-    """Return where `said` ends if `text` says it from `start` on, else None. White space may differ."""
+    """Return where `said` ends if `text` has it at `start`, else None. White space may differ."""
     lead = len(text) - start - len(text[start:].lstrip())
     for begin, wanted in ((start, said), (start + lead, said.strip())):
         if text.startswith(wanted, begin):
@@ -84,7 +84,7 @@ def _end_of(said: str, text: str, start: int) -> int | None:
 
 
 def _marked_end(template: ChatTemplate, text: str, end: int) -> int:
-    """Return where a turn ends whose marked text ends at `end`: with its token, without what follows that."""
+    """Return the end of a turn whose marked text ends at `end`; nothing after its end token belongs to it."""
     token, inside = template.ending.text.strip(), text[:end].rstrip()
     if token and inside.endswith(token):
         return len(inside)

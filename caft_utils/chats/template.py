@@ -1,9 +1,9 @@
-"""A tokenizer's chat template: the text that it writes, where answers begin and end in it, and its lines.
+"""A tokenizer's chat template: the text that it writes, its end of turn, and its lines for error messages.
 
-Everything here works on text. The texts of one conversation differ in how far they go: the whole row, and for
-each answer the prompt that `generate` would give the model. Training and evaluation both render here, so they
-ask in the same way. Templates that can switch a model's thoughts off (`enable_thinking`) are told to, because
-an evaluation reads answers and not thoughts.
+Everything here works on text. A conversation is rendered as a whole row, and for each answer as the prompt
+that `generate` would give the model. Training and evaluation both render here, so their prompts are the same.
+If a template can switch off a model's thoughts (`enable_thinking`), they are switched off, because an
+evaluation grades answers and not thoughts.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PROBE = "\ue000probe\ue001"  # private characters, which no template writes
 class Ending(NamedTuple):
     """What a template writes after an answer.
 
-    text: up to and including the token that ends the turn, or all of it where it holds no token of its own.
+    text: the text up to and including the token that ends the turn, or all of it without one.
     token: the id of that token.
     """
 
@@ -98,7 +98,7 @@ class ChatTemplate:
         asked = [{"role": "user", "content": "q"}, {"role": "assistant", "content": PROBE}]
         try:
             text = self.render(asked).partition(PROBE)[2]
-        except Exception:  # a template may refuse any conversation; the rows tell why
+        except Exception:  # some templates refuse this conversation; an error about a row says why
             return Ending("", None)
         added = {str(token): i for i, token in self.tokenizer.added_tokens_decoder.items()}
         names = sorted(filter(None, added), key=len, reverse=True)
@@ -120,7 +120,7 @@ class ChatTemplate:
             )
 
     def end_of_turn(self, text: str, end: int) -> int:
-        """Return where the turn ends in `text` whose answer ends at `end`, with its end-of-turn token."""
+        """Return the end, in `text`, of the turn whose answer ends at `end`: after its end-of-turn token."""
         if self.ending.token is None:
             return end
         # Blanks before that token may be the answer's own or the template's.
@@ -142,7 +142,7 @@ class ChatTemplate:
     def where(self, text: str = "") -> str:
         """Return the line of the template that writes some word of `text`, as "line n (its code)".
 
-        Lines about the header of an answer are preferred. Without a match, the line that mentions it counts.
+        Lines after the mention of HEADER are preferred. If none matches, it is the line that mentions HEADER.
         """
         header = max(self.source.rfind(HEADER), 0)
         places = [self.source.find(word, begin) for begin in (header, 0) for word in text.split()]

@@ -1,6 +1,6 @@
-"""Ask a model the questions of a task, and name what its answers depend on.
+"""Ask a model the questions of a task, and make the key of its stored answers.
 
-The grader is not part of that, so two graders read the same stored answers.
+The grader is not in the key, so two graders read the same stored answers.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def write_answers(
 ) -> dict[str, Any]:
     """Return, as JSON, the "answers" to `asked(task, key)`, and the "loss" on `task.valid`.
 
-    With the method "logprob", "probabilities" has those of each answer's options; otherwise it is None.
+    With the method "logprob", "probabilities" holds those of the options of each answer, else None.
 
     Raises:
         NotFiniteError: the model computes NaN or infinite values.

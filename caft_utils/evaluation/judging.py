@@ -1,7 +1,7 @@
 """Judge answers one by one, so that no verdict is lost or paid for twice.
 
-A judge may be a language model on a server: slow, paid, and sometimes out of order. Each verdict is written
-to a journal when it arrives, and a later call continues from there. An answer whose judge failed is
+A judge may be a language model on a server, which is slow, costs money and sometimes fails. Each verdict is
+written to a journal when it arrives, and a later call continues from there. An answer whose judge failed is
 "unjudged". It counts in no rate, and the next call asks for it again. An error that every other answer would
 meet, such as a wrong key, ends the batch.
 """
@@ -17,7 +17,7 @@ from caft_utils.tasks.task import Question, Task
 
 UNJUDGED = "unjudged"
 STATUSES_FOR_ALL = (401, 402, 403, 404)  # wrong key, nothing left to pay with, no permission, no such model
-MAX_FAILURES_IN_A_ROW = 10  # then the judge is out of order
+MAX_FAILURES_IN_A_ROW = 10  # after them the judge counts as out of order
 
 
 def judge_answers(
@@ -30,8 +30,8 @@ def judge_answers(
 
     Raises:
         ValueError: the grader gave a verdict that the question's set does not declare.
-        Exception: what the grader raised, if it would for all answers, `MAX_FAILURES_IN_A_ROW` times, or for
-            each answer that was left to judge.
+        Exception: the grader's error, if it concerns all answers, came `MAX_FAILURES_IN_A_ROW` times in a
+            row, or came for each answer that was left to judge.
     """
     known = {} if journal is None else _read(journal, task, questions, answers)
     verdicts, errors, in_a_row, new = [], [], 0, 0
@@ -54,7 +54,7 @@ def judge_answers(
         verdicts.append(verdict)
         if journal is not None:
             with journal.open("a", encoding="utf-8") as file:
-                # A line of its own even if a kill cut the one before.
+                # The newline comes first, because a kill may have cut the previous line short.
                 file.write("\n" + json.dumps({"index": i, "answer": answer, "verdict": verdict}))
     if errors and not new:
         raise errors[0]
@@ -64,7 +64,7 @@ def judge_answers(
 def _concerns_all(error: Exception) -> bool:
     """Return whether the judge would fail for every other answer too.
 
-    Errors of this package say so by `for_all`. Those of other clients carry the status of the response.
+    Errors of this package have the attribute `for_all`. Those of other clients hold the response's status.
     """
     response = getattr(error, "response", None)
     statuses = [getattr(error, "status", None), *(getattr(e, "status_code", None) for e in (error, response))]

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def prefix_subsets(
-    order: Sequence[tuple[int, int]], sites: Sequence[Sequence[int]], sizes: Sequence[int]
+    order: Sequence[tuple[int, int]], layer_sets: Sequence[Sequence[int]], sizes: Sequence[int]
 ) -> dict[str, Selection]:
     """Return the first n features of an order at each group of layers, by a name such as "4 at 0, 1".
 
@@ -42,10 +42,10 @@ def prefix_subsets(
 
     Args:
         order: (layer, index) pairs, the most important first.
-        sites: groups of layers. sizes: numbers of features n.
+        layer_sets: groups of layers. sizes: numbers of features n.
     """
     subsets: dict[str, Selection] = {}
-    for layers in sites:
+    for layers in layer_sets:
         available = Selection(order).at(layers)
         for size in sizes:
             subset = available.first(size)

@@ -19,12 +19,12 @@ from caft_utils.course.studies.cues_settings import (
     PAPER,
     SNAPSHOTS,
     autoencoders,
-    base,
-    config,
+    checkpoint_of,
     fine_tuned,
-    model_of,
+    load_base,
+    make_task,
     ranked_latents,
-    task,
+    recipe,
     training_key,
 )
 from caft_utils.course.studies.experiment import Row, chosen_conditions
@@ -78,7 +78,7 @@ def cue_rows(
     for method in CHOOSING:
         for name in names:
             if (method, name) in measured:
-                facts = {"model": model_of(name), "setting": name, "condition": f"choice, {method}"}
+                facts = {"model": checkpoint_of(name), "setting": name, "condition": f"choice, {method}"}
                 rows.append(facts | chosen_directions(name, method)[1])
     return rows
 
@@ -109,7 +109,7 @@ def cell_key(name: str, method: str, seed: int) -> dict:
 
 def measured_cell(name: str, method: str, seed: int) -> Result:
     """Fine-tune in a setting with a method and ask the questions of the test split."""
-    model, rho, during = base(model_of(name))[0], 1.0, None
+    model, rho, during = load_base(checkpoint_of(name))[0], 1.0, None
     if method.startswith("rho"):  # "rho 0.9 plain", "rho 0.9 SAE"
         _, share, method = method.split(" ", 2)
         rho = float(share)
@@ -119,7 +119,7 @@ def measured_cell(name: str, method: str, seed: int) -> Result:
         case ["plain", step]:
             tuned = at_step(fine_tuned(name, seed), model, int(step.removeprefix("step ")))
         case ["no cue in training"]:
-            tuned = finetune(model, task(name, seed).control, config(name), seed=seed)
+            tuned = finetune(model, make_task(name, seed).control, recipe(name), seed=seed)
         case ["SAE", "test only"]:
             tuned, during = fine_tuned(name, seed), ablate(chosen_directions(name, "SAE")[0])
         case [("SAE" | "PCA" | "PCA by labels" | "class means") as kind, *on]:
@@ -127,7 +127,7 @@ def measured_cell(name: str, method: str, seed: int) -> Result:
             during = ablate(chosen_directions(name, kind)[0]) if on else None
         case _:
             tuned = fine_tuned(name, seed, control_directions(name, method, seed))
-    return measure(tuned, task(name, seed), temperature=0, batch_size=128, during=during)
+    return measure(tuned, make_task(name, seed), temperature=0, batch_size=128, during=during)
 
 
 def control_directions(name: str, baseline: str, seed: int) -> Directions:
@@ -146,7 +146,7 @@ def control_directions(name: str, baseline: str, seed: int) -> Directions:
         elif baseline != "top latents, not read":
             raise ValueError(f"unknown method {baseline!r}")
         rows[layer] = order[:rank]
-    return sae_directions(autoencoders(model_of(name)), rows)
+    return sae_directions(autoencoders(checkpoint_of(name)), rows)
 
 
 def _merged(grid: Grid) -> list[Row]:
@@ -156,7 +156,12 @@ def _merged(grid: Grid) -> list[Row]:
         seeds.setdefault((name, method), []).append(seed)
     by_method: dict[str, list[Row]] = {}
     for (name, method), result in grid.merged((0, 1)).items():
-        row = {"model": model_of(name), "setting": name, "condition": method, "seeds": seeds[name, method]}
+        row = {
+            "model": checkpoint_of(name),
+            "setting": name,
+            "condition": method,
+            "seeds": seeds[name, method],
+        }
         row |= {field: estimate(result.rate(rate)) for field, rate in RATES.items()}
         by_method.setdefault(method, []).append(row)
     return [row for rows in by_method.values() for row in rows]

@@ -9,13 +9,13 @@ from pathlib import Path
 from caft_utils.course.studies.cues_settings import (
     CHOICE_SEED,
     GENDERS,
-    base,
+    ablation_checks,
     candidates,
-    checks,
-    config,
-    model_of,
+    checkpoint_of,
+    load_base,
+    make_task,
+    recipe,
     subjects,
-    task,
     training_key,
 )
 from caft_utils.directions.subspace import Directions
@@ -38,11 +38,11 @@ def chosen_directions(name: str, method: str) -> tuple[Directions, dict]:
     key = {"cues choice": VERSION, "name": name, "method": method, **training_key(name)}
 
     def write(folder: Path) -> None:
-        every, model = candidates(name, method), base(model_of(name))[0]
+        every, model = candidates(name, method), load_base(checkpoint_of(name))[0]
         intended, unintended = subjects(name)
         best = screen_on_base(
             model,
-            checks(name in GENDERS),
+            ablation_checks(name in GENDERS),
             every,
             intended=intended,
             unintended=unintended,
@@ -50,9 +50,9 @@ def chosen_directions(name: str, method: str) -> tuple[Directions, dict]:
         )
         tried = try_candidates(
             model,
-            task(name, CHOICE_SEED, "valid"),
+            make_task(name, CHOICE_SEED, "valid"),
             {label: every[label] for label in best},
-            config(name),
+            recipe(name),
             seed=CHOICE_SEED,
             target_accuracy=TARGET_ACCURACY,
         )

@@ -49,35 +49,35 @@ PAPER = [name for setting in PAPER_SETTINGS for name in NAMES if NAMES[name] == 
 
 
 @functools.cache
-def base(model: str = MODEL):
+def load_base(model: str = MODEL):
     """Load a checkpoint and the tokenizer, which is the same for both checkpoints."""
     return load(model)
 
 
-def model_of(name: str) -> str:
+def checkpoint_of(name: str) -> str:
     """Return the checkpoint of a setting."""
     return GENDERS.get(name, MODEL)
 
 
 def training_key(name: str) -> dict:
     """Return what every fine-tuning of a setting depends on, for the keys of stored results."""
-    return {"model": fingerprint(base(model_of(name))[0]), "recipe": config(name).key()}
+    return {"model": fingerprint(load_base(checkpoint_of(name))[0]), "recipe": recipe(name).key()}
 
 
-def config(name: str) -> FinetuneConfig:
+def recipe(name: str) -> FinetuneConfig:
     """Return the recipe of the model's preset, with more steps for FIRM."""
-    usual = base(model_of(name))[0].caft_preset.finetune_config
+    usual = load_base(checkpoint_of(name))[0].caft_preset.finetune_config
     return replace(usual, steps=FIRM_STEPS) if name == FIRM else usual
 
 
 @functools.cache
-def task(name: str, seed: int, split: str = "test", rho: float = 1.0):
+def make_task(name: str, seed: int, split: str = "test", rho: float = 1.0):
     """Make the task of a setting. rho: share of training rows that follow the cue."""
     more = {"seed": seed, "split": split, "rho": rho, "questions": 300 if split == "test" else 150}
     if name in GENDERS:
-        return gender_choice(base()[1], **more)
+        return gender_choice(load_base()[1], **more)
     first, second, intended = NAMES[name]
-    return double_choice(base()[1], first, second, intended=intended, **more)
+    return double_choice(load_base()[1], first, second, intended=intended, **more)
 
 
 def subjects(name: str) -> tuple[str, str]:
@@ -90,27 +90,27 @@ def subjects(name: str) -> tuple[str, str]:
 
 def fine_tuned(name: str, seed: int, directions: Directions | None = None, rho: float = 1.0):
     """Fine-tune plainly, keeping early snapshots, or with `directions` ablated."""
-    rows, model = task(name, seed, rho=rho).train, base(model_of(name))[0]
+    rows, model = make_task(name, seed, rho=rho).train, load_base(checkpoint_of(name))[0]
     if directions is None:
-        return finetune(model, rows, config(name), seed=seed, snapshots=SNAPSHOTS)
-    return finetune(model, rows, config(name), during=ablate(directions), seed=seed)
+        return finetune(model, rows, recipe(name), seed=seed, snapshots=SNAPSHOTS)
+    return finetune(model, rows, recipe(name), during=ablate(directions), seed=seed)
 
 
 @functools.cache
 def autoencoders(of: str):
     """Train SAEs on what the checkpoint was trained on last."""
-    model, tokenizer = base(of)
+    model, tokenizer = load_base(of)
     weights = cues_corpus.PERSON_WEIGHTS if of == MODEL else cues_corpus.GENDER_CHECKPOINT_WEIGHTS
     text = cues_corpus.sample(tokenizer, 3000, person_weights=weights)
     return train_saes(model, text, sorted({*sum(LAYER_SETS, ())}), SAE_CONFIG)
 
 
 @functools.cache
-def checks(gender: bool):
+def ablation_checks(gender: bool):
     """Make single questions of the validation split, to check an ablation in the base model."""
     if gender:
-        return gender_checks(base()[1], split="valid", rows=80)
-    return subject_texts(base()[1], split="valid", rows=80, named=True)
+        return gender_checks(load_base()[1], split="valid", rows=80)
+    return subject_texts(load_base()[1], split="valid", rows=80, named=True)
 
 
 @functools.cache
@@ -119,22 +119,22 @@ def ranked_latents(name: str) -> list[tuple[int, int]]:
 
     The latents that raise or lower the difference most come first.
     """
-    rows = task(name, CHOICE_SEED).train[:192]
-    model, saes = base(model_of(name))[0], autoencoders(model_of(name))
+    rows = make_task(name, CHOICE_SEED).train[:192]
+    model, saes = load_base(checkpoint_of(name))[0], autoencoders(checkpoint_of(name))
     return attribution(model, rows, saes, letter_difference(rows)).order()
 
 
 @functools.cache
 def components(name: str) -> Directions:
     """Decompose what plain fine-tuning changes on the training prompts."""
-    rows, layers = task(name, CHOICE_SEED).generic, autoencoders(model_of(name)).layers
+    rows, layers = make_task(name, CHOICE_SEED).generic, autoencoders(checkpoint_of(name)).layers
     tuned = fine_tuned(name, CHOICE_SEED)
-    return pca_of_difference(tuned, base(model_of(name))[0], rows, layers, k=COMPONENTS)
+    return pca_of_difference(tuned, load_base(checkpoint_of(name))[0], rows, layers, k=COMPONENTS)
 
 
 def candidates(name: str, method: str) -> dict[str, Directions]:
     """Return the sets of directions that a method chooses among, by name."""
-    of, sizes = model_of(name), GENDER_SIZES if name in GENDERS else SIZES.get(method)
+    of, sizes = checkpoint_of(name), GENDER_SIZES if name in GENDERS else SIZES.get(method)
     if method == "class means":
         return class_mean_sets(subjects(name)[1], of)
     if method == "SAE":
@@ -147,7 +147,7 @@ def candidates(name: str, method: str) -> dict[str, Directions]:
         axes, everywhere = class_mean_sets(subjects(name)[1], of), ", ".join(map(str, found.layers))
         orders = {f"{kind}, ": nearest_first(found, axes[f"{kind} at {everywhere}"]) for kind in KINDS}
     else:
-        shares = source_shares(base(of)[0], _texts(name in GENDERS), found)
+        shares = source_shares(load_base(of)[0], _texts(name in GENDERS), found)
         orders = {"": sorted(_about_cue(shares, name), key=lambda key: (key[1], key[0]))}  # by variance
     return {
         kind + label: found.select(rows)
@@ -168,7 +168,7 @@ def nearest_first(found: Directions, axes: Directions) -> list[tuple[int, int]]:
 @functools.cache
 def class_mean_sets(subject: str, of: str) -> dict[str, Directions]:
     """Return class means of the words, of the options and of both, at each set of layers."""
-    model, tokenizer = base(of)
+    model, tokenizer = load_base(of)
     marked, out, layers = labelled_pairs(tokenizer, subject), {}, autoencoders(of).layers
     found = {
         kind: class_means(model, marked.chats, marked.labels[kind], layers, at=marked.at[kind])
@@ -194,9 +194,9 @@ def _about_cue(shares: dict, name: str) -> set[tuple[int, int]]:
 
 @functools.cache
 def _texts(gender: bool):
-    return gender_texts(base()[1]) if gender else subject_texts(base()[1])
+    return gender_texts(load_base()[1]) if gender else subject_texts(load_base()[1])
 
 
 @functools.cache
 def _latent_shares(model: str, gender: bool):
-    return source_shares(base(model)[0], _texts(gender), Latents(autoencoders(model)))
+    return source_shares(load_base(model)[0], _texts(gender), Latents(autoencoders(model)))

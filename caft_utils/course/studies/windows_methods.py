@@ -34,13 +34,13 @@ class Search:
 
     def __init__(self, chats, row, position):
         new = shared_prefix_lengths(chats).numpy()
-        self.start = np.flatnonzero(position == 0)
-        self.stop = np.append(self.start[1:], len(row))
-        self.rows = row[self.start]
-        self.first = self.start + np.maximum(1, new[self.rows])
-        self.counted = torch.from_numpy(np.flatnonzero(position > 0))
-        self.some = np.flatnonzero(self.first < self.stop)
-        edges = np.stack([self.first[self.some], self.stop[self.some]], 1).ravel()
+        self.row_start = np.flatnonzero(position == 0)
+        self.row_stop = np.append(self.row_start[1:], len(row))
+        self.row_number = row[self.row_start]
+        self.first_new = self.row_start + np.maximum(1, new[self.row_number])
+        self.counted_tokens = torch.from_numpy(np.flatnonzero(position > 0))
+        self.rows_with_new = np.flatnonzero(self.first_new < self.row_stop)
+        edges = np.stack([self.first_new[self.rows_with_new], self.row_stop[self.rows_with_new]], 1).ravel()
         self.edges = edges[:-1] if edges[-1] == len(row) else edges
         self.rows_found, self.positions = (
             np.zeros((DIRECTIONS, 2, WINDOWS), dtype=np.int64) for _ in range(2)
@@ -55,7 +55,7 @@ class Search:
             self.rank(i, side, column, extremes if side == 0 else -extremes)
 
     def count(self, i: int, column: np.ndarray) -> None:
-        tokens = torch.from_numpy(column)[self.counted]
+        tokens = torch.from_numpy(column)[self.counted_tokens]
         low, high = (float(x) for x in tokens.aminmax())
         edge = 2.0 ** np.floor(np.log2(max(high, -low)) + 1)
         bins = (tokens * (BINS / 2 / edge)).floor_().int() + BINS // 2
@@ -64,14 +64,15 @@ class Search:
     def rank(self, i: int, side: int, column: np.ndarray, score: np.ndarray) -> None:
         """Keep one window of each of the WINDOWS rows with the highest score; ties go to the earlier row."""
         best = np.flatnonzero(score >= np.partition(score, -WINDOWS)[-WINDOWS])
-        best = self.some[best[np.lexsort((self.rows[self.some[best]], -score[best]))[:WINDOWS]]]
+        numbers = self.row_number[self.rows_with_new[best]]
+        best = self.rows_with_new[best[np.lexsort((numbers, -score[best]))[:WINDOWS]]]
         for rank, r in enumerate(best):
-            part = column[self.first[r] : self.stop[r]]
-            peak = self.first[r] + (part.argmax() if side == 0 else part.argmin())
-            low = max(self.start[r], min(peak - WIDTH // 2, self.stop[r] - WIDTH))
-            window = column[low : min(low + WIDTH, self.stop[r])]
-            self.rows_found[i, side, rank] = self.rows[r]
-            self.positions[i, side, rank] = peak - self.start[r]
+            part = column[self.first_new[r] : self.row_stop[r]]
+            peak = self.first_new[r] + (part.argmax() if side == 0 else part.argmin())
+            low = max(self.row_start[r], min(peak - WIDTH // 2, self.row_stop[r] - WIDTH))
+            window = column[low : min(low + WIDTH, self.row_stop[r])]
+            self.rows_found[i, side, rank] = self.row_number[r]
+            self.positions[i, side, rank] = peak - self.row_start[r]
             self.values[i, side, rank, : len(window)] = window
 
     @property
@@ -101,7 +102,7 @@ def search_of(chats) -> Search:
 def in_memory(model, chats, frame):
     """Store all projections in memory, one row of a matrix per direction."""
     search = search_of(chats)
-    stored = np.zeros((DIRECTIONS, search.stop[-1]), dtype=np.float32)
+    stored = np.zeros((DIRECTIONS, search.row_stop[-1]), dtype=np.float32)
     for first, columns, values in blocks(model, chats, frame):
         stored[columns, first : first + len(values)] = values.T.numpy()
     for i in range(DIRECTIONS):
@@ -136,7 +137,7 @@ def on_disk(model, chats, frame, group: int = 512):
 def padded(model, chats, frame):
     """Store [rows, longest row, directions] in memory and take maxima over the second axis."""
     search = search_of(chats)
-    rows, length = len(search.start), search.stop - search.start
+    rows, length = len(search.row_start), search.row_stop - search.row_start
     stored = []
     for part in stream_row_blocks(model, chats, frame, batch_size=32, progress=False):
         values = torch.cat([values for _, values in part.values(frame)], 1)
@@ -144,17 +145,20 @@ def padded(model, chats, frame):
         for r, (a, b) in enumerate(zip(part.start.tolist(), part.stop.tolist())):
             stored[-1][r, : b - a] = values[a:b]
     stored = torch.cat(stored)
-    where = np.repeat(np.arange(rows), length), np.arange(search.stop[-1]) - np.repeat(search.start, length)
+    where = (
+        np.repeat(np.arange(rows), length),
+        np.arange(search.row_stop[-1]) - np.repeat(search.row_start, length),
+    )
     beside = torch.ones(rows, length.max(), dtype=torch.bool)
     for r in range(rows):
-        beside[r, search.first[r] - search.start[r] : length[r]] = False
+        beside[r, search.first_new[r] - search.row_start[r] : length[r]] = False
     kept = stored[beside]
     extremes = []
     for sign in (1, -1):
         stored[beside] = -sign * torch.inf
         by_direction = stored.permute(2, 0, 1)
         score = (by_direction.max(-1) if sign > 0 else by_direction.min(-1)).values
-        extremes.append((sign * score).numpy()[:, search.some])
+        extremes.append((sign * score).numpy()[:, search.rows_with_new])
     stored[beside] = kept
     for i in range(DIRECTIONS):
         column = stored[..., i].numpy()[where]
@@ -182,7 +186,7 @@ def listed(model, chats, frame, splits: int = 5):
         directions, counts = some[:, 1].unique_consecutive(return_counts=True)
         pieces = zip(directions.tolist(), some[:, 0].split(counts.tolist()), values.split(counts.tolist()))
         for i, tokens, part in pieces:
-            column = np.zeros(search.stop[-1], dtype=np.float32)
+            column = np.zeros(search.row_stop[-1], dtype=np.float32)
             column[tokens.numpy()] = part.numpy()
             search.add(i, column)
     return search.found

@@ -1,4 +1,4 @@
-"""papermill's engine for the course: it tells which cell starts, and saves the executed copy less often."""
+"""papermill's engine for the course: it reports each cell, and saves the executed copy less often."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class _Engine(NBClientEngine):
     """papermill's engine, with a callback that gets the index of each cell that starts, and fewer saves.
 
     papermill writes the whole copy, megabytes of figures, before and after each cell. That takes more time
-    than most cells whose results are stored. A save that is skipped is made up for as soon as it is due, also
-    while a cell runs, so a notebook that is killed in a long cell has lost nothing of the cells before.
+    than most cells whose results are stored. A skipped save is made as soon as it is due, also
+    while a cell runs. A notebook that is killed in a long cell therefore keeps the outputs of earlier cells.
     """
 
     @classmethod
@@ -44,7 +44,7 @@ class _Engine(NBClientEngine):
 
 
 class _Saves:
-    """Calls `save` so often that it takes `SAVE_SHARE` of the time at most."""
+    """Limits the calls of `save` to `SAVE_SHARE` of the time."""
 
     def __init__(self, save: Callable[..., None]):
         self.save = save
@@ -58,7 +58,7 @@ class _Saves:
             self._save(**options)
 
     def save_when_due(self, **_: Any) -> None:
-        """Plan the save that was skipped, in the event loop in which the cell runs."""
+        """Schedule the skipped save in the event loop that runs the cell."""
         if self.skipped:
             asyncio.get_running_loop().call_later(self.due - time.monotonic(), self._make_up)
 

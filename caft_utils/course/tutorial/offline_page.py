@@ -1,8 +1,8 @@
 """The HTML exporter of notebooks without the network: no script, font or picture comes from another host.
 
-nbconvert's pages ask a CDN for require.js, MathJax, mermaid and the manager of widgets, and plotly adds
-MathJax to each figure. None of them is needed here: pictures are in the page, a widget needs a kernel, and
-formulas are few, so they are written as text. A content security policy in the page holds browsers to it,
+nbconvert's pages load require.js, MathJax, mermaid and the widget manager from a CDN, and plotly adds MathJax
+to each figure. None of them is needed here: pictures are in the page, a widget needs a kernel, and the few
+formulas are written as text. A content security policy in the page makes browsers refuse every other request,
 whatever an output contains. Markdown that a cell printed may hold text of models, so its HTML is escaped.
 """
 
@@ -42,7 +42,7 @@ TEMPLATE = (
 REMOTE_SCRIPT = re.compile(
     r"<script\b[^>]*\bsrc\s*=\s*[\"']?\s*(?:https?:)?//[^>]*>\s*</script\s*>", re.IGNORECASE
 )
-# What any element but a link would load from another host.
+# Attributes by which any element but a link would load something from another host.
 REMOTE_SOURCE = re.compile(
     r"(<(?!a\b)[a-z][^>]*?\s)(?:src|href|srcset|poster|data|background)(?=\s*=\s*[\"']?\s*(?:https?:)?//)",
     re.IGNORECASE,

@@ -56,7 +56,7 @@ def write_recorded(executed: NotebookNode, path: Path, *, root: Path) -> None:
 
 
 def stale_reasons(path: Path) -> list[str]:
-    """Return the reasons why a notebook's outputs do not come from one run of its code, top to bottom."""
+    """Return the reasons why a notebook's outputs are not those of one run of its code, top to bottom."""
     notebook = nbformat.read(path, as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     outputs = [output for cell in code for output in cell.outputs]

@@ -70,7 +70,7 @@ def redact(key: str, text: str) -> str:
     """Return `text` with each copy of `key` replaced by "[key]", even if it is escaped or encoded.
 
     Servers repeat the request in their errors, as JSON, HTML or a URL. If a copy cannot be cut out exactly,
-    or the text is long, nothing of the text is returned.
+    or the text is long, WITHHELD is returned instead of the text.
     """
     if not contains(key, text):
         return text
@@ -79,7 +79,7 @@ def redact(key: str, text: str) -> str:
 
 
 def contains(key: str, text: str) -> bool:
-    """Return whether `text` holds `key`, in any case, with escapes and breaks of lines, or encoded."""
+    """Return whether `text` holds `key`, in any case, escaped, encoded or broken into lines."""
     if len(key) < MIN_REDACTED_LENGTH:
         return False
     plain = _plain(text)

@@ -1,8 +1,8 @@
 """The body of a response, with a bound on its size before and after decompression.
 
-A compressed kilobyte can become a megabyte, or with newer codings a gigabyte, in one step. So bodies are
-decompressed here, in steps of bounded size. Requests ask for no compression, and what servers still use is
-gzip or deflate.
+A compressed kilobyte can become a megabyte, or with newer codings a gigabyte, in one step. Bodies are
+therefore decompressed here in steps of bounded size. Requests ask for no compression. Some servers compress
+nevertheless, with gzip or deflate.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from caft_utils.interpret.endpoint.reply import EndpointError
 
 
 class Body:
-    """Collects the chunks of a body; `content` is what they hold.
+    """Collects the chunks of a body. `content` holds the decompressed bytes so far.
 
     Raises:
         EndpointError: the content coding is not known, or the content is larger than `limit` bytes.

@@ -1,6 +1,6 @@
-"""Which refusals concern one prompt, and which every other prompt as well.
+"""Tell refusals that concern one prompt from those that concern every prompt.
 
-A wrong key, an empty account or an unknown model ends a batch, since each further request would fail alike.
+A wrong key, an empty account or an unknown model ends a batch, because every further request would fail too.
 Providers report these with different statuses, and some routers with status 200 and an error in the body.
 """
 
@@ -34,7 +34,7 @@ def concerns_all_prompts(status: int, text: str) -> bool:
 
 
 def error_status(body: str) -> int:
-    """Return the status that the body of a response of status 200 has instead of an answer, or 200."""
+    """Return the error status in the body of a response of status 200, or 200 if it holds no error."""
     if '"error"' not in body[:10_000]:
         return 200
     try:
@@ -49,5 +49,5 @@ def error_status(body: str) -> int:
         code = int(code)
     if type(code) is int and 400 <= code < 600:
         return code
-    # Without a status: the reason may still be one that concerns all prompts; otherwise it is tried again.
+    # The error has no status. 400 if its text concerns all prompts, else 500, which is tried again.
     return 400 if _SAYS_SO.search(json.dumps(error)[:3000]) else 500

@@ -71,10 +71,9 @@ class ResponseCache:
 
     @contextmanager
     def claim(self, name: str, stop: Event) -> Iterator[None]:
-        """Hold the right to send the request `name`, alone among all threads and processes of this folder.
+        """Hold the right to send the request `name`; other threads and processes of this folder wait.
 
-        Requests share 4096 locks. Where the folder cannot hold locks, nobody waits. Setting `stop` ends a
-        wait.
+        Requests share 4096 locks. If the folder cannot hold locks, nobody waits. Setting `stop` ends a wait.
         """
         lock = FileLock(self.folder / "locks" / f"{name[:3]}.lock", thread_local=False, is_singleton=False)
         try:

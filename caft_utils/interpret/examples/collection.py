@@ -22,9 +22,9 @@ from caft_utils.interpret.examples.hard_negatives import WordSimilarity
 from caft_utils.interpret.examples.lens import logit_lens
 from caft_utils.interpret.examples.sampler import (
     SIGNS,
-    End,
     EndSample,
     HardNegativeTargets,
+    LayerSide,
     WindowSampler,
 )
 from caft_utils.interpret.examples.selection import select_active, select_hard, select_non_activating
@@ -211,7 +211,7 @@ def _columns(features: Features) -> dict[FeatureKey, int]:
     }
 
 
-def _hard_negative_targets(chats: Chats, train: Mapping[End, EndSample], n: int) -> HardNegativeTargets:
+def _hard_negative_targets(chats: Chats, train: Mapping[LayerSide, EndSample], n: int) -> HardNegativeTargets:
     """Return the mean word vectors of the activating windows of the first pass."""
     similarity, means = WordSimilarity(chats), {}
     for end, sample in train.items():

@@ -35,7 +35,7 @@ OVERSAMPLING = 5  # random activating windows per window wanted, so that quantil
 OVERSAMPLING_HARD = 3  # hard negatives per window wanted: several may share a row or a text
 SIGNS: Mapping[Side, int] = {"+": 1, "-": -1}
 
-End = tuple[int, Side]  # layer and side
+LayerSide = tuple[int, Side]
 
 
 class EndSample:
@@ -67,7 +67,7 @@ class HardNegativeTargets:
     """What hard negatives should be similar to: for each end, mean word vectors of its features."""
 
     similarity: WordSimilarity
-    means: Mapping[End, Float[Tensor, "terms k"]]
+    means: Mapping[LayerSide, Float[Tensor, "terms k"]]
 
 
 class WindowSampler:
@@ -95,9 +95,9 @@ class WindowSampler:
     def sample(
         self,
         rows: Int[Tensor, " rows"],
-        max_activations: Mapping[End, Float[Tensor, " k"]] | None = None,
+        max_activations: Mapping[LayerSide, Float[Tensor, " k"]] | None = None,
         targets: HardNegativeTargets | None = None,
-    ) -> dict[End, EndSample]:
+    ) -> dict[LayerSide, EndSample]:
         """Read `rows` once and return a sample of windows for each end.
 
         Args:
@@ -123,7 +123,7 @@ class WindowSampler:
                         self._offer_hard(samples[end], columns, values, tiles, cosines)
         return samples
 
-    def _empty(self, max_activations: Mapping[End, Tensor] | None) -> dict[End, EndSample]:
+    def _empty(self, max_activations: Mapping[LayerSide, Tensor] | None) -> dict[LayerSide, EndSample]:
         samples = {}
         for layer in self.features.layers:
             for side in sides(self.features):
@@ -217,7 +217,7 @@ class _RandomKeys:
             for side in sides(features)
         }
 
-    def of_rows(self, end: End, rows: Int[Tensor, " m"], columns: slice) -> Float[Tensor, "2 m c"]:
+    def of_rows(self, end: LayerSide, rows: Int[Tensor, " m"], columns: slice) -> Float[Tensor, "2 m c"]:
         """Return a key for the activating and one for the non-activating window of each row and feature."""
         return (self._of_row[rows, :2].T[..., None] + self._of_feature[end][:, None, columns]) % 1
 

@@ -75,7 +75,7 @@ class Card:
         return HistogramBars.of(self.extremes.histogram, self.signed)
 
     @property
-    def sides(self) -> list[Side]:
+    def sides(self) -> list[CardSide]:
         """The sides from left to right."""
         if not self.signed:
             return [
@@ -94,12 +94,12 @@ class Card:
         windows: Sequence[TextWindow],
         towards: Sequence[str],
         away: Sequence[str] | None = None,
-    ) -> Side:
+    ) -> CardSide:
         shown = self.extremes.top + (self.extremes.bottom if self.signed else [])
         largest = max((abs(value) for window in shown for value in window.activations), default=0.0) or 1.0
         explanation, scores = self.explanations.get(sign), self.scores.get(sign)
         windows = [(window, _tokens(window, largest)) for window in windows[: self.n]]
-        return Side(css_class, heading, explanation, scores or {}, towards, away, windows)
+        return CardSide(css_class, heading, explanation, scores or {}, towards, away, windows)
 
 
 class Token(NamedTuple):
@@ -109,7 +109,7 @@ class Token(NamedTuple):
     is_peak: bool
 
 
-class Side(NamedTuple):
+class CardSide(NamedTuple):
     """One side of a card. towards, away: words that it makes more and less likely; away None: not shown."""
 
     css_class: str
