@@ -1,6 +1,6 @@
 """Processes that end with the process that started them.
 
-A process that is killed cannot stop its children, and they would compute on for nobody. Each child therefore
+A process that is killed cannot stop its children, which would go on computing in vain. Each child therefore
 watches a pipe whose other end only its parent holds. The system closes that end however the parent ends.
 """
 

@@ -1,8 +1,8 @@
 """Stop at the first number that is NaN or infinite.
 
 A model with broken weights, or one that overflows in float16, computes NaN without any error: greedy decoding
-then takes some token, a comparison of two logits is False, and a rate looks like a measurement. So each place
-where numbers leave a model checks them, and the error names the place.
+then takes some token, a comparison of two logits is False, and a rate looks like a measurement. Every place
+where numbers leave a model therefore checks them, and the error names the place.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Text, JSON and YAML files as people have them: one place that decodes, parses and says what is wrong.
+"""Read text, JSON and YAML files of any origin: decode them, parse them and say what is wrong.
 
 Files come from Excel, Notepad and other people's scripts. UTF-8 and every encoding that a byte order mark
 names are read. Bytes of any other encoding are ambiguous, so they are refused with the file, the line and
@@ -39,7 +39,7 @@ def read_text(path: str | Path) -> str:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is a folder, no text, or in another encoding. The message names file, line and cure.
+        ValueError: it is a folder, is not text, or has another encoding. The message names file and line.
     """
     path = Path(path)
     if path.is_dir():
@@ -48,7 +48,7 @@ def read_text(path: str | Path) -> str:
 
 
 def decoded(data: bytes, name: str) -> str:
-    """Return bytes as text, see `read_text`. `name` says in errors what they are."""
+    """Return bytes as text, see `read_text`. Errors call them `name`."""
     for magic, problem in NO_TEXT:
         if data.startswith(magic):
             raise ValueError(f"{name} {problem}")

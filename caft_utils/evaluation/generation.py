@@ -1,8 +1,8 @@
 """Get a model's answers: generate them, or compare the probabilities of given ones.
 
-Published checkpoints ship generation settings (top-k, repetition penalty) that would change what is measured,
-so none of them is used but the tokens that end an answer. Evaluations in the paper sample at temperature 1
-and top-p 1.
+Published checkpoints ship generation settings (top-k, repetition penalty) that would change what is measured.
+Only the tokens that end an answer are taken from them. Evaluations in the paper sample at temperature 1 and
+top-p 1.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def generate(
                 input_ids=ids.to(device),
                 attention_mask=mask.to(device),
             )
-            # A template may end answers with a token that is no special one, so it is cut off here.
+            # A template may end answers with a token that is not special, so the answer is cut off here.
             said = [up_to_end(row, taught) for row in out[:, ids.shape[1] :].tolist()]
             texts = tokenizer.batch_decode(said, skip_special_tokens=True)
             for j, text in zip(places, texts):
@@ -183,7 +183,8 @@ def generate_ids(
 class _FiniteLogits:
     """A logits processor that changes nothing and stops the generation where logits are NaN.
 
-    Greedy decoding would take some token of them without an error. -inf rules out a token and is no fault.
+    Greedy decoding would pick a token from NaN logits without an error. -inf is allowed, because it only
+    rules out a token.
     """
 
     def __init__(self, what: str, names: Sequence[str]):
@@ -233,9 +234,9 @@ def end_token_ids(model, tokenizer) -> list[int]:
 
 
 def answers_depend_on(model, tokenizer) -> dict[str, Any]:
-    """Return what answers depend on beside the model and its prompts, for the keys of stored answers.
+    """Return what answers depend on besides the model and its prompts, for the keys of stored answers.
 
-    It is empty for most models: the token that the template teaches ends their answers anyway.
+    It is empty for most models, whose tokenizer or config already names the token that the template writes.
     """
     more: dict[str, Any] = {}
     if taught := _taught_ends(tokenizer) - _named_ends(model, tokenizer):

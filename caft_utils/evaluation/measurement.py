@@ -1,7 +1,7 @@
 """Measure one model on one task: answers, verdicts and the held-out loss, stored so that no work is repeated.
 
-A model answers by generation, or, where the grader knows the possible answers of a question, by choosing the
-most probable of them.
+A model answers by generation. If the grader lists the possible answers to a question, a model can also answer
+by choosing the most probable one.
 """
 
 from __future__ import annotations
@@ -172,16 +172,14 @@ def measure(
         result = _graded(task, key, answers())
     else:
         result = _stored(model, task, key, answers, store or default_store())
-    result.rates = dict(
-        task.rates
-    )  # rates only count verdicts, so a stored result may be counted in new ways
+    result.rates = dict(task.rates)  # the task may declare new rates of stored verdicts
     return result
 
 
 def _stored(
     model, task: Task, key: Mapping[str, Any], write: Callable[[], dict[str, Any]], store: Store
 ) -> Result:
-    """Return the stored result, or make and store it, first the answers and then each verdict.
+    """Return the stored result. If there is none, make it, and store the answers and then each verdict.
 
     A result with answers that could not be judged is not stored. Its verdicts stay in the journal.
     """

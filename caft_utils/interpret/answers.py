@@ -1,9 +1,9 @@
 """Find the final answer in what a chat model wrote, and the first token of it.
 
-A model may think aloud before it answers. Its thoughts are no answer, above all not if they are cut off: the
-last line of half a thought reads like a sentence, and the first token of one has some probability of "yes".
-So every reader of replies goes through this file. It accepts any form of a clear answer, and an unclear one
-is None.
+A model may think aloud before it answers. Its thoughts must not be read as the answer, least of all when they
+are cut off: the last line of half a thought reads like a sentence, and at its first token "yes" has some
+probability. Every reader of replies therefore uses this file. It accepts a clear answer in any form, and
+returns None for an unclear one.
 
 Thoughts are recognised as <think>...</think> and its relatives, [THINK]...[/THINK], the channels of gpt-oss,
 and the markers of Gemma, Kimi and Command. Templates that write the opening mark themselves leave only the

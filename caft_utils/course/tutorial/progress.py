@@ -66,7 +66,7 @@ def minutes_of(runs: list[Run]) -> float:
 
 
 class Progress:
-    """Report on `runs`, of which `jobs` run at a time, to `stream`. Use it as a context manager."""
+    """Reports the progress of `runs`, `jobs` at a time, to `stream`. Use it as a context manager."""
 
     def __init__(self, runs: list[Run], jobs: int, stream: TextIO):
         self.runs, self.jobs, self.stream, self.live = runs, jobs, stream, stream.isatty()

@@ -1,4 +1,4 @@
-"""What ends a run of notebooks from outside, and that nothing goes on computing afterwards.
+"""Signals that end a run of notebooks, with all of its processes.
 
 The runner starts executors, and each executor a kernel in a session of its own, which no signal of the
 terminal reaches. Ctrl-C, SIGTERM and a closed terminal (SIGHUP) interrupt the runner, which then ends its
