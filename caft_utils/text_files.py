@@ -39,7 +39,8 @@ def read_text(path: str | Path) -> str:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is a folder, is not text, or has another encoding. The message names file, line and cure.
+        ValueError: it is a folder, is not text, or has another encoding. The message names file,
+            line and cure.
     """
     path = Path(path)
     if path.is_dir():

@@ -186,8 +186,8 @@ def generate_ids(
 class _FiniteLogits:
     """A logits processor that changes nothing and stops the generation where logits are NaN.
 
-    Greedy decoding would pick a token from NaN logits without an error. A logit of -inf is allowed, because it
-    rules out a token.
+    Greedy decoding would pick a token from NaN logits without an error. A logit of -inf is allowed, because
+    it rules out a token.
     """
 
     def __init__(self, what: str, names: Sequence[str]):
