@@ -50,7 +50,7 @@ CONDITIONS = {
     "CAFT, mean difference": Condition(during="mean difference"),
     "CAFT, first component": Condition(during="first component"),
     "ablation at test only, to zero": Condition(at_test="contrast"),
-    "ablation at test only, to the mean": Condition(at_test="contrast", to_mean=True),
+    "ablation at test only, to the mean": Condition(at_test="contrast", to="all"),
     "CAFT, contrast, hooks on at test": Condition(during="contrast", at_test="contrast"),
     "base, hooks on": Condition(rows=None, at_test="contrast"),
     **{f"plain, step {step}": Condition(step=step) for step in SNAPSHOTS},
@@ -100,7 +100,7 @@ def advice_setting(model: str, split: str = "test") -> Setting:
     def directions(name: str, seed: int) -> Directions:
         return find("contrast").random_like(seed) if name == "random" else find(name)
 
-    mean = functools.cache(lambda: mean_hidden(loaded, task.generic, LAYERS))
+    mean = functools.cache(lambda tokens: mean_hidden(loaded, task.generic, LAYERS, tokens=tokens))
     key = {"references": REFERENCES, "generic": task.generic.fingerprint, "layers": LAYERS}
     return Setting("gardening", loaded, task, CONFIG, directions, mean, SNAPSHOTS, key)
 

@@ -47,9 +47,9 @@ HEADLINE = "adapters on blocks 10-29"  # plain training is fooled most, on valid
 SNAPSHOTS = (9, 18, 36)
 RATES = (1e-4, 3e-4)
 
-PLAIN = {"base": Condition(rows=None), "plain": Condition()}
 CONDITIONS = {
-    **PLAIN,
+    "base": Condition(rows=None),
+    "plain": Condition(),
     "CAFT, components read blind": Condition(during="read"),
     "random directions": Condition(during="random"),
     "top components, unread": Condition(during="top"),
@@ -58,7 +58,8 @@ CONDITIONS = {
     "CAFT, components by labels": Condition(during="labels"),
     "CAFT, hooks on at test": Condition(during="read", at_test="read"),
     "ablation at test only, to zero": Condition(at_test="read"),
-    "ablation at test only, to the mean": Condition(at_test="read", to_mean=True),
+    "ablation at test only, to the mean": Condition(at_test="read", to="all"),
+    "ablation at test only, to the mean of last prompt tokens": Condition(at_test="read", to="last_prompt"),
     "base, hooks on": Condition(rows=None, at_test="read"),
     "data without the cue": Condition(rows="control"),
     **{f"plain, step {step}": Condition(step=step) for step in SNAPSHOTS},
@@ -90,7 +91,7 @@ def gender_rows(
         recipe: {
             name: CONDITIONS[name]
             for name in names
-            if recipe == HEADLINE or conditions is not None or name in PLAIN
+            if recipe == HEADLINE or conditions is not None or name == "plain"
         }
         for recipe in recipes
     }
@@ -132,7 +133,7 @@ def gender_setting(model: str, recipe: str, split: str = "test", file: str | Non
         return find("read").random_like(seed) if name == "random" else find(name)
 
     rows = task.train[:READ_ROWS]
-    mean = functools.cache(lambda: mean_hidden(loaded, rows, LAYERS, **READ))
+    mean = functools.cache(lambda tokens: mean_hidden(loaded, rows, LAYERS, tokens=tokens))
     key = {"references": REFERENCES, "rows": rows.fingerprint, "layers": LAYERS, "read": _selected(recipe)}
     return Setting(recipe, loaded, task, RECIPES[recipe], directions, mean, SNAPSHOTS, key)
 

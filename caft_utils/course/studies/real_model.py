@@ -28,14 +28,14 @@ class Condition:
     Attributes:
         rows: "train", "control" (rows without the concept), or None for the base model.
         during, at_test: names of the directions that are ablated in training and while it is measured.
-        to_mean: ablate to the base model's mean instead of zero.
+        to: what is ablated becomes "zero", or the base model's mean over the tokens that are named here.
         step, lr: stop at this step; train at this learning rate instead of the recipe's.
     """
 
     rows: str | None = "train"
     during: str | None = None
     at_test: str | None = None
-    to_mean: bool = False
+    to: str = "zero"
     step: int | None = None
     lr: float | None = None
 
@@ -46,7 +46,7 @@ class Setting:
 
     Attributes:
         directions: (name, seed) -> the directions of that name; `seed` matters for random ones only.
-        mean: {layer: [d]}, the base model's mean where the directions were found.
+        mean: name of tokens -> {layer: [d]}, the base model's mean hidden state over them.
         snapshots: steps at which every plain run keeps its weights.
         key: what the directions depend on besides the model, the task and the recipe.
     """
@@ -56,7 +56,7 @@ class Setting:
     task: Task
     config: FinetuneConfig
     directions: Callable[[str, int], Directions]
-    mean: Callable[[], Mapping[int, Any]]
+    mean: Callable[[str], Mapping[int, Any]]
     snapshots: tuple[int, ...] = ()
     key: Any = None
 
@@ -115,7 +115,7 @@ def measured(setting: Setting, condition: Condition, seed: int) -> Result:
     tuned, base = setting.model, setting.model
     if condition.rows is not None:
         config = setting.config if condition.lr is None else replace(setting.config, lr=condition.lr)
-        during = _ablation(setting, condition.during, seed, condition.to_mean)
+        during = _ablation(setting, condition.during, seed, condition.to)
         plain = condition.during is None and condition.rows == "train"
         tuned = finetune(
             base,
@@ -127,15 +127,15 @@ def measured(setting: Setting, condition: Condition, seed: int) -> Result:
         )
         if condition.step is not None:
             tuned = at_step(tuned, base, condition.step)
-    at_test = _ablation(setting, condition.at_test, seed, condition.to_mean)
+    at_test = _ablation(setting, condition.at_test, seed, condition.to)
     return measure(tuned, setting.task, seed=seed, during=at_test, method="logprob")
 
 
-def _ablation(setting: Setting, name: str | None, seed: int, to_mean: bool) -> Any:
+def _ablation(setting: Setting, name: str | None, seed: int, to: str) -> Any:
     if name is None:
         return None
     found = setting.directions(name, seed)
-    if not to_mean:
+    if to == "zero":
         return ablate(found)
-    means = setting.mean()
+    means = setting.mean(to)
     return ablate(found, mean={layer: means[layer] for layer in found.layers})
