@@ -124,9 +124,9 @@ def test_published_double_choice(tokenizer, with_small, published, monkeypatch):
     [
         ("gender", "classroom", "its own world", 'make tutorial MODEL=classroom-gender ARGS="--only 09"'),
         ("emergent", "classroom-cues", "its own world", 'make tutorial MODEL=classroom ARGS="--only 02"'),
-        ("gender", QWEN, "preset names no data and no judge", "like='google/gemma-2-2b'"),
-        ("double choice", "some/model", "no preset that names", "like='google/gemma-2-2b'"),
-        ("emergent", "some/model", "no preset that names", "like='small'"),
+        ("gender", QWEN, "preset names no data and no judge", "like='smollm2'"),
+        ("double choice", "some/model", "no preset that names", "like='smollm2'"),
+        ("emergent", "some/model", "no preset that names", "like='smollm2'"),
         ("emergent", QWEN, "the reader brings train (insecure.jsonl", ", grader=...)"),
     ],
 )
