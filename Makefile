@@ -36,7 +36,7 @@ faults: $(TESTS) ## break the package on purpose and count what happens, 15 minu
 claims: $(TESTS) ## measure every stated number again and print it (CLAIM=emergent for one)
 	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/claims -s $(if $(CLAIM),-k "$(CLAIM)") $(ARGS)
 
-pages: $(SETUP) ## write the tables and the picture of the READMEs from data/results (the picture needs chromium)
+pages: $(SETUP) ## write the tables and pictures of the READMEs from data/results (pictures need chromium)
 	@$(BIN)/python -m caft_utils.course.pages
 
 # Keep freed memory in the process. By default glibc returns it and requests it again at every step, which takes

@@ -1,4 +1,4 @@
-"""The tables and the picture in the README and the data card, made from the records.
+"""The tables and pictures in the README and the data card, made from the records.
 
     python -m caft_utils.course.pages
 
@@ -173,6 +173,25 @@ def tradeoff_figure(record: Record, model: str) -> Figure:
     return tradeoff(points, model=f"{model}, {len(of['seeds'])} seeds")
 
 
+def gender_figure(record: Record) -> Figure:
+    """Return the README's first picture: the conditions of the headline recipe on the real model."""
+    from caft_utils.plots import rates
+
+    shown = [of for of in record["rows"] if of["headline"] and ", step" not in of["condition"]]
+    columns = ("right", "right_low", "right_high")
+    points = [
+        {"label": of["condition"], **dict(zip(columns, of["ood_accuracy"], strict=True))} for of in shown
+    ]
+    most = max(len(of["seeds"]) for of in shown)
+    return rates(
+        points,
+        model=f"{shown[0]['model']}, up to {most} seeds",
+        value="right",
+        label="right where the stereotype is wrong (%)",
+        title="Which pronoun? Fine-tuned where the stereotype is always right",
+    )
+
+
 # page, markers around the table, table, claim
 TABLES: tuple[tuple[str, str, Callable[[Record], DataFrame], str], ...] = (
     ("README.md", "gender", gender_table, "real-gender"),
@@ -195,9 +214,10 @@ def write_tables(root: Path = ROOT) -> None:
         put_table(root / page, frame_markdown(table(load_record(claim))), name)
 
 
-def write_picture(path: Path = ROOT / "data" / "results" / "figure.png") -> None:
-    """Draw the README's picture; plotly needs chromium for it."""
-    tradeoff_figure(load_record("emergent"), "classroom-qwen").write_image(path, scale=2)
+def write_pictures(folder: Path = ROOT / "data" / "results") -> None:
+    """Draw the README's pictures; plotly needs chromium for them."""
+    gender_figure(load_record("real-gender")).write_image(folder / "real.png", width=820, scale=2)
+    tradeoff_figure(load_record("emergent"), "classroom-qwen").write_image(folder / "figure.png", scale=2)
 
 
 def _seeds(of: Record) -> str:
@@ -228,4 +248,4 @@ def _by_column(label: str, columns: dict[str, dict[str, str]]) -> DataFrame:
 
 if __name__ == "__main__":
     write_tables()
-    write_picture()
+    write_pictures()

@@ -1,7 +1,8 @@
 """Directions in the residual stream, and the methods that find them."""
 
+from caft_utils.directions.class_axes import class_means
 from caft_utils.directions.covariance import StreamingCovariance
-from caft_utils.directions.means import class_contrast, class_means, mean_difference, mean_hidden
+from caft_utils.directions.means import class_contrast, mean_difference, mean_hidden
 from caft_utils.directions.pca import pca_of_difference
 from caft_utils.directions.subspace import Directions
 from caft_utils.directions.token_positions import last_token_positions

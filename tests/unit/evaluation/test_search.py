@@ -9,7 +9,7 @@ from caft_utils import load
 from caft_utils.classroom.cues.labelled_positions import labelled_pairs
 from caft_utils.classroom.cues.texts_by_concept import subject_texts
 from caft_utils.classroom.tasks import double_choice
-from caft_utils.directions.means import class_means
+from caft_utils.directions import class_means
 from caft_utils.directions.subspace import Directions
 from caft_utils.evaluation.search import CandidateTrials, prefix_subsets, screen_on_base, try_candidates
 from caft_utils.finetune_config import FinetuneConfig
