@@ -1,4 +1,4 @@
-"""The axes on which the means of classes of tokens differ: supervised, an upper bound for the other methods."""
+"""The axes on which the means of classes of tokens differ: supervised, an upper bound for other methods."""
 
 from __future__ import annotations
 
