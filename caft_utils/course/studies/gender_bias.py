@@ -191,11 +191,12 @@ def row_labels(rows: Chats) -> list[tuple[str, str]]:
 
 def last_prompt_projections(model: Any, rows: Chats, found: Directions) -> dict[int, torch.Tensor]:
     """Return the projections of each row's last prompt token on the directions, {layer: [rows, k]}."""
-    parts: dict[int, list[torch.Tensor]] = {layer: [] for layer in found.layers}
+    out = {layer: torch.full((len(rows), rank), torch.nan) for layer, rank in found.ranks.items()}
     for batch in stream_activations(model, rows, found.layers, **READ):
-        for layer in found.layers:
-            parts[layer].append(batch.hidden[layer].cpu() @ found[layer].float().T)
-    return {layer: torch.cat(part) for layer, part in parts.items()}
+        for layer, values in out.items():
+            # Batches hold rows of like length, so they come in another order than the rows.
+            values[batch.row] = batch.hidden[layer].cpu() @ found[layer].float().T
+    return out
 
 
 def components_by_labels(model: str, recipe: str, file: str | None = None) -> dict[int, list[int]]:
