@@ -1,7 +1,8 @@
 """Bounds on the real model; `make claims CLAIM=real` measures the figures again.
 
 The published sentences come from the hub, or from the folder in CAFT_SHARED_DATA. SEEDS=3 uses three seeds
-(default 5). Cells that were measured before are read from the store.
+(default 5). Cells that were measured before are read from the store; PART=stored measures nothing and reports
+these cells.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from caft_utils.course.studies.persona import print_rows
 
 MODEL = "smollm2"
 SEEDS = tuple(range(int(os.environ.get("SEEDS", 5))))
+STORED = os.environ.get("PART") == "stored"
 READ, RANDOM = "CAFT, components read blind", "random directions"
 
 
@@ -38,13 +40,13 @@ def measured(claim: str, experiment: Experiment) -> dict[str, dict[str, dict]]:
 def gender():
     folder = os.environ.get("CAFT_SHARED_DATA")
     file = str(Path(folder) / "caft" / "gender.csv") if folder else None
-    options = {"file": file, "recipes": list(RECIPES)}
+    options = {"file": file, "recipes": list(RECIPES), "stored": STORED}
     return measured("real-gender", Experiment("gender", MODEL, SEEDS, options=options))
 
 
 @pytest.fixture(scope="module")
 def advice():
-    return measured("real-advice", Experiment("advice", MODEL, SEEDS))
+    return measured("real-advice", Experiment("advice", MODEL, SEEDS, options={"stored": STORED}))
 
 
 def test_plain_training_learns_the_task_in_every_recipe(gender):

@@ -66,10 +66,12 @@ def advice_rows(
     *,
     split: str = "test",
     rival_seeds: int = 3,
+    stored: bool = False,
 ) -> list[Row]:
     """Measure the conditions, seeds merged.
 
     split: half of the pairs, "valid" or "test". rival_seeds: seeds of all conditions but `MOST_SEEDS`.
+    stored: measure nothing and return what was measured before.
     """
     table = {name: CONDITIONS[name] for name in chosen_conditions(conditions, CONDITIONS)}
     setting = "gardening"
@@ -80,9 +82,7 @@ def advice_rows(
         for name in table
     }
     settings = {setting: functools.partial(advice_setting, model, split)}
-    rows, grid = condition_rows(model, settings, {setting: table}, cells)
-    print(f"{len(grid.results)} cells, {grid.total_seconds / 60:.0f} minutes of measuring in all runs")
-    return rows
+    return condition_rows(model, settings, {setting: table}, cells, stored=stored)
 
 
 @functools.cache

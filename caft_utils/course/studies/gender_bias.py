@@ -78,12 +78,14 @@ def gender_rows(
     split: str = "test",
     recipes: Sequence[str] = (HEADLINE,),
     rival_seeds: int = 3,
+    stored: bool = False,
 ) -> list[Row]:
     """Measure the conditions in each recipe, seeds merged.
 
     file: the user's own copy of the published sentences; None downloads them. split: "valid" to choose,
-    "test" to report. recipes: keys of `RECIPES`; those other than the headline show plain training only
-    unless `conditions` are named. rival_seeds: seeds of all conditions but those of `MOST_SEEDS`.
+    "test" to report. recipes: keys of `RECIPES`; where nobody has read the components, only the conditions
+    without directions are measured. rival_seeds: seeds of all conditions but those of `MOST_SEEDS`.
+    stored: measure nothing and return what was measured before.
     """
     names = chosen_conditions(conditions, CONDITIONS)
     chosen_conditions(tuple(recipes), RECIPES)
@@ -91,7 +93,7 @@ def gender_rows(
         recipe: {
             name: CONDITIONS[name]
             for name in names
-            if recipe == HEADLINE or conditions is not None or name == "plain"
+            if (name != "base" or recipe == HEADLINE) and (_selected(recipe) or not _needs_reading(name))
         }
         for recipe in recipes
     }
@@ -101,9 +103,13 @@ def gender_rows(
         for name in table
     }
     settings = {recipe: functools.partial(gender_setting, model, recipe, split, file) for recipe in recipes}
-    rows, grid = condition_rows(model, settings, tables, cells)
-    print(f"{len(grid.results)} cells, {grid.total_seconds / 60:.0f} minutes of measuring in all runs")
+    rows = condition_rows(model, settings, tables, cells, stored=stored)
     return [row | {"headline": row["setting"] == HEADLINE} for row in rows]
+
+
+def _needs_reading(name: str) -> bool:
+    condition = CONDITIONS[name]
+    return condition.during is not None or condition.at_test is not None
 
 
 def condition_seeds(name: str, seeds: Sequence[int], rival_seeds: int) -> Sequence[int]:

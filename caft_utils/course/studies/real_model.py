@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from caft_utils import ablate, at_step, finetune, measure
-from caft_utils.course.grid import Grid, run_grid
+from caft_utils.course.grid import run_grid
 from caft_utils.course.studies.experiment import Row
 from caft_utils.course.studies.persona import estimate
 from caft_utils.directions.subspace import Directions
@@ -66,13 +66,16 @@ def condition_rows(
     settings: Mapping[str, Callable[[], Setting]],
     conditions: Mapping[str, Mapping[str, Condition]],
     seeds: Mapping[tuple[str, str], Sequence[int]],
-) -> tuple[list[Row], Grid]:
-    """Measure the conditions of each setting and return one row each, seeds merged, and the grid of cells.
+    *,
+    stored: bool = False,
+) -> list[Row]:
+    """Measure the conditions of each setting and return one row each, seeds merged.
 
     Args:
         settings: {name: a function that returns the setting}, called when a cell of it has to be measured.
         conditions: {setting: {name: Condition}}.
         seeds: {(setting, condition): the seeds to measure}.
+        stored: measure nothing and return what was measured before.
     """
     made: dict[str, Setting] = {}
 
@@ -100,14 +103,17 @@ def condition_rows(
         for seed in seeds[name, condition]
     ]
     cells.sort(key=lambda cell: cell[2])  # all conditions of one seed before the next
-    grid = run_grid(cells, lambda n, c, s: measured(setting(n), conditions[n][c], s), key=key)
+    grid = run_grid(
+        cells, lambda n, c, s: measured(setting(n), conditions[n][c], s), key=key, skip_missing=stored
+    )
+    print(f"{len(grid.results)} cells, {grid.total_seconds / 60:.0f} minutes of measuring in all runs")
     rows = []
     for (name, condition), result in grid.merged((0, 1)).items():
-        row: Row = {"model": model, "setting": name, "condition": condition}
-        row["seeds"] = list(seeds[name, condition])
-        row |= {rate: estimate(result.rate(rate)) for rate in result.rates}
-        rows.append(row)
-    return rows, grid
+        there = [s for n, c, s in grid.results if (n, c) == (name, condition)]
+        row: Row = {"model": model, "setting": name, "condition": condition, "seeds": there}
+        rows.append(row | {rate: estimate(result.rate(rate)) for rate in result.rates})
+    order = [(name, condition) for name, table in conditions.items() for condition in table]
+    return sorted(rows, key=lambda row: order.index((row["setting"], row["condition"])))
 
 
 def measured(setting: Setting, condition: Condition, seed: int) -> Result:
