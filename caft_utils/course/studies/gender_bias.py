@@ -39,11 +39,13 @@ READ = {"tokens": "last_prompt"}
 LORA: dict[str, Any] = {"r": 16, "alpha": 16, "rslora": False, "lr": 1e-3, "steps": 72, "warmup_steps": 8}
 SHARED: dict[str, Any] = {"batch_size": 16, "accumulate": 1, "weight_decay": 0.0, "schedule": "linear"}
 RECIPES = {
-    "adapters on blocks 10-29": FinetuneConfig(**LORA, **SHARED, blocks=tuple(range(10, 30))),
     "adapters on all blocks": FinetuneConfig(**LORA, **SHARED),
+    "adapters on blocks 10-29": FinetuneConfig(**LORA, **SHARED, blocks=tuple(range(10, 30))),
     "all weights": FinetuneConfig(method="full", lr=3e-5, steps=40, warmup_steps=8, **SHARED),
 }
-HEADLINE = "adapters on blocks 10-29"  # plain training is fooled most, on validation rows
+# The recipe in which plain training is fooled most on validation rows (one seed): 19.8 % right where the
+# stereotype is wrong, 29.3 % with adapters on blocks 10-29, 98.3 % with all weights.
+HEADLINE = "adapters on all blocks"
 SNAPSHOTS = (9, 18, 36)
 RATES = (1e-4, 3e-4)
 
