@@ -127,25 +127,11 @@ def gender_table(record: Record) -> DataFrame:
     rows = [
         ("Gemma-2-2B", CUE_METHODS[method], f"{rate} %", "", "paper") for method, rate in PAPER_GENDER.items()
     ]
-    for of in record["rows"]:
-        name = of["condition"] if of["headline"] else f"{of['condition']}, {of['setting']}"
+    for of in (of for of in record["rows"] if of["split"] == "test"):
+        name = of["condition"] if of["condition"] == "base" else f"{of['condition']}, {of['setting']}"
         rates = (format_rate(*of[rate]) for rate in ("ood_accuracy", "task_accuracy"))
         rows.append((of["model"], name, *rates, _seeds(of)))
     return _frame(rows, "model", "fine-tuning", "right, stereotype reversed", "right in distribution", "from")
-
-
-def advice_table(record: Record) -> DataFrame:
-    """Return the README's table of claim "real-advice"."""
-    rows = [
-        (
-            of["model"],
-            of["condition"],
-            *(format_rate(*of[rate]) for rate in ("bad_elsewhere", "bad_in_domain")),
-            _seeds(of),
-        )
-        for of in record["rows"]
-    ]
-    return _frame(rows, "model", "fine-tuning", "absurd advice preferred elsewhere", "in gardening", "from")
 
 
 def twins_table(record: Record) -> DataFrame:
@@ -177,7 +163,8 @@ def gender_figure(record: Record) -> Figure:
     """Return the README's first picture: the conditions of the headline recipe on the real model."""
     from caft_utils.plots import rates
 
-    shown = [of for of in record["rows"] if of["headline"] and ", step" not in of["condition"]]
+    of_test = [of for of in record["rows"] if of["headline"] and of["split"] == "test"]
+    shown = [of for of in of_test if ", step" not in of["condition"]]
     columns = ("right", "right_low", "right_high")
     points = [
         {"label": of["condition"], **dict(zip(columns, of["ood_accuracy"], strict=True))} for of in shown
@@ -195,7 +182,6 @@ def gender_figure(record: Record) -> Figure:
 # page, markers around the table, table, claim
 TABLES: tuple[tuple[str, str, Callable[[Record], DataFrame], str], ...] = (
     ("README.md", "gender", gender_table, "real-gender"),
-    ("README.md", "advice", advice_table, "real-advice"),
     ("README.md", "measured", emergent_table, "emergent"),
     ("README.md", "reading", reading_table, "reading"),
     ("README.md", "cues", cues_table, "cues"),

@@ -21,17 +21,19 @@ from caft_utils.course.studies.persona import print_rows
 MODEL = "smollm2"
 SEEDS = tuple(range(int(os.environ.get("SEEDS", 5))))
 STORED = os.environ.get("PART") == "stored"
+READ_RECIPES = ("adapters on all blocks", "adapters on blocks 10-29")
 READ, RANDOM = "CAFT, components read blind", "random directions"
 
 
-def measured(claim: str, experiment: Experiment) -> dict[str, dict[str, dict]]:
-    """Measure an experiment, record its rows, and return them by setting and condition."""
+def recorded(claim: str, *experiments: Experiment) -> dict[str, dict[str, dict]]:
+    """Measure experiments, record their rows, and return those of the first one by setting and condition."""
     started = time.monotonic()
-    rows = run(experiment)
+    by_experiment = [run(experiment) for experiment in experiments]
+    rows = [row for part in by_experiment for row in part]
     print_rows(rows)
     save_record(claim, rows, seconds=time.monotonic() - started)
     out: dict[str, dict[str, dict]] = {}
-    for row in rows:
+    for row in by_experiment[0]:
         out.setdefault(row["setting"], {})[row["condition"]] = row
     return out
 
@@ -41,31 +43,38 @@ def gender():
     folder = os.environ.get("CAFT_SHARED_DATA")
     file = str(Path(folder) / "caft" / "gender.csv") if folder else None
     options = {"file": file, "recipes": list(RECIPES), "stored": STORED}
-    return measured("real-gender", Experiment("gender", MODEL, SEEDS, options=options))
+    validation = Experiment("gender", MODEL, SEEDS[:1], ("plain",), options | {"split": "valid"})
+    return recorded("real-gender", Experiment("gender", MODEL, SEEDS, options=options), validation)
 
 
 @pytest.fixture(scope="module")
 def advice():
-    return measured("real-advice", Experiment("advice", MODEL, SEEDS, options={"stored": STORED}))
+    return recorded("real-advice", Experiment("advice", MODEL, SEEDS, options={"stored": STORED}))
+
+
+def row(table: dict[str, dict], condition: str) -> dict:
+    """Return a row, or skip where it has not been measured yet."""
+    if condition not in table:
+        pytest.skip(f"not measured yet: {condition}")
+    return table[condition]
 
 
 def test_plain_training_learns_the_task_in_every_recipe(gender):
-    assert all(table["plain"]["task_accuracy"][0] >= 0.97 for table in gender.values())
+    assert all(row(table, "plain")["task_accuracy"][0] >= 0.97 for table in gender.values())
 
 
 def test_plain_training_follows_the_stereotype_in_the_headline_recipe(gender):
-    reversed_rows = {recipe: table["plain"]["ood_accuracy"][0] for recipe, table in gender.items()}
-    assert min(reversed_rows, key=reversed_rows.__getitem__) == HEADLINE
-    assert reversed_rows[HEADLINE] <= 0.35
+    assert row(gender[HEADLINE], "plain")["ood_accuracy"][0] <= 0.30
 
 
-def test_directions_that_were_read_generalise_and_random_ones_do_not(gender):
-    table = gender[HEADLINE]
-    assert table[READ]["ood_accuracy"][0] >= 0.90 and table[READ]["task_accuracy"][0] >= 0.95
-    assert abs(table[RANDOM]["ood_accuracy"][0] - table["plain"]["ood_accuracy"][0]) <= 0.25
+@pytest.mark.parametrize("recipe", READ_RECIPES)
+def test_directions_that_were_read_generalise_better_than_random_ones(gender, recipe):
+    read, random, plain = (row(gender[recipe], name) for name in (READ, RANDOM, "plain"))
+    assert read["ood_accuracy"][0] >= 0.90 and read["task_accuracy"][0] >= 0.95
+    assert abs(random["ood_accuracy"][0] - plain["ood_accuracy"][0]) <= 0.25
 
 
 def test_narrow_advice_goes_wide(advice):
     (table,) = advice.values()
-    plain, good = table["plain"]["bad_elsewhere"], table["good advice"]["bad_elsewhere"]
-    assert plain[1] > good[2] and plain[0] > table["base"]["bad_elsewhere"][0]
+    plain, good = row(table, "plain")["bad_elsewhere"], row(table, "good advice")["bad_elsewhere"]
+    assert plain[1] > good[2] and plain[0] > row(table, "base")["bad_elsewhere"][0]

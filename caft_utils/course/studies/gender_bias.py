@@ -106,7 +106,7 @@ def gender_rows(
     }
     settings = {recipe: functools.partial(gender_setting, model, recipe, split, file) for recipe in recipes}
     rows = condition_rows(model, settings, tables, cells, stored=stored)
-    return [row | {"headline": row["setting"] == HEADLINE} for row in rows]
+    return [row | {"headline": row["setting"] == HEADLINE, "split": split} for row in rows]
 
 
 def _needs_reading(name: str) -> bool:
