@@ -123,15 +123,17 @@ def cues_table(record: Record) -> DataFrame:
 
 
 def gender_table(record: Record) -> DataFrame:
-    """Return the README's table of claim "real-gender": every recipe's plain training, then the headline."""
+    """Return the README's table of claim "real-gender", recipe by recipe, the headline first."""
     rows = [
-        ("Gemma-2-2B", CUE_METHODS[method], f"{rate} %", "", "paper") for method, rate in PAPER_GENDER.items()
+        ("Gemma-2-2B", "all weights", CUE_METHODS[method], f"{rate} %", "", "paper")
+        for method, rate in PAPER_GENDER.items()
     ]
     for of in (of for of in record["rows"] if of["split"] == "test"):
-        name = of["condition"] if of["condition"] == "base" else f"{of['condition']}, {of['setting']}"
+        recipe = "" if of["condition"] == "base" else of["setting"]
         rates = (format_rate(*of[rate]) for rate in ("ood_accuracy", "task_accuracy"))
-        rows.append((of["model"], name, *rates, _seeds(of)))
-    return _frame(rows, "model", "fine-tuning", "right, stereotype reversed", "right in distribution", "from")
+        rows.append((of["model"], recipe, of["condition"], *rates, _seeds(of)))
+    names = ("model", "recipe", "fine-tuning", "right, stereotype reversed", "right in distribution", "from")
+    return _frame(rows, *names)
 
 
 def twins_table(record: Record) -> DataFrame:
