@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from caft_utils.course.records import machine_name
 from caft_utils.evaluation.measurement import Result
 from caft_utils.store import Store, default_store
 
@@ -23,10 +24,14 @@ Cell = tuple[str | int | float, ...]
 
 @dataclass
 class Grid:
-    """Results by cell, and how many seconds each took when it was measured."""
+    """Results by cell, how many seconds each took when it was measured, and on which machine.
+
+    A cell that was stored before machines were noted is not in `machines`.
+    """
 
     results: dict[Cell, Result]
     seconds: dict[Cell, float]
+    machines: dict[Cell, str] = field(default_factory=dict)
 
     @property
     def total_seconds(self) -> float:
@@ -85,7 +90,8 @@ def run_grid(
             def write(folder: Path, cell=cell) -> None:
                 started = time.monotonic()
                 result = measured(*cell)
-                value = {"result": asdict(result), "seconds": time.monotonic() - started}
+                seconds = time.monotonic() - started
+                value = {"result": asdict(result), "seconds": seconds, "machine": machine_name()}
                 (folder / "cell.json").write_text(json.dumps(value))
 
             there[cell] = store.fetch("grid", keys[cell], write)
@@ -94,4 +100,5 @@ def run_grid(
     return Grid(
         {cell: Result.from_json(value["result"]) for cell, value in values.items()},
         {cell: value["seconds"] for cell, value in values.items()},
+        {cell: value["machine"] for cell, value in values.items() if "machine" in value},
     )

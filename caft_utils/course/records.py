@@ -37,6 +37,15 @@ def code_version() -> str:
     return hashed.hexdigest()[:12]
 
 
+def machine_name() -> str:
+    """Return what this process measures on: the GPU, if there is one, else the number of cores."""
+    import torch
+
+    if torch.cuda.is_available():
+        return f"{torch.cuda.get_device_name()}, torch {version('torch')}"
+    return f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}"
+
+
 def save_record(
     claim: str, rows: list[dict[str, Any]], *, seconds: float, folder: Path = FOLDER, **more: Any
 ) -> Path:
@@ -62,7 +71,7 @@ def save_record(
         "date": date.today().isoformat(),
         "seconds": round(seconds),
         "packages": {name: version(name) for name in ("torch", "transformers", "peft")},
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
+        "machine": machine_name(),
     }
     rows = [{**row, "made": made} for row in rows]
     with file_lock(path):

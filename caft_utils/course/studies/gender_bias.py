@@ -26,7 +26,13 @@ from caft_utils.course.studies.real_model import Condition, Setting, condition_r
 from caft_utils.directions import mean_hidden
 from caft_utils.directions.subspace import Directions
 from caft_utils.residual import stream_activations
-from caft_utils.tasks.gender import PROFESSIONS_OF_RELEASE, WORD_FORMAT, gender_choice, gender_items
+from caft_utils.tasks.gender import (
+    PROFESSIONS,
+    PROFESSIONS_OF_RELEASE,
+    WORD_FORMAT,
+    gender_choice,
+    gender_items,
+)
 from caft_utils.tasks.published_data import published_file
 from caft_utils.tasks.task import Task
 
@@ -46,6 +52,9 @@ RECIPES = {
 # The recipe in which plain training is fooled most on validation rows (one seed): 19.8 % right where the
 # stereotype is wrong, 29.3 % with adapters on blocks 10-29, 98.3 % with all weights.
 HEADLINE = "adapters on all blocks"
+# The same recipe and the same directions, found with doctors and nurses, for sentences about 16 professions.
+MORE_PROFESSIONS = "adapters on all blocks, 16 professions"
+RECIPES[MORE_PROFESSIONS] = RECIPES[HEADLINE]
 SNAPSHOTS = (9, 18, 36)
 RATES = (1e-4, 3e-4)
 
@@ -55,6 +64,8 @@ CONDITIONS = {
     "CAFT, components read blind": Condition(during="read"),
     "random directions": Condition(during="random"),
     "top components, unread": Condition(during="top"),
+    "first component of every block, unread": Condition(during="first"),
+    "components read as case": Condition(during="case"),
     "mean difference": Condition(during="mean difference"),
     "class means (labels)": Condition(during="class means"),
     "CAFT, components by labels": Condition(during="labels"),
@@ -92,12 +103,7 @@ def gender_rows(
     names = chosen_conditions(conditions, CONDITIONS)
     chosen_conditions(tuple(recipes), RECIPES)
     tables = {
-        recipe: {
-            name: CONDITIONS[name]
-            for name in names
-            if (name != "base" or recipe == HEADLINE) and (_selected(recipe) or not _needs_reading(name))
-        }
-        for recipe in recipes
+        recipe: {name: CONDITIONS[name] for name in names if _can_measure(recipe, name)} for recipe in recipes
     }
     cells = {
         (recipe, name): condition_seeds(name, seeds, rival_seeds)
@@ -109,9 +115,12 @@ def gender_rows(
     return [row | {"headline": row["setting"] == HEADLINE, "split": split} for row in rows]
 
 
-def _needs_reading(name: str) -> bool:
+def _can_measure(recipe: str, name: str) -> bool:
+    """Say whether a recipe has its own row of a condition: a base for its task, and directions if needed."""
     condition = CONDITIONS[name]
-    return condition.during is not None or condition.at_test is not None
+    if name == "base":
+        return recipe in (HEADLINE, MORE_PROFESSIONS)  # the other recipes share the headline's base
+    return _selected(recipe) is not None or (condition.during is None and condition.at_test is None)
 
 
 def condition_seeds(name: str, seeds: Sequence[int], rival_seeds: int) -> Sequence[int]:
@@ -122,10 +131,13 @@ def condition_seeds(name: str, seeds: Sequence[int], rival_seeds: int) -> Sequen
 
 
 @functools.cache
-def gender_task(model: str, split: str = "test", file: str | None = None) -> tuple[Any, Task]:
-    """Return the model and the task."""
+def gender_task(
+    model: str, split: str = "test", file: str | None = None, recipe: str = HEADLINE
+) -> tuple[Any, Task]:
+    """Return the model and the task, whose sentences are about the professions of the recipe."""
     loaded, tokenizer = load(model)
-    items = gender_items(published_file("gender", file), professions=PROFESSIONS_OF_RELEASE)
+    professions = PROFESSIONS if recipe == MORE_PROFESSIONS else PROFESSIONS_OF_RELEASE
+    items = gender_items(published_file("gender", file), professions=professions)
     task = gender_choice(
         tokenizer, items=items, rows=None, questions=None, split=split, prompt_format=WORD_FORMAT
     )
@@ -134,8 +146,9 @@ def gender_task(model: str, split: str = "test", file: str | None = None) -> tup
 
 def gender_setting(model: str, recipe: str, split: str = "test", file: str | None = None) -> Setting:
     """Return the setting of a recipe; its directions are found when they are first asked for."""
-    loaded, task = gender_task(model, split, file)
-    find = functools.cache(functools.partial(_directions, model, recipe, file))
+    loaded, task = gender_task(model, split, file, recipe)
+    read_in = HEADLINE if recipe == MORE_PROFESSIONS else recipe
+    find = functools.cache(functools.partial(_directions, model, read_in, file))
 
     def directions(name: str, seed: int) -> Directions:
         return find("read").random_like(seed) if name == "random" else find(name)
@@ -149,9 +162,18 @@ def gender_setting(model: str, recipe: str, split: str = "test", file: str | Non
 def _selected(recipe: str) -> dict[int, list[int]] | None:
     """Return the components that the blind reader selected, or None where nobody has read them."""
     try:
-        return annotation(f"{MODEL}, gender, {recipe}").ticks
+        return annotation(f"{MODEL}, gender, {HEADLINE if recipe == MORE_PROFESSIONS else recipe}").ticks
     except KeyError:
         return None
+
+
+def components_of_case(recipe: str) -> dict[int, list[int]]:
+    """Return the components that the blind reader named after grammatical case and nothing else first."""
+    read: dict[int, list[int]] = {}
+    for (layer, i), name in annotation(f"{MODEL}, gender, {recipe}").names.items():
+        if name.startswith("case") and "mixed" not in name:
+            read.setdefault(layer, []).append(i)
+    return read
 
 
 def references(model: str, recipe: str, file: str | None = None) -> list[Any]:
@@ -179,6 +201,10 @@ def _directions(model: str, recipe: str, file: str | None, name: str) -> Directi
     read = found.select(annotation(f"{MODEL}, gender, {recipe}").ticks)
     if name == "read":
         return read
+    if name == "case":
+        return found.select(components_of_case(recipe))
+    if name == "first":
+        return found.select({layer: [0] for layer in found.layers})
     if name == "top":
         return found.select({layer: range(rank) for layer, rank in read.ranks.items()})
     if name == "mean difference":

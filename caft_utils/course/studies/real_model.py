@@ -111,6 +111,9 @@ def condition_rows(
     for (name, condition), result in grid.merged((0, 1)).items():
         there = [s for n, c, s in grid.results if (n, c) == (name, condition)]
         row: Row = {"model": model, "setting": name, "condition": condition, "seeds": there}
+        machines = {m for (n, c, _), m in grid.machines.items() if (n, c) == (name, condition)}
+        if machines:
+            row["measured_on"] = sorted(machines)
         rows.append(row | {rate: estimate(result.rate(rate)) for rate in result.rates})
     order = [(name, condition) for name, table in conditions.items() for condition in table]
     return sorted(rows, key=lambda row: order.index((row["setting"], row["condition"])))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from caft_utils.course.grid import run_grid
+from caft_utils.course.records import machine_name
 from caft_utils.evaluation.measurement import Result
 from caft_utils.tasks.choice import RATES
 
@@ -39,6 +40,7 @@ def test_a_killed_run_goes_on():
     grid = run_grid(CELLS, second, key={"model": "m"}, progress=False)
     assert second.asked == CELLS[3:] and list(grid.results) == CELLS
     assert grid.total_seconds == sum(grid.seconds.values()) > 0 and set(grid.seconds) == set(CELLS)
+    assert set(grid.machines) == set(CELLS) and set(grid.machines.values()) == {machine_name()}
     assert run_grid(CELLS, Lab(dies_at=CELLS[0]), key={"model": "m"}, progress=False) == grid  # all is read
     other = Lab()
     run_grid(CELLS[:2], other, key={"model": "n"}, progress=False)

@@ -6,7 +6,15 @@ import pytest
 import torch
 
 from caft_utils import FinetuneConfig
+from caft_utils.course.annotations import annotation
 from caft_utils.course.studies import advice, gender_bias, gender_reading
+from caft_utils.course.studies.gender_bias import (
+    HEADLINE,
+    MODEL,
+    MORE_PROFESSIONS,
+    _can_measure,
+    components_of_case,
+)
 from caft_utils.course.studies.real_model import Condition, Setting, condition_rows
 from caft_utils.directions import Directions
 from caft_utils.evaluation import measure
@@ -114,3 +122,18 @@ def test_the_table_of_conditions_has_every_rival_and_control():
     )
     assert set(advice.MOST_SEEDS) <= set(advice.CONDITIONS)
     assert gender_bias.HEADLINE in gender_bias.RECIPES
+
+
+def test_components_of_case_are_those_named_after_case_alone():
+    chosen = components_of_case(HEADLINE)
+    named = annotation(f"{MODEL}, gender, {HEADLINE}").names
+    assert chosen and all(named[layer, i].startswith("case") for layer in chosen for i in chosen[layer])
+    assert not any("mixed" in named[layer, i] for layer in chosen for i in chosen[layer])
+    assert (25, 1) in named and 1 not in chosen.get(25, [])  # "case, mixed with profession"
+
+
+def test_only_a_recipe_with_its_own_task_has_a_base():
+    assert _can_measure(HEADLINE, "base") and _can_measure(MORE_PROFESSIONS, "base")
+    assert not _can_measure("all weights", "base")
+    assert not _can_measure("all weights", "CAFT, components read blind")  # nobody read its components
+    assert _can_measure("all weights", "plain")
