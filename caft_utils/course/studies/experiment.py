@@ -27,7 +27,9 @@ STUDIES = {
     "reading": "reading:reading_rows",
     "cues": "cues:cue_rows",
     "gender": "gender_bias:gender_rows",
+    "gender rivals": "gender_bias:gender_rival_rows",
     "advice": "advice:advice_rows",
+    "advice rivals": "advice:advice_rival_rows",
     "windows": "windows:window_rows",
     "windows memory": "windows:memory_rows",
 }

@@ -22,11 +22,14 @@ from caft_utils import FinetuneConfig, class_means, finetune, load, mean_differe
 from caft_utils.chats import Chats
 from caft_utils.course.annotations import annotation
 from caft_utils.course.studies.experiment import Row, chosen_conditions
+from caft_utils.course.studies.gender_material import gender_material
 from caft_utils.course.studies.real_model import Condition, Setting, condition_rows
-from caft_utils.directions import mean_hidden
+from caft_utils.course.studies.rival_grids import families, grid_conditions, operator_conditions, rival_rows
+from caft_utils.directions import Eraser, class_contrast, leace, mean_hidden
 from caft_utils.directions.subspace import Directions
 from caft_utils.residual import stream_activations
-from caft_utils.tasks.gender import PROFESSIONS_OF_RELEASE, WORD_FORMAT, gender_choice, gender_items
+from caft_utils.rivals import increments, random_vectors, steering_vectors
+from caft_utils.tasks.gender import PROFESSIONS_OF_RELEASE, WORD_FORMAT, ItemsOf, gender_choice, gender_items
 from caft_utils.tasks.published_data import published_file
 from caft_utils.tasks.task import Task
 
@@ -68,6 +71,11 @@ CONDITIONS = {
     **{f"plain, lr {lr:g}": Condition(lr=lr) for lr in RATES},
 }
 
+FAMILIES = families("read", SNAPSHOTS, (*RATES, 5e-4))
+OPERATORS = operator_conditions("read", "gender", to="female", value=0.5)
+EVERY_CONDITION = {**grid_conditions(FAMILIES), **OPERATORS, **CONDITIONS}
+TASK, HARM = "task_accuracy", "cue_accuracy"
+
 MOST_SEEDS = ("plain", "CAFT, components read blind", "random directions")
 
 
@@ -84,16 +92,17 @@ def gender_rows(
 ) -> list[Row]:
     """Measure the conditions in each recipe, seeds merged.
 
+    conditions: names of `EVERY_CONDITION`; None: those of `CONDITIONS`.
     file: the user's own copy of the published sentences; None downloads them. split: "valid" to choose,
     "test" to report. recipes: keys of `RECIPES`; where nobody has read the components, only the conditions
     without directions are measured. rival_seeds: seeds of all conditions but those of `MOST_SEEDS`.
     stored: measure nothing and return what was measured before.
     """
-    names = chosen_conditions(conditions, CONDITIONS)
+    names = chosen_conditions(tuple(CONDITIONS) if conditions is None else conditions, EVERY_CONDITION)
     chosen_conditions(tuple(recipes), RECIPES)
     tables = {
         recipe: {
-            name: CONDITIONS[name]
+            name: EVERY_CONDITION[name]
             for name in names
             if (name != "base" or recipe == HEADLINE) and (_selected(recipe) or not _needs_reading(name))
         }
@@ -109,8 +118,30 @@ def gender_rows(
     return [row | {"headline": row["setting"] == HEADLINE, "split": split} for row in rows]
 
 
+def gender_rival_rows(
+    model: str,
+    seeds: Sequence[int],
+    conditions: tuple[str, ...] | None = None,
+    *,
+    file: str | None = None,
+    recipe: str = HEADLINE,
+    stored: bool = False,
+) -> list[Row]:
+    """Measure every rival at all its settings on validation rows, and the chosen one on test rows.
+
+    conditions: names of `FAMILIES`; None: all. See `rival_rows` for the rule, and `gender_rows` for the rest.
+    """
+    table = {name: FAMILIES[name] for name in chosen_conditions(conditions, FAMILIES)}
+
+    def rows_of(split: str, seeds: Sequence[int], names: Sequence[str]) -> list[Row]:
+        options = {"file": file, "split": split, "recipes": (recipe,), "stored": stored}
+        return gender_rows(model, seeds, tuple(names), **options)
+
+    return rival_rows(rows_of, table, seeds, task=TASK, harm=HARM)
+
+
 def _needs_reading(name: str) -> bool:
-    condition = CONDITIONS[name]
+    condition = EVERY_CONDITION[name]
     return condition.during is not None or condition.at_test is not None
 
 
@@ -125,11 +156,14 @@ def condition_seeds(name: str, seeds: Sequence[int], rival_seeds: int) -> Sequen
 def gender_task(model: str, split: str = "test", file: str | None = None) -> tuple[Any, Task]:
     """Return the model and the task."""
     loaded, tokenizer = load(model)
-    items = gender_items(published_file("gender", file), professions=PROFESSIONS_OF_RELEASE)
     task = gender_choice(
-        tokenizer, items=items, rows=None, questions=None, split=split, prompt_format=WORD_FORMAT
+        tokenizer, items=_items(file), rows=None, questions=None, split=split, prompt_format=WORD_FORMAT
     )
     return loaded, task
+
+
+def _items(file: str | None) -> ItemsOf:
+    return gender_items(published_file("gender", file), professions=PROFESSIONS_OF_RELEASE)
 
 
 def gender_setting(model: str, recipe: str, split: str = "test", file: str | None = None) -> Setting:
@@ -140,10 +174,41 @@ def gender_setting(model: str, recipe: str, split: str = "test", file: str | Non
     def directions(name: str, seed: int) -> Directions:
         return find("read").random_like(seed) if name == "random" else find(name)
 
+    def vectors(name: str, seed: int) -> dict[int, torch.Tensor]:
+        found = increments(steering_vectors(find("mean difference")))
+        if name == "gender":
+            return steering_vectors(_gender_contrast(model, recipe, file, find("read").layers))
+        return random_vectors(found, seed) if name == "random trait" else found
+
+    @functools.cache
+    def mean(tokens: str) -> dict[int, torch.Tensor]:
+        if tokens == "female":
+            _, female = _rows_by_gender(rows)
+            return mean_hidden(references(model, recipe, file)[0], female, LAYERS, **READ)
+        return mean_hidden(loaded, rows, LAYERS, tokens=tokens)
+
+    def eraser(name: str) -> Eraser:
+        labels = [gender for gender, _ in row_labels(rows)]
+        return leace(references(model, recipe, file)[0], rows, labels, find("read").layers, **READ)
+
     rows = task.train[:READ_ROWS]
-    mean = functools.cache(lambda tokens: mean_hidden(loaded, rows, LAYERS, tokens=tokens))
     key = {"references": REFERENCES, "rows": rows.fingerprint, "layers": LAYERS, "read": _selected(recipe)}
-    return Setting(recipe, loaded, task, RECIPES[recipe], directions, mean, SNAPSHOTS, key)
+    material = functools.cache(lambda: gender_material(task.train.tokenizer, _items(file)))
+    more = {"vectors": vectors, "eraser": functools.cache(eraser), "material": material}
+    return Setting(recipe, loaded, task, RECIPES[recipe], directions, mean, SNAPSHOTS, key, **more)
+
+
+def _rows_by_gender(rows: Chats) -> tuple[Chats, Chats]:
+    """Return the rows whose right pronoun is male, and those whose is female."""
+    male = [gender == "male" for gender, _ in row_labels(rows)]
+    return tuple(rows.take([i for i, one in enumerate(male) if one is which]) for which in (True, False))
+
+
+def _gender_contrast(model: str, recipe: str, file: str | None, layers: Sequence[int]) -> Directions:
+    """Return male minus female in the first reference, which has learnt to tell them apart."""
+    _, task = gender_task(model, "valid", file)
+    male, female = _rows_by_gender(task.train[:READ_ROWS])
+    return class_contrast(references(model, recipe, file)[0], male, female, layers, **READ)
 
 
 def _selected(recipe: str) -> dict[int, list[int]] | None:
