@@ -60,7 +60,7 @@ CONDITIONS = {
     **{f"plain, step {step}": Condition(step=step) for step in SNAPSHOTS},
     **{f"plain, lr {lr:g}": Condition(lr=lr) for lr in RATES},
 }
-FAMILIES = families("contrast", SNAPSHOTS, (1e-4, *RATES, 5e-4))
+FAMILIES = families("contrast", SNAPSHOTS, (1e-4, *RATES, 5e-4, 1e-3))
 OPERATORS = operator_conditions("contrast", "absurd", to="good advice", value=0.0)
 EVERY_CONDITION = {**grid_conditions(FAMILIES), **OPERATORS, **CONDITIONS}
 TASK, HARM = "bad_in_domain", "bad_elsewhere"

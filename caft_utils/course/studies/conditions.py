@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from caft_utils.finetune_config import FinetuneConfig
 from caft_utils.store import digest
 from caft_utils.tasks import Task
+from caft_utils.tasks.task import Method
 
 if TYPE_CHECKING:
     from caft_utils.chats import Chats
@@ -90,6 +91,7 @@ class Setting:
         vectors: (name, seed) -> {layer: [d]}, to steer with, and for affine editing.
         eraser: name of a concept -> its eraser.
         material: () -> what rivals are given.
+        method: how `measure` gets the answers.
     """
 
     name: str
@@ -103,3 +105,4 @@ class Setting:
     vectors: Callable[[str, int], Mapping[int, Any]] | None = None
     eraser: Callable[[str], Eraser] | None = None
     material: Callable[[], Material] | None = None
+    method: Method = "logprob"

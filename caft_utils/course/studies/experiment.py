@@ -22,6 +22,8 @@ from caft_utils.text_files import read_yaml
 # study -> function (model, seeds, conditions, **options) -> rows, imported when the study runs
 STUDIES = {
     "emergent": "emergent:emergent_rows",
+    "why": "persona_rivals:why_rows",
+    "rivals": "persona_rivals:persona_rival_rows",
     "frontier": "frontier:frontier_rows",
     "twins": "twins:twin_rows",
     "reading": "reading:reading_rows",

@@ -71,7 +71,7 @@ CONDITIONS = {
     **{f"plain, lr {lr:g}": Condition(lr=lr) for lr in RATES},
 }
 
-FAMILIES = families("read", SNAPSHOTS, (*RATES, 5e-4))
+FAMILIES = families("read", SNAPSHOTS, (*RATES, 5e-4, 1e-3))
 OPERATORS = operator_conditions("read", "gender", to="female", value=0.5)
 EVERY_CONDITION = {**grid_conditions(FAMILIES), **OPERATORS, **CONDITIONS}
 TASK, HARM = "task_accuracy", "cue_accuracy"

@@ -80,10 +80,10 @@ def condition_rows(
 
 
 def measured(setting: Setting, condition: Condition, seed: int) -> Result:
-    """Fine-tune as a condition says, and ask the questions by log-probability."""
+    """Fine-tune as a condition says, and ask the questions."""
     tuned = setting.model if condition.rows is None else _trained(setting, condition, seed)
     at_test = intervention(setting, condition, condition.at_test, seed)
-    return measure(tuned, setting.task, seed=seed, during=at_test, method="logprob")
+    return measure(tuned, setting.task, seed=seed, during=at_test, method=setting.method)
 
 
 def _trained(setting: Setting, condition: Condition, seed: int) -> Any:

@@ -7,7 +7,7 @@ interval of plain fine-tuning's. Only the chosen setting is measured on test que
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from caft_utils.course.studies.conditions import Condition
@@ -32,10 +32,9 @@ CAFT_TOLD = Told("directions, found without labels or with them, as the row says
 
 @dataclass(frozen=True)
 class Family:
-    """Conditions that differ in one setting: value -> Condition, the values to try, and what it was told."""
+    """Conditions that differ in their setting, by name, and what the method was told."""
 
-    condition: Callable[[float], Condition]
-    values: tuple[float, ...]
+    conditions: Mapping[str, Condition]
     told: Told
 
 
@@ -44,51 +43,45 @@ def families(caft: str, steps: Sequence[int], rates: Sequence[float]) -> dict[st
 
     Args:
         caft: name of the directions that CAFT ablates.
-        steps, rates: where plain fine-tuning is stopped, and its other learning rates.
+        steps, rates: where plain fine-tuning is stopped, and its learning rates.
     """
+    steering, table = preventative_steering, {}
 
-    def rival(name: str, values: Sequence[float], told: Told) -> dict[str, Family]:
-        return {name: Family(lambda value: Condition(rival=name, value=value), tuple(values), told)}
+    def add(name: str, told: Told, values: Iterable[float], condition: Callable[[float], Condition]) -> None:
+        table[name] = Family({f"{name} {value:g}": condition(value) for value in values}, told)
+
+    def add_rival(name: str, told: Told, *values: float) -> None:
+        add(name, told, values, lambda value: Condition(rival=name, value=value))
 
     def steered(**names: str) -> Callable[[float], Condition]:
         return lambda value: Condition(operator="steer", value=value, **names)
 
-    against = tuple(-value for value in STRENGTHS)
-    steering = preventative_steering
-    return {
-        "CAFT, lr": Family(lambda lr: Condition(during=caft, lr=lr), (3e-4, 5e-4, 2e-3), CAFT_TOLD),
-        "plain, step": Family(lambda step: Condition(step=int(step)), tuple(steps), early_stopping.TOLD),
-        "plain, lr": Family(lambda lr: Condition(lr=lr), tuple(rates), early_stopping.TOLD),
-        "preventative steering": Family(steered(during="trait"), STRENGTHS, steering.TOLD),
-        "steering by a random vector": Family(
-            steered(during="random trait"), STRENGTHS, steering.CONTROL_TOLD
-        ),
-        "steering against the trait": Family(steered(during="trait"), against, steering.TOLD),
-        "steering at test": Family(steered(at_test="trait"), against, at_test_time.STEERING_TOLD),
-        **rival("inoculation prompt", range(4), inoculation_prompt.TOLD),
-        **rival("irrelevant prompt", range(4), inoculation_prompt.CONTROL_TOLD),
-        **rival("inoculation adapter", TRAIT_STEPS, inoculation_adapter.TOLD),
-        **rival("random adapter", TRAIT_STEPS, inoculation_adapter.CONTROL_TOLD),
-        **rival("KL to the base", (0.03, 0.1, 0.3, 1.0), kl_to_base.TOLD),
-        **rival("KL on everyday text", (0.1, 0.3, 1.0, 3.0), kl_to_base.OTHER_TEXT_TOLD),
-        **rival("feature distance", (0.1, 1.0, 10.0, 100.0), feature_distance.TOLD),
-        **rival("interleaved everyday rows", (0.05, 0.1, 0.2, 0.4), interleaving.TOLD),
-        **rival("interleaved counterexamples", (0.02, 0.05, 0.1, 0.2), interleaving.COUNTEREXAMPLES_TOLD),
-    }
+    against, plain = [-value for value in STRENGTHS], early_stopping.TOLD
+    add("CAFT, lr", CAFT_TOLD, (3e-4, 5e-4, 1e-3, 2e-3), lambda lr: Condition(during=caft, lr=lr))
+    add("plain, step", plain, steps, lambda step: Condition(step=step))
+    add("plain, lr", plain, rates, lambda lr: Condition(lr=lr))
+    both = {f"plain, lr {lr:g}, step {n}": Condition(lr=lr, step=n) for lr in rates for n in steps}
+    table["plain, lr and step"] = Family(both, plain)
+    add("preventative steering", steering.TOLD, STRENGTHS, steered(during="trait"))
+    control = steered(during="random trait")
+    add("steering by a random vector", steering.CONTROL_TOLD, STRENGTHS, control)
+    add("steering against the trait", steering.TOLD, against, steered(during="trait"))
+    add("steering at test", at_test_time.STEERING_TOLD, against, steered(at_test="trait"))
+    add_rival("inoculation prompt", inoculation_prompt.TOLD, 0, 1, 2, 3)
+    add_rival("irrelevant prompt", inoculation_prompt.CONTROL_TOLD, 0, 1, 2, 3)
+    add_rival("inoculation adapter", inoculation_adapter.TOLD, *TRAIT_STEPS)
+    add_rival("random adapter", inoculation_adapter.CONTROL_TOLD, *TRAIT_STEPS)
+    add_rival("KL to the base", kl_to_base.TOLD, 0.03, 0.1, 0.3, 1.0)
+    add_rival("KL on everyday text", kl_to_base.OTHER_TEXT_TOLD, 0.1, 0.3, 1.0, 3.0)
+    add_rival("feature distance", feature_distance.TOLD, 0.1, 1.0, 10.0, 100.0)
+    add_rival("interleaved everyday rows", interleaving.TOLD, 0.05, 0.1, 0.2, 0.4)
+    add_rival("interleaved counterexamples", interleaving.COUNTEREXAMPLES_TOLD, 0.02, 0.05, 0.1, 0.2)
+    return table
 
 
 def grid_conditions(table: Mapping[str, Family]) -> dict[str, Condition]:
     """Return the conditions of all families by name, such as "KL to the base 0.1"."""
-    return {
-        name: family.condition(value)
-        for title, family in table.items()
-        for name, value in zip(names_of(title, family), family.values)
-    }
-
-
-def names_of(title: str, family: Family) -> list[str]:
-    """Return the names of the conditions of a family."""
-    return [f"{title} {value:g}" for value in family.values]
+    return {name: one for family in table.values() for name, one in family.conditions.items()}
 
 
 def operator_conditions(caft: str, concept: str, *, to: str, value: float) -> dict[str, Condition]:
@@ -133,13 +126,13 @@ def choose(rows: Sequence[Row], table: Mapping[str, Family], *, task: str, harm:
         ValueError: a condition of a family, or "plain", has no row.
     """
     by_name = {row["condition"]: row for row in rows}
-    wanted = [PLAIN, *(name for title, family in table.items() for name in names_of(title, family))]
+    wanted = [PLAIN, *grid_conditions(table)]
     if missing := [name for name in wanted if name not in by_name]:
         raise ValueError(f"no row of {', '.join(missing)}; measure every setting before one is chosen")
     least = by_name[PLAIN][task][1]  # the lower end of the interval
     chosen = {}
     for title, family in table.items():
-        names = names_of(title, family)
+        names = list(family.conditions)
         able = [name for name in names if by_name[name][task][0] >= least]
         harmless = sorted(able, key=lambda name: (by_name[name][harm][0], -by_name[name][task][0]))
         chosen[title] = harmless[0] if able else max(names, key=lambda name: by_name[name][task][0])
@@ -170,6 +163,6 @@ def rival_rows(
     for row in test:
         if title := families_of.get(row["condition"]):
             told = table[title].told
-            row |= {"family": title, "chosen of": len(table[title].values)}
+            row |= {"family": title, "chosen of": len(table[title].conditions)}
             row |= {"told": told.needs, "costs": told.costs}
     return [*(row | {"split": "valid"} for row in valid), *(row | {"split": "test"} for row in test)]
