@@ -19,15 +19,30 @@ from typing import Any
 import torch
 
 from caft_utils import FinetuneConfig, class_means, finetune, load, mean_difference, pca_of_difference
-from caft_utils.chats import Chats
 from caft_utils.course.annotations import annotation
+from caft_utils.course.studies.conditions import Setting
 from caft_utils.course.studies.experiment import Row, chosen_conditions
+from caft_utils.course.studies.gender_conditions import (
+    CONDITIONS,
+    EVERY_CONDITION,
+    FAMILIES,
+    HARM,
+    SNAPSHOTS,
+    TASK,
+    condition_seeds,
+)
+from caft_utils.course.studies.gender_labels import (
+    READ,
+    d_prime,
+    last_prompt_projections,
+    row_labels,
+    rows_by_gender,
+)
 from caft_utils.course.studies.gender_material import gender_material
-from caft_utils.course.studies.real_model import Condition, Setting, condition_rows
-from caft_utils.course.studies.rival_grids import families, grid_conditions, operator_conditions, rival_rows
+from caft_utils.course.studies.real_model import condition_rows
+from caft_utils.course.studies.rival_grids import rival_rows
 from caft_utils.directions import Eraser, class_contrast, leace, mean_hidden
 from caft_utils.directions.subspace import Directions
-from caft_utils.residual import stream_activations
 from caft_utils.rivals import increments, random_vectors, steering_vectors
 from caft_utils.tasks.gender import PROFESSIONS_OF_RELEASE, WORD_FORMAT, ItemsOf, gender_choice, gender_items
 from caft_utils.tasks.published_data import published_file
@@ -38,7 +53,6 @@ LAYERS = tuple(range(10, 29))  # blocks whose outputs are read
 COMPONENTS = 3  # read at each block
 REFERENCES = (100, 101)  # seeds of the fine-tunings whose change PCA decomposes
 READ_ROWS = 200  # training rows on which directions are found
-READ = {"tokens": "last_prompt"}
 LORA: dict[str, Any] = {"r": 16, "alpha": 16, "rslora": False, "lr": 1e-3, "steps": 72, "warmup_steps": 8}
 SHARED: dict[str, Any] = {"batch_size": 16, "accumulate": 1, "weight_decay": 0.0, "schedule": "linear"}
 RECIPES = {
@@ -49,34 +63,6 @@ RECIPES = {
 # The recipe in which plain training is fooled most on validation rows (one seed): 19.8 % right where the
 # stereotype is wrong, 29.3 % with adapters on blocks 10-29, 98.3 % with all weights.
 HEADLINE = "adapters on all blocks"
-SNAPSHOTS = (9, 18, 36)
-RATES = (1e-4, 3e-4)
-
-CONDITIONS = {
-    "base": Condition(rows=None),
-    "plain": Condition(),
-    "CAFT, components read blind": Condition(during="read"),
-    "random directions": Condition(during="random"),
-    "top components, unread": Condition(during="top"),
-    "mean difference": Condition(during="mean difference"),
-    "class means (labels)": Condition(during="class means"),
-    "CAFT, components by labels": Condition(during="labels"),
-    "CAFT, hooks on at test": Condition(during="read", at_test="read"),
-    "ablation at test only, to zero": Condition(at_test="read"),
-    "ablation at test only, to the mean": Condition(at_test="read", to="all"),
-    "ablation at test only, to the mean of last prompt tokens": Condition(at_test="read", to="last_prompt"),
-    "base, hooks on": Condition(rows=None, at_test="read"),
-    "data without the cue": Condition(rows="control"),
-    **{f"plain, step {step}": Condition(step=step) for step in SNAPSHOTS},
-    **{f"plain, lr {lr:g}": Condition(lr=lr) for lr in RATES},
-}
-
-FAMILIES = families("read", SNAPSHOTS, (*RATES, 5e-4, 1e-3))
-OPERATORS = operator_conditions("read", "gender", to="female", value=0.5)
-EVERY_CONDITION = {**grid_conditions(FAMILIES), **OPERATORS, **CONDITIONS}
-TASK, HARM = "task_accuracy", "cue_accuracy"
-
-MOST_SEEDS = ("plain", "CAFT, components read blind", "random directions")
 
 
 def gender_rows(
@@ -145,13 +131,6 @@ def _needs_reading(name: str) -> bool:
     return condition.during is not None or condition.at_test is not None
 
 
-def condition_seeds(name: str, seeds: Sequence[int], rival_seeds: int) -> Sequence[int]:
-    """Return the seeds of a condition: one for the base model, whose answers depend on no seed."""
-    if name.startswith("base"):
-        return seeds[:1]
-    return seeds if name in MOST_SEEDS else seeds[:rival_seeds]
-
-
 @functools.cache
 def gender_task(model: str, split: str = "test", file: str | None = None) -> tuple[Any, Task]:
     """Return the model and the task."""
@@ -175,15 +154,15 @@ def gender_setting(model: str, recipe: str, split: str = "test", file: str | Non
         return find("read").random_like(seed) if name == "random" else find(name)
 
     def vectors(name: str, seed: int) -> dict[int, torch.Tensor]:
-        found = increments(steering_vectors(find("mean difference")))
         if name == "gender":
             return steering_vectors(_gender_contrast(model, recipe, file, find("read").layers))
+        found = increments(steering_vectors(find("mean difference")))
         return random_vectors(found, seed) if name == "random trait" else found
 
     @functools.cache
     def mean(tokens: str) -> dict[int, torch.Tensor]:
         if tokens == "female":
-            _, female = _rows_by_gender(rows)
+            _, female = rows_by_gender(rows)
             return mean_hidden(references(model, recipe, file)[0], female, LAYERS, **READ)
         return mean_hidden(loaded, rows, LAYERS, tokens=tokens)
 
@@ -198,16 +177,10 @@ def gender_setting(model: str, recipe: str, split: str = "test", file: str | Non
     return Setting(recipe, loaded, task, RECIPES[recipe], directions, mean, SNAPSHOTS, key, **more)
 
 
-def _rows_by_gender(rows: Chats) -> tuple[Chats, Chats]:
-    """Return the rows whose right pronoun is male, and those whose is female."""
-    male = [gender == "male" for gender, _ in row_labels(rows)]
-    return tuple(rows.take([i for i, one in enumerate(male) if one is which]) for which in (True, False))
-
-
 def _gender_contrast(model: str, recipe: str, file: str | None, layers: Sequence[int]) -> Directions:
     """Return male minus female in the first reference, which has learnt to tell them apart."""
     _, task = gender_task(model, "valid", file)
-    male, female = _rows_by_gender(task.train[:READ_ROWS])
+    male, female = rows_by_gender(task.train[:READ_ROWS])
     return class_contrast(references(model, recipe, file)[0], male, female, layers, **READ)
 
 
@@ -255,23 +228,6 @@ def _directions(model: str, recipe: str, file: str | None, name: str) -> Directi
     raise ValueError(f"unknown directions {name!r}")
 
 
-def row_labels(rows: Chats) -> list[tuple[str, str]]:
-    """Return the gender and the case of the right pronoun of each training row."""
-    labels = {"he": ("male", "nominative"), "him": ("male", "object")}
-    labels |= {"she": ("female", "nominative"), "her": ("female", "object")}
-    return [labels[row["messages"][-1]["content"].strip()] for row in rows.rows]
-
-
-def last_prompt_projections(model: Any, rows: Chats, found: Directions) -> dict[int, torch.Tensor]:
-    """Return the projections of each row's last prompt token on the directions, {layer: [rows, k]}."""
-    out = {layer: torch.full((len(rows), rank), torch.nan) for layer, rank in found.ranks.items()}
-    for batch in stream_activations(model, rows, found.layers, **READ):
-        for layer, values in out.items():
-            # Batches hold rows of like length, so they come in another order than the rows.
-            values[batch.row] = batch.hidden[layer].cpu() @ found[layer].float().T
-    return out
-
-
 def components_by_labels(model: str, recipe: str, file: str | None = None) -> dict[int, list[int]]:
     """Return the components that separate the genders better than the cases, by labels of training rows.
 
@@ -286,12 +242,7 @@ def components_by_labels(model: str, recipe: str, file: str | None = None) -> di
     subject = torch.tensor([case == "nominative" for _, case in labels])
     chosen: dict[int, list[int]] = {}
     for layer, x in values.items():
-        gender, case = _d_prime(x, male), _d_prime(x, subject)
+        gender, case = d_prime(x, male), d_prime(x, subject)
         if picked := [i for i in range(x.shape[1]) if gender[i] > max(1.0, float(case[i]))]:
             chosen[layer] = picked
     return chosen
-
-
-def _d_prime(x: torch.Tensor, positive: torch.Tensor) -> torch.Tensor:
-    a, b = x[positive], x[~positive]
-    return (a.mean(0) - b.mean(0)).abs() / ((a.var(0) + b.var(0)) / 2).sqrt()

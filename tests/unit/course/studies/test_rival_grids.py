@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from caft_utils.course.studies import advice, gender_bias
+from caft_utils.course.studies import advice, gender_conditions
 from caft_utils.course.studies.conditions import Condition
 from caft_utils.course.studies.operators import OPERATORS
 from caft_utils.course.studies.rival_grids import Family, choose, grid_conditions, rival_rows
@@ -60,7 +60,7 @@ def test_test_questions_are_asked_of_the_chosen_settings_only():
     assert (last["split"], last["family"], last["chosen of"], last["told"]) == ("test", "lr", 2, "nothing")
 
 
-@pytest.mark.parametrize("study", [gender_bias, advice])
+@pytest.mark.parametrize("study", [gender_conditions, advice])
 def test_every_operator_and_rival_is_in_the_table_of_a_study(study):
     conditions = study.EVERY_CONDITION
     assert len(conditions) == len({*grid_conditions(study.FAMILIES), *study.OPERATORS, *study.CONDITIONS})
