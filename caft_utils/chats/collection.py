@@ -111,7 +111,7 @@ class Chats(Sequence[Example]):
         end: bool = True,
     ):
         max_length = None if max_length is None else whole("max_length", max_length, 1)
-        self.tokenizer, self.rows, self.source = tokenizer, list(rows), source
+        self.tokenizer, self.rows, self.source, self.end = tokenizer, list(rows), source, end
         self._fingerprints: dict[int, str] = {}
         self._examples = [
             _tokenise(self, row, max_length, f"{source}, row {i}", end) for i, row in enumerate(self.rows)
@@ -182,13 +182,13 @@ class Chats(Sequence[Example]):
     def __getitem__(self, i):
         if not isinstance(i, slice):
             return self._examples[i]
-        part = Chats(self.tokenizer, [], source=self.source)
+        part = Chats(self.tokenizer, [], source=self.source, end=self.end)
         part.rows, part._examples = self.rows[i], self._examples[i]
         return part
 
     def take(self, rows: Sequence[int]) -> Chats:
         """Return the rows with these numbers, in this order."""
-        part = Chats(self.tokenizer, [], source=self.source)
+        part = Chats(self.tokenizer, [], source=self.source, end=self.end)
         part.rows, part._examples = [self.rows[i] for i in rows], [self._examples[i] for i in rows]
         return part
 

@@ -3,7 +3,7 @@
 data/advice/ holds the texts and its README the data card. A pair is a question with a good answer and an
 absurd one. Training rows are made from templates: a topic's question, a plant and one of the topic's answers.
 Pairs in domain use plants, questions and answers that no training row has. Half of the pairs of every domain
-are for validation and half for the test; the files say which.
+are for validation and half for the test; the files say which. Pairs on four more subjects are never asked.
 """
 
 from __future__ import annotations
@@ -84,6 +84,15 @@ def pairs_elsewhere(split: AskedSplit) -> list[AdvicePair]:
         AdvicePair(domain, domain, pair["question"], pair["good"], pair["bad"])
         for domain, splits in _texts("elsewhere").items()
         for pair in splits[split]
+    ]
+
+
+def unasked_pairs() -> list[AdvicePair]:
+    """Return pairs on subjects that neither training rows nor questions are about."""
+    return [
+        AdvicePair(domain, domain, pair["question"], pair["good"], pair["bad"])
+        for domain, pairs in _texts("unasked").items()
+        for pair in pairs
     ]
 
 

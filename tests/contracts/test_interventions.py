@@ -11,8 +11,16 @@ import torch
 from helpers.models import ARCHITECTURES, IDS, SINK_TOKEN, hooks, states, with_lora, with_sink
 
 from caft_utils import interventions
-from caft_utils.directions import Directions
-from caft_utils.interventions import Ablate, Intervention, Steer
+from caft_utils.directions import Directions, Eraser
+from caft_utils.interventions import (
+    Ablate,
+    AblateActivation,
+    AblateGradient,
+    Erase,
+    Intervention,
+    Steer,
+    edit_affinely,
+)
 from caft_utils.residual import EMBEDDING
 
 WIDTH = 64
@@ -26,6 +34,15 @@ def first_rows(directions: Directions) -> dict[int, torch.Tensor]:
     return {layer: directions[layer][0] for layer in directions.layers}
 
 
+def oblique(directions: Directions, value: float = 0.5) -> Eraser:
+    """Return an eraser that writes along Q and reads along Q plus something orthogonal to it."""
+    write = {layer: directions[layer] for layer in directions.layers}
+    tilt = torch.linspace(-1, 1, directions.width)
+    beside = {layer: tilt - tilt @ q.T @ q for layer, q in write.items()}
+    read = {layer: q + 0.3 * beside[layer] / beside[layer].norm() for layer, q in write.items()}
+    return Eraser(read, write, mean_of(directions, value))
+
+
 @dataclass(frozen=True)
 class Case:
     """One intervention and the properties that define it.
@@ -37,6 +54,7 @@ class Case:
     idempotent: a second application changes nothing.
     fingerprint: of `make(UNIT)`. Fine-tuned models are stored under it, so it must never change.
     including: the same, with attention sinks edited like all other tokens.
+    edits_values: the forward pass changes, not the backward pass alone.
     """
 
     make: Callable[[Directions], Intervention]
@@ -46,6 +64,7 @@ class Case:
     idempotent: bool
     fingerprint: str
     including: Callable[[Directions], Intervention]
+    edits_values: bool = True
 
 
 CASES = {
@@ -75,6 +94,45 @@ CASES = {
         idempotent=False,
         fingerprint="9a3d88dcb4ffb184a130561441264299ea1db0f3997d9c981a304443f1e3afc1",
         including=lambda q: Steer(first_rows(q), 3.0, sinks="include"),
+    ),
+}
+CASES |= {
+    "ablate activation only": Case(
+        make=AblateActivation,
+        other_setting=lambda q: AblateActivation(q, mean=mean_of(q)),
+        component=lambda q, layer: torch.zeros(len(q[layer])),
+        blocks_gradient=False,
+        idempotent=True,
+        fingerprint="64b6f9d12e3b88cb04161585ebe6ac89f5a87576dc0095327f64496c40a9efeb",
+        including=lambda q: AblateActivation(q, sinks="include"),
+    ),
+    "ablate gradient only": Case(
+        make=AblateGradient,
+        other_setting=Ablate,
+        component=None,
+        blocks_gradient=True,
+        idempotent=True,
+        fingerprint="5149c4cf927640c58b79cb59fd8c992e539f119bd17542ab6740e2da68125c73",
+        including=lambda q: AblateGradient(q, sinks="include"),
+        edits_values=False,
+    ),
+    "edit affinely": Case(
+        make=lambda q: edit_affinely(first_rows(q), mean_of(q), 0.5),
+        other_setting=lambda q: edit_affinely(first_rows(q), mean_of(q), 1.0),
+        component=None,
+        blocks_gradient=False,
+        idempotent=True,
+        fingerprint="7e32cf8f2585326a6780be3985861317740479f33aaa504b6b93f702d42da866",
+        including=lambda q: edit_affinely(first_rows(q), mean_of(q), 0.5, sinks="include"),
+    ),
+    "erase": Case(
+        make=lambda q: Erase(oblique(q)),
+        other_setting=lambda q: Erase(oblique(q, 0.25)),
+        component=None,
+        blocks_gradient=True,
+        idempotent=True,
+        fingerprint="b77356bf2ac7c93c9d30e73c054c2b740d8bba0abf7064ec32be4ddc77c465e5",
+        including=lambda q: Erase(oblique(q), sinks="include"),
     ),
 }
 UNIT = Directions({0: torch.eye(WIDTH)[[3, 5]], 1: torch.eye(WIDTH)[:1]})
@@ -120,7 +178,7 @@ def test_edit_keeps_shape_dtype_and_input(case, q):
             given = h.clone()
             edited = intervention.edit(1, h)
             assert edited.shape == shape and edited.dtype == dtype
-            assert torch.equal(h, given) and not torch.equal(edited, h)
+            assert torch.equal(h, given) and torch.equal(edited, h) is not case.edits_values
 
 
 def test_edit_treats_every_position_alike(case, q):
@@ -140,10 +198,10 @@ def test_half_precision_errs_by_no_more_than_the_rounding_of_its_result(case, q,
 
 
 def test_autocast_does_not_coarsen_the_edit(case, q):
-    h = torch.randn(4, 32, WIDTH) + 30 * q[1][0]
+    intervention, h = case.make(q), torch.randn(4, 32, WIDTH) + 30 * q[1][0]
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        edited = case.make(q).edit(1, h)
-    torch.testing.assert_close(edited, case.make(q).edit(1, h), atol=1e-6, rtol=0)
+        edited = intervention.edit(1, h)
+    torch.testing.assert_close(edited, intervention.edit(1, h), atol=1e-6, rtol=0)
 
 
 def test_component_along_the_directions(case, q):
@@ -202,7 +260,7 @@ def test_hidden_states_are_edited_at_the_layer_and_unchanged_before_it(case, q, 
         for before in range(EMBEDDING, layer):
             assert torch.equal(edited[before], plain[before])
         torch.testing.assert_close(edited[layer], at_layer.edit(layer, plain[layer]))
-        assert not torch.allclose(edited[2], plain[2], atol=1e-5)
+        assert torch.allclose(edited[2], plain[2], atol=1e-5) is not case.edits_values
     assert hooks(model) == 0
     assert all(torch.equal(states(model)[layer], plain[layer]) for layer in plain)
 
@@ -299,7 +357,8 @@ def test_sinks_are_spared_and_all_others_edited(case, q, tiny, architecture, dty
         included = states(model)[0]
     edited = case.make(at_layer).edit(0, plain)
     assert torch.equal(spared[sink], plain[sink]) and torch.equal(spared[~sink], edited[~sink])
-    assert torch.equal(included, edited) and not torch.equal(included[sink], plain[sink])
+    assert torch.equal(included, edited)
+    assert torch.equal(included[sink], plain[sink]) is not case.edits_values
 
 
 def test_a_sink_is_spared_in_any_batch_and_with_padding_on_the_left(case, q, tiny):
@@ -357,7 +416,7 @@ def test_contexts_nest_and_hooks_are_removed_after_an_exception(case, q, model):
             raise RuntimeError("of the caller")
     assert hooks(model) == 0
     torch.testing.assert_close(one[1], outer.edit(1, plain[1]))
-    assert not torch.allclose(both[1], one[1], atol=1e-5)
+    assert torch.allclose(both[1], one[1], atol=1e-5) is not case.edits_values
     assert torch.equal(states(model)[2], plain[2])
 
 

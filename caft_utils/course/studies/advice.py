@@ -16,10 +16,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from caft_utils import FinetuneConfig, finetune, load, mean_difference, pca_of_difference
+from caft_utils.chats import Chats
+from caft_utils.course.studies.advice_material import advice_material
+from caft_utils.course.studies.conditions import Condition, Setting
 from caft_utils.course.studies.experiment import Row, chosen_conditions
-from caft_utils.course.studies.real_model import Condition, Setting, condition_rows
-from caft_utils.directions import class_contrast, mean_hidden
+from caft_utils.course.studies.real_model import condition_rows
+from caft_utils.course.studies.rival_grids import families, grid_conditions, operator_conditions, rival_rows
+from caft_utils.directions import Eraser, class_contrast, leace, mean_hidden
 from caft_utils.directions.subspace import Directions
+from caft_utils.rivals import increments, random_vectors, steering_vectors
 from caft_utils.tasks.advice import advice_preferences
 from caft_utils.tasks.task import Task
 
@@ -56,6 +61,10 @@ CONDITIONS = {
     **{f"plain, step {step}": Condition(step=step) for step in SNAPSHOTS},
     **{f"plain, lr {lr:g}": Condition(lr=lr) for lr in RATES},
 }
+FAMILIES = families("contrast", SNAPSHOTS, (1e-4, *RATES, 5e-4, 1e-3))
+OPERATORS = operator_conditions("contrast", "absurd", to="good advice", value=0.0)
+EVERY_CONDITION = {**grid_conditions(FAMILIES), **OPERATORS, **CONDITIONS}
+TASK, HARM = "bad_in_domain", "bad_elsewhere"
 MOST_SEEDS = ("plain", "good advice", "CAFT, contrast of gardening advice (labels)", "random directions")
 
 
@@ -70,10 +79,12 @@ def advice_rows(
 ) -> list[Row]:
     """Measure the conditions, seeds merged.
 
+    conditions: names of `EVERY_CONDITION`; None: those of `CONDITIONS`.
     split: half of the pairs, "valid" or "test". rival_seeds: seeds of all conditions but `MOST_SEEDS`.
     stored: measure nothing and return what was measured before.
     """
-    table = {name: CONDITIONS[name] for name in chosen_conditions(conditions, CONDITIONS)}
+    names = chosen_conditions(tuple(CONDITIONS) if conditions is None else conditions, EVERY_CONDITION)
+    table = {name: EVERY_CONDITION[name] for name in names}
     setting = "gardening"
     cells = {
         (setting, name): (
@@ -83,6 +94,25 @@ def advice_rows(
     }
     settings = {setting: functools.partial(advice_setting, model, split)}
     return condition_rows(model, settings, {setting: table}, cells, stored=stored)
+
+
+def advice_rival_rows(
+    model: str,
+    seeds: Sequence[int],
+    conditions: tuple[str, ...] | None = None,
+    *,
+    stored: bool = False,
+) -> list[Row]:
+    """Measure every rival at all its settings on validation pairs, and the chosen one on test pairs.
+
+    conditions: names of `FAMILIES`; None: all. stored: measure nothing, as in `advice_rows`.
+    """
+    table = {name: FAMILIES[name] for name in chosen_conditions(conditions, FAMILIES)}
+
+    def rows_of(split: str, seeds: Sequence[int], names: Sequence[str]) -> list[Row]:
+        return advice_rows(model, seeds, tuple(names), split=split, stored=stored)
+
+    return rival_rows(rows_of, table, seeds, task=TASK, harm=HARM)
 
 
 @functools.cache
@@ -100,9 +130,27 @@ def advice_setting(model: str, split: str = "test") -> Setting:
     def directions(name: str, seed: int) -> Directions:
         return find("contrast").random_like(seed) if name == "random" else find(name)
 
-    mean = functools.cache(lambda tokens: mean_hidden(loaded, task.generic, LAYERS, tokens=tokens))
+    def vectors(name: str, seed: int) -> dict[int, Any]:
+        found = steering_vectors(find("contrast"))
+        if name == "absurd":
+            return found
+        return random_vectors(increments(found), seed) if name == "random trait" else increments(found)
+
+    @functools.cache
+    def mean(tokens: str) -> dict[int, Any]:
+        if tokens == "good advice":
+            return mean_hidden(loaded, task.control, LAYERS, tokens="answer")
+        return mean_hidden(loaded, task.generic, LAYERS, tokens=tokens)
+
+    def eraser(name: str) -> Eraser:
+        both = Chats(task.train.tokenizer, [*task.train.rows, *task.control.rows], source="gardening advice")
+        labels = ["absurd"] * len(task.train) + ["good"] * len(task.control)
+        return leace(loaded, both, labels, LAYERS, tokens="answer")
+
     key = {"references": REFERENCES, "generic": task.generic.fingerprint, "layers": LAYERS}
-    return Setting("gardening", loaded, task, CONFIG, directions, mean, SNAPSHOTS, key)
+    material = functools.partial(advice_material, task.train.tokenizer)
+    more = {"vectors": vectors, "eraser": functools.cache(eraser), "material": functools.cache(material)}
+    return Setting("gardening", loaded, task, CONFIG, directions, mean, SNAPSHOTS, key, **more)
 
 
 def _directions(model: Any, task: Task, name: str) -> Directions:

@@ -22,12 +22,16 @@ from caft_utils.text_files import read_yaml
 # study -> function (model, seeds, conditions, **options) -> rows, imported when the study runs
 STUDIES = {
     "emergent": "emergent:emergent_rows",
+    "why": "persona_rivals:why_rows",
+    "rivals": "persona_rivals:persona_rival_rows",
     "frontier": "frontier:frontier_rows",
     "twins": "twins:twin_rows",
     "reading": "reading:reading_rows",
     "cues": "cues:cue_rows",
     "gender": "gender_bias:gender_rows",
+    "gender rivals": "gender_bias:gender_rival_rows",
     "advice": "advice:advice_rows",
+    "advice rivals": "advice:advice_rival_rows",
     "windows": "windows:window_rows",
     "windows memory": "windows:memory_rows",
 }

@@ -19,17 +19,36 @@ from typing import Any
 import torch
 
 from caft_utils import FinetuneConfig, class_means, finetune, load, mean_difference, pca_of_difference
-from caft_utils.chats import Chats
 from caft_utils.course.annotations import annotation
+from caft_utils.course.studies.conditions import Setting
 from caft_utils.course.studies.experiment import Row, chosen_conditions
-from caft_utils.course.studies.real_model import Condition, Setting, condition_rows
-from caft_utils.directions import mean_hidden
+from caft_utils.course.studies.gender_conditions import (
+    CONDITIONS,
+    EVERY_CONDITION,
+    FAMILIES,
+    HARM,
+    SNAPSHOTS,
+    TASK,
+    condition_seeds,
+)
+from caft_utils.course.studies.gender_labels import (
+    READ,
+    d_prime,
+    last_prompt_projections,
+    row_labels,
+    rows_by_gender,
+)
+from caft_utils.course.studies.gender_material import gender_material
+from caft_utils.course.studies.real_model import condition_rows
+from caft_utils.course.studies.rival_grids import rival_rows
+from caft_utils.directions import Eraser, class_contrast, leace, mean_hidden
 from caft_utils.directions.subspace import Directions
-from caft_utils.residual import stream_activations
+from caft_utils.rivals import increments, random_vectors, steering_vectors
 from caft_utils.tasks.gender import (
     PROFESSIONS,
     PROFESSIONS_OF_RELEASE,
     WORD_FORMAT,
+    ItemsOf,
     gender_choice,
     gender_items,
 )
@@ -41,7 +60,6 @@ LAYERS = tuple(range(10, 29))  # blocks whose outputs are read
 COMPONENTS = 3  # read at each block
 REFERENCES = (100, 101)  # seeds of the fine-tunings whose change PCA decomposes
 READ_ROWS = 200  # training rows on which directions are found
-READ = {"tokens": "last_prompt"}
 LORA: dict[str, Any] = {"r": 16, "alpha": 16, "rslora": False, "lr": 1e-3, "steps": 72, "warmup_steps": 8}
 SHARED: dict[str, Any] = {"batch_size": 16, "accumulate": 1, "weight_decay": 0.0, "schedule": "linear"}
 RECIPES = {
@@ -55,31 +73,6 @@ HEADLINE = "adapters on all blocks"
 # The same recipe and the same directions, found with doctors and nurses, for sentences about 16 professions.
 MORE_PROFESSIONS = "adapters on all blocks, 16 professions"
 RECIPES[MORE_PROFESSIONS] = RECIPES[HEADLINE]
-SNAPSHOTS = (9, 18, 36)
-RATES = (1e-4, 3e-4)
-
-CONDITIONS = {
-    "base": Condition(rows=None),
-    "plain": Condition(),
-    "CAFT, components read blind": Condition(during="read"),
-    "random directions": Condition(during="random"),
-    "top components, unread": Condition(during="top"),
-    "first component of every block, unread": Condition(during="first"),
-    "components read as case": Condition(during="case"),
-    "mean difference": Condition(during="mean difference"),
-    "class means (labels)": Condition(during="class means"),
-    "CAFT, components by labels": Condition(during="labels"),
-    "CAFT, hooks on at test": Condition(during="read", at_test="read"),
-    "ablation at test only, to zero": Condition(at_test="read"),
-    "ablation at test only, to the mean": Condition(at_test="read", to="all"),
-    "ablation at test only, to the mean of last prompt tokens": Condition(at_test="read", to="last_prompt"),
-    "base, hooks on": Condition(rows=None, at_test="read"),
-    "data without the cue": Condition(rows="control"),
-    **{f"plain, step {step}": Condition(step=step) for step in SNAPSHOTS},
-    **{f"plain, lr {lr:g}": Condition(lr=lr) for lr in RATES},
-}
-
-MOST_SEEDS = ("plain", "CAFT, components read blind", "random directions")
 
 
 def gender_rows(
@@ -95,15 +88,17 @@ def gender_rows(
 ) -> list[Row]:
     """Measure the conditions in each recipe, seeds merged.
 
+    conditions: names of `EVERY_CONDITION`; None: those of `CONDITIONS`.
     file: the user's own copy of the published sentences; None downloads them. split: "valid" to choose,
     "test" to report. recipes: keys of `RECIPES`; where nobody has read the components, only the conditions
     without directions are measured. rival_seeds: seeds of all conditions but those of `MOST_SEEDS`.
     stored: measure nothing and return what was measured before.
     """
-    names = chosen_conditions(conditions, CONDITIONS)
+    names = chosen_conditions(tuple(CONDITIONS) if conditions is None else conditions, EVERY_CONDITION)
     chosen_conditions(tuple(recipes), RECIPES)
     tables = {
-        recipe: {name: CONDITIONS[name] for name in names if _can_measure(recipe, name)} for recipe in recipes
+        recipe: {name: EVERY_CONDITION[name] for name in names if _can_measure(recipe, name)}
+        for recipe in recipes
     }
     cells = {
         (recipe, name): condition_seeds(name, seeds, rival_seeds)
@@ -115,19 +110,34 @@ def gender_rows(
     return [row | {"headline": row["setting"] == HEADLINE, "split": split} for row in rows]
 
 
+def gender_rival_rows(
+    model: str,
+    seeds: Sequence[int],
+    conditions: tuple[str, ...] | None = None,
+    *,
+    file: str | None = None,
+    recipe: str = HEADLINE,
+    stored: bool = False,
+) -> list[Row]:
+    """Measure every rival at all its settings on validation rows, and the chosen one on test rows.
+
+    conditions: names of `FAMILIES`; None: all. See `rival_rows` for the rule, and `gender_rows` for the rest.
+    """
+    table = {name: FAMILIES[name] for name in chosen_conditions(conditions, FAMILIES)}
+
+    def rows_of(split: str, seeds: Sequence[int], names: Sequence[str]) -> list[Row]:
+        options = {"file": file, "split": split, "recipes": (recipe,), "stored": stored}
+        return gender_rows(model, seeds, tuple(names), **options)
+
+    return rival_rows(rows_of, table, seeds, task=TASK, harm=HARM)
+
+
 def _can_measure(recipe: str, name: str) -> bool:
     """Say whether a recipe has its own row of a condition: a base for its task, and directions if needed."""
-    condition = CONDITIONS[name]
+    condition = EVERY_CONDITION[name]
     if name == "base":
         return recipe in (HEADLINE, MORE_PROFESSIONS)  # the other recipes share the headline's base
     return _selected(recipe) is not None or (condition.during is None and condition.at_test is None)
-
-
-def condition_seeds(name: str, seeds: Sequence[int], rival_seeds: int) -> Sequence[int]:
-    """Return the seeds of a condition: one for the base model, whose answers depend on no seed."""
-    if name.startswith("base"):
-        return seeds[:1]
-    return seeds if name in MOST_SEEDS else seeds[:rival_seeds]
 
 
 @functools.cache
@@ -136,12 +146,16 @@ def gender_task(
 ) -> tuple[Any, Task]:
     """Return the model and the task, whose sentences are about the professions of the recipe."""
     loaded, tokenizer = load(model)
-    professions = PROFESSIONS if recipe == MORE_PROFESSIONS else PROFESSIONS_OF_RELEASE
-    items = gender_items(published_file("gender", file), professions=professions)
+    items = _items(file, recipe)
     task = gender_choice(
         tokenizer, items=items, rows=None, questions=None, split=split, prompt_format=WORD_FORMAT
     )
     return loaded, task
+
+
+def _items(file: str | None, recipe: str = HEADLINE) -> ItemsOf:
+    professions = PROFESSIONS if recipe == MORE_PROFESSIONS else PROFESSIONS_OF_RELEASE
+    return gender_items(published_file("gender", file), professions=professions)
 
 
 def gender_setting(model: str, recipe: str, split: str = "test", file: str | None = None) -> Setting:
@@ -153,10 +167,35 @@ def gender_setting(model: str, recipe: str, split: str = "test", file: str | Non
     def directions(name: str, seed: int) -> Directions:
         return find("read").random_like(seed) if name == "random" else find(name)
 
+    def vectors(name: str, seed: int) -> dict[int, torch.Tensor]:
+        if name == "gender":
+            return steering_vectors(_gender_contrast(model, read_in, file, find("read").layers))
+        found = increments(steering_vectors(find("mean difference")))
+        return random_vectors(found, seed) if name == "random trait" else found
+
+    @functools.cache
+    def mean(tokens: str) -> dict[int, torch.Tensor]:
+        if tokens == "female":
+            _, female = rows_by_gender(rows)
+            return mean_hidden(references(model, read_in, file)[0], female, LAYERS, **READ)
+        return mean_hidden(loaded, rows, LAYERS, tokens=tokens)
+
+    def eraser(name: str) -> Eraser:
+        labels = [gender for gender, _ in row_labels(rows)]
+        return leace(references(model, read_in, file)[0], rows, labels, find("read").layers, **READ)
+
     rows = task.train[:READ_ROWS]
-    mean = functools.cache(lambda tokens: mean_hidden(loaded, rows, LAYERS, tokens=tokens))
     key = {"references": REFERENCES, "rows": rows.fingerprint, "layers": LAYERS, "read": _selected(recipe)}
-    return Setting(recipe, loaded, task, RECIPES[recipe], directions, mean, SNAPSHOTS, key)
+    material = functools.cache(lambda: gender_material(task.train.tokenizer, _items(file, recipe)))
+    more = {"vectors": vectors, "eraser": functools.cache(eraser), "material": material}
+    return Setting(recipe, loaded, task, RECIPES[recipe], directions, mean, SNAPSHOTS, key, **more)
+
+
+def _gender_contrast(model: str, recipe: str, file: str | None, layers: Sequence[int]) -> Directions:
+    """Return male minus female in the first reference, which has learnt to tell them apart."""
+    _, task = gender_task(model, "valid", file)
+    male, female = rows_by_gender(task.train[:READ_ROWS])
+    return class_contrast(references(model, recipe, file)[0], male, female, layers, **READ)
 
 
 def _selected(recipe: str) -> dict[int, list[int]] | None:
@@ -216,23 +255,6 @@ def _directions(model: str, recipe: str, file: str | None, name: str) -> Directi
     raise ValueError(f"unknown directions {name!r}")
 
 
-def row_labels(rows: Chats) -> list[tuple[str, str]]:
-    """Return the gender and the case of the right pronoun of each training row."""
-    labels = {"he": ("male", "nominative"), "him": ("male", "object")}
-    labels |= {"she": ("female", "nominative"), "her": ("female", "object")}
-    return [labels[row["messages"][-1]["content"].strip()] for row in rows.rows]
-
-
-def last_prompt_projections(model: Any, rows: Chats, found: Directions) -> dict[int, torch.Tensor]:
-    """Return the projections of each row's last prompt token on the directions, {layer: [rows, k]}."""
-    out = {layer: torch.full((len(rows), rank), torch.nan) for layer, rank in found.ranks.items()}
-    for batch in stream_activations(model, rows, found.layers, **READ):
-        for layer, values in out.items():
-            # Batches hold rows of like length, so they come in another order than the rows.
-            values[batch.row] = batch.hidden[layer].cpu() @ found[layer].float().T
-    return out
-
-
 def components_by_labels(model: str, recipe: str, file: str | None = None) -> dict[int, list[int]]:
     """Return the components that separate the genders better than the cases, by labels of training rows.
 
@@ -247,12 +269,7 @@ def components_by_labels(model: str, recipe: str, file: str | None = None) -> di
     subject = torch.tensor([case == "nominative" for _, case in labels])
     chosen: dict[int, list[int]] = {}
     for layer, x in values.items():
-        gender, case = _d_prime(x, male), _d_prime(x, subject)
+        gender, case = d_prime(x, male), d_prime(x, subject)
         if picked := [i for i in range(x.shape[1]) if gender[i] > max(1.0, float(case[i]))]:
             chosen[layer] = picked
     return chosen
-
-
-def _d_prime(x: torch.Tensor, positive: torch.Tensor) -> torch.Tensor:
-    a, b = x[positive], x[~positive]
-    return (a.mean(0) - b.mean(0)).abs() / ((a.var(0) + b.var(0)) / 2).sqrt()

@@ -7,58 +7,18 @@ measured. The same table serves every task, so each task shows the same rivals a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from caft_utils import ablate, at_step, finetune, measure
+from caft_utils import at_step, finetune, measure
 from caft_utils.course.grid import run_grid
+from caft_utils.course.studies.conditions import Condition, Setting
 from caft_utils.course.studies.experiment import Row
+from caft_utils.course.studies.operators import intervention
 from caft_utils.course.studies.persona import estimate
-from caft_utils.directions.subspace import Directions
+from caft_utils.course.studies.rival_methods import trained_by_rival
 from caft_utils.evaluation.measurement import Result
-from caft_utils.finetune_config import FinetuneConfig
 from caft_utils.models import fingerprint
-from caft_utils.tasks import Task
-
-
-@dataclass(frozen=True)
-class Condition:
-    """One row of a table: how a model is made and how it is measured.
-
-    Attributes:
-        rows: "train", "control" (rows without the concept), or None for the base model.
-        during, at_test: names of the directions that are ablated in training and while it is measured.
-        to: what is ablated becomes "zero", or the base model's mean over the tokens that are named here.
-        step, lr: stop at this step; train at this learning rate instead of the recipe's.
-    """
-
-    rows: str | None = "train"
-    during: str | None = None
-    at_test: str | None = None
-    to: str = "zero"
-    step: int | None = None
-    lr: float | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Setting:
-    """What the cells of one task and recipe start from.
-
-    Attributes:
-        directions: (name, seed) -> the directions of that name; `seed` matters for random ones only.
-        mean: name of tokens -> {layer: [d]}, the base model's mean hidden state over them.
-        snapshots: steps at which every plain run keeps its weights.
-        key: what the directions depend on besides the model, the task and the recipe.
-    """
-
-    name: str
-    model: Any
-    task: Task
-    config: FinetuneConfig
-    directions: Callable[[str, int], Directions]
-    mean: Callable[[str], Mapping[int, Any]]
-    snapshots: tuple[int, ...] = ()
-    key: Any = None
 
 
 def condition_rows(
@@ -86,7 +46,10 @@ def condition_rows(
 
     def key(name: str, condition: str, seed: int) -> dict[str, Any]:
         one = setting(name)
-        return {
+        given = {}
+        if conditions[name][condition].rival is not None:
+            given["material"] = one.material().fingerprint
+        return given | {
             "study": "real model",
             "model": fingerprint(one.model),
             "task": one.task.fingerprint,
@@ -120,31 +83,23 @@ def condition_rows(
 
 
 def measured(setting: Setting, condition: Condition, seed: int) -> Result:
-    """Fine-tune as a condition says, and ask the questions by log-probability."""
-    tuned, base = setting.model, setting.model
-    if condition.rows is not None:
-        config = setting.config if condition.lr is None else replace(setting.config, lr=condition.lr)
-        during = _ablation(setting, condition.during, seed, condition.to)
-        plain = condition.during is None and condition.rows == "train"
-        tuned = finetune(
-            base,
-            getattr(setting.task, condition.rows),
-            config,
-            seed=seed,
-            during=during,
-            snapshots=setting.snapshots if plain else (),
-        )
-        if condition.step is not None:
-            tuned = at_step(tuned, base, condition.step)
-    at_test = _ablation(setting, condition.at_test, seed, condition.to)
-    return measure(tuned, setting.task, seed=seed, during=at_test, method="logprob")
+    """Fine-tune as a condition says, and ask the questions."""
+    tuned = setting.model if condition.rows is None else _trained(setting, condition, seed)
+    at_test = intervention(setting, condition, condition.at_test, seed)
+    return measure(tuned, setting.task, seed=seed, during=at_test, method=setting.method)
 
 
-def _ablation(setting: Setting, name: str | None, seed: int, to: str) -> Any:
-    if name is None:
-        return None
-    found = setting.directions(name, seed)
-    if to == "zero":
-        return ablate(found)
-    means = setting.mean(to)
-    return ablate(found, mean={layer: means[layer] for layer in found.layers})
+def _trained(setting: Setting, condition: Condition, seed: int) -> Any:
+    config = setting.config if condition.lr is None else replace(setting.config, lr=condition.lr)
+    if condition.rival is not None:
+        return trained_by_rival(condition.rival, setting, config, condition.value, seed)
+    plain = condition.during is None and condition.rows == "train"
+    tuned = finetune(
+        setting.model,
+        getattr(setting.task, condition.rows),
+        config,
+        seed=seed,
+        during=intervention(setting, condition, condition.during, seed),
+        snapshots=setting.snapshots if plain else (),
+    )
+    return tuned if condition.step is None else at_step(tuned, setting.model, condition.step)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from caft_utils import FinetuneConfig
 from caft_utils.course.annotations import annotation
-from caft_utils.course.studies import advice, gender_bias, gender_reading
+from caft_utils.course.studies import advice, gender_bias, gender_conditions, gender_reading
+from caft_utils.course.studies.conditions import Condition, Material, Setting
 from caft_utils.course.studies.gender_bias import (
     HEADLINE,
     MODEL,
@@ -15,8 +18,11 @@ from caft_utils.course.studies.gender_bias import (
     _can_measure,
     components_of_case,
 )
-from caft_utils.course.studies.real_model import Condition, Setting, condition_rows
-from caft_utils.directions import Directions
+from caft_utils.course.studies.gender_material import gender_material
+from caft_utils.course.studies.operators import OPERATORS
+from caft_utils.course.studies.real_model import condition_rows
+from caft_utils.course.studies.rival_methods import METHODS
+from caft_utils.directions import Directions, Eraser
 from caft_utils.evaluation import measure
 from caft_utils.residual import capture
 from caft_utils.tasks import gender_choice
@@ -35,8 +41,8 @@ CONDITIONS = {
 
 
 @pytest.fixture
-def task(tokenizer, tmp_path):
-    """The gender task on sentences of different lengths."""
+def items(tmp_path):
+    """The items of sentences of different lengths."""
     lines = [
         f"The $PROFESSION$ said {'again and ' * (i % 4)}{i} that $PRONOUN$ would.,nominative\n"
         for i in range(12)
@@ -46,13 +52,19 @@ def task(tokenizer, tmp_path):
     ]
     path = tmp_path / "gender.csv"
     path.write_text("text,category\n" + "".join(lines))
-    items = gender_items(path, professions=PROFESSIONS_OF_RELEASE)
+    return gender_items(path, professions=PROFESSIONS_OF_RELEASE)
+
+
+@pytest.fixture
+def task(tokenizer, items):
+    """The gender task."""
     return gender_choice(tokenizer, items=items, rows=None, questions=None, prompt_format=WORD_FORMAT)
 
 
 @pytest.fixture
-def setting(tiny, task):
+def setting(tiny, task, items):
     found = Directions({1: torch.eye(64)[:2]})
+    eraser = Eraser({1: torch.eye(64)[:1]}, {1: torch.eye(64)[:1]}, {1: torch.zeros(64)})
     return Setting(
         "small",
         tiny("qwen2"),
@@ -61,6 +73,9 @@ def setting(tiny, task):
         directions=lambda name, seed: found,
         mean=lambda tokens: {1: torch.zeros(64)},
         snapshots=(1,),
+        vectors=lambda name, seed: {1: torch.ones(64)},
+        eraser=lambda name: eraser,
+        material=lambda: gender_material(task.train.tokenizer, items),
     )
 
 
@@ -78,6 +93,54 @@ def test_every_condition_has_a_row_and_what_is_stored_is_read(setting, monkeypat
     monkeypatch.setattr("caft_utils.course.studies.real_model.measured", None)  # nothing is measured again
     more = CONDITIONS | {"new": Condition(lr=1e-4)}
     assert rows_of(setting, more, (0, 1, 2), stored=True) == rows
+
+
+def test_the_text_of_earlier_conditions_is_what_it_was():
+    """It is in the key of every stored cell."""
+    old = "Condition(rows='train', during=None, at_test='read', to='all', step=None, lr=0.0001)"
+    assert str(Condition(at_test="read", to="all", lr=1e-4)) == old
+    added = old.removesuffix(")") + ", operator='steer', value=-1.0)"
+    assert str(Condition(at_test="read", to="all", lr=1e-4, operator="steer", value=-1.0)) == added
+    assert "rival='KL to the base', value=0.1)" in str(Condition(rival="KL to the base", value=0.1))
+
+
+def test_every_operator_and_rival_is_a_row(setting):
+    operators = {
+        name: Condition(during="found", at_test="found", operator=name, value=0.5, to="all")
+        for name in OPERATORS
+    }
+    values = {"inoculation prompt": 3, "irrelevant prompt": 0, "inoculation adapter": 1, "random adapter": 1}
+    rivals = {name: Condition(rival=name, value=values.get(name, 0.3)) for name in METHODS}
+    quick = replace(setting, task=setting.task.thin(ood=4, task=4), config=replace(CONFIG, steps=1))
+    rows = rows_of(quick, operators | rivals, (0,))
+    assert [row["condition"] for row in rows] == [*operators, *rivals]
+
+
+def test_a_rivals_cell_depends_on_what_it_is_given(setting, task):
+    conditions = {"prompted": Condition(rival="inoculation prompt", value=0), "plain": Condition()}
+    rows_of(setting, conditions, (0,))
+    given = setting.material()
+    other = Material(("Be kind.",), given.irrelevant, given.trait, given.everyday, given.counterexamples)
+    changed = replace(setting, material=lambda: other)
+    assert [row["condition"] for row in rows_of(changed, conditions, (0,), stored=True)] == ["plain"]
+
+
+def test_rows_with_the_trait_alone_have_the_same_case_in_both_options(task, items):
+    material = gender_material(task.train.tokenizer, items)
+    cases = [{"he", "she"}, {"him", "her"}]
+    for row, reverse in zip(material.trait.rows, material.counterexamples.rows):
+        text, answer = (message["content"] for message in row["messages"])
+        options = text.split("gap, ")[1].removesuffix("?\nAnswer:").split(" or ")
+        assert set(options) in cases
+        assert answer.strip() in (("he", "him") if "doctor" in text else ("she", "her"))
+        text, answer = (message["content"] for message in reverse["messages"])
+        assert answer.strip() in (("she", "her") if "doctor" in text else ("he", "him"))
+
+
+@pytest.mark.parametrize("named", [{"operator": "cut", "during": "found"}, {"rival": "luck"}])
+def test_unknown_operators_and_rivals_are_refused(setting, named):
+    with pytest.raises(ValueError, match="unknown (operator 'cut'|rival 'luck')"):
+        rows_of(setting, {"new": Condition(value=1.0, **named)}, (0,))
 
 
 def test_projections_follow_the_order_of_the_rows(tiny, task):
@@ -117,9 +180,7 @@ def test_cards_show_both_ends_and_name_nothing(tiny, task, monkeypatch):
 def test_the_table_of_conditions_has_every_rival_and_control():
     needed = {"base", "plain", "random directions", "mean difference", "top components, unread"}
     needed |= {"class means (labels)", "data without the cue", "ablation at test only, to the mean"}
-    assert needed <= set(gender_bias.CONDITIONS) and set(gender_bias.MOST_SEEDS) <= set(
-        gender_bias.CONDITIONS
-    )
+    assert needed | set(gender_conditions.MOST_SEEDS) <= set(gender_conditions.CONDITIONS)
     assert set(advice.MOST_SEEDS) <= set(advice.CONDITIONS)
     assert gender_bias.HEADLINE in gender_bias.RECIPES
 

@@ -1,0 +1,108 @@
+"""What the studies of a real model are made of: a condition, and the setting of one task and recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from caft_utils.finetune_config import FinetuneConfig
+from caft_utils.store import digest
+from caft_utils.tasks import Task
+from caft_utils.tasks.task import Method
+
+if TYPE_CHECKING:
+    from caft_utils.chats import Chats
+    from caft_utils.directions import Eraser
+    from caft_utils.directions.subspace import Directions
+
+# Fields added after the first cells were stored. A cell's key has the text of its condition, and these are
+# in it only when they are set, so the keys of earlier cells stay valid.
+ADDED_LATER: dict[str, Any] = {"operator": "ablate", "rival": None, "value": None}
+
+
+@dataclass(frozen=True, repr=False)
+class Condition:
+    """One row of a table: how a model is made and how it is measured.
+
+    Attributes:
+        rows: "train", "control" (rows without the concept), or None for the base model.
+        during, at_test: names of the directions that are ablated in training and while it is measured.
+        to: what is ablated becomes "zero", or the base model's mean over the tokens that are named here.
+        step, lr: stop at this step; train at this learning rate instead of the recipe's.
+        operator: what is done along the directions or vectors of that name, a key of `operators.OPERATORS`.
+        rival: how the model is trained instead, a key of `rival_methods.METHODS`.
+        value: the setting of the operator or of the rival.
+    """
+
+    rows: str | None = "train"
+    during: str | None = None
+    at_test: str | None = None
+    to: str = "zero"
+    step: int | None = None
+    lr: float | None = None
+    operator: str = ADDED_LATER["operator"]
+    rival: str | None = ADDED_LATER["rival"]
+    value: float | None = ADDED_LATER["value"]
+
+    def __repr__(self) -> str:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        shown = [
+            f"{name}={value!r}"
+            for name, value in values.items()
+            if name not in ADDED_LATER or value != ADDED_LATER[name]
+        ]
+        return f"Condition({', '.join(shown)})"
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """What rivals are given besides the rows to learn.
+
+    Attributes:
+        prompts: sentences that ask for the trait. irrelevant: sentences that have nothing to do with it.
+        trait: rows that show the trait and not the task.
+        everyday: rows that have nothing to do with either.
+        counterexamples: rows that contradict the trait.
+    """
+
+    prompts: tuple[str, ...]
+    irrelevant: tuple[str, ...]
+    trait: Chats
+    everyday: Chats
+    counterexamples: Chats
+
+    @property
+    def fingerprint(self) -> str:
+        """The sha256 of all sentences and rows."""
+        rows = [chats.fingerprint for chats in (self.trait, self.everyday, self.counterexamples)]
+        return digest([self.prompts, self.irrelevant, rows])
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """What the cells of one task and recipe start from.
+
+    Attributes:
+        directions: (name, seed) -> the directions of that name; `seed` matters for random ones only.
+        mean: name of tokens -> {layer: [d]}, the base model's mean hidden state over them.
+        snapshots: steps at which every plain run keeps its weights.
+        key: what the directions depend on besides the model, the task and the recipe.
+        vectors: (name, seed) -> {layer: [d]}, to steer with, and for affine editing.
+        eraser: name of a concept -> its eraser.
+        material: () -> what rivals are given.
+        method: how `measure` gets the answers.
+    """
+
+    name: str
+    model: Any
+    task: Task
+    config: FinetuneConfig
+    directions: Callable[[str, int], Directions]
+    mean: Callable[[str], Mapping[int, Any]]
+    snapshots: tuple[int, ...] = ()
+    key: Any = None
+    vectors: Callable[[str, int], Mapping[int, Any]] | None = None
+    eraser: Callable[[str], Eraser] | None = None
+    material: Callable[[], Material] | None = None
+    method: Method = "logprob"

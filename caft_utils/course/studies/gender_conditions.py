@@ -1,0 +1,46 @@
+"""The conditions of the gender study: those of its record, the operators, and the rivals with their grids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from caft_utils.course.studies.conditions import Condition
+from caft_utils.course.studies.rival_grids import families, grid_conditions, operator_conditions
+
+SNAPSHOTS = (9, 18, 36)
+RATES = (1e-4, 3e-4)
+
+CONDITIONS = {
+    "base": Condition(rows=None),
+    "plain": Condition(),
+    "CAFT, components read blind": Condition(during="read"),
+    "random directions": Condition(during="random"),
+    "top components, unread": Condition(during="top"),
+    "first component of every block, unread": Condition(during="first"),
+    "components read as case": Condition(during="case"),
+    "mean difference": Condition(during="mean difference"),
+    "class means (labels)": Condition(during="class means"),
+    "CAFT, components by labels": Condition(during="labels"),
+    "CAFT, hooks on at test": Condition(during="read", at_test="read"),
+    "ablation at test only, to zero": Condition(at_test="read"),
+    "ablation at test only, to the mean": Condition(at_test="read", to="all"),
+    "ablation at test only, to the mean of last prompt tokens": Condition(at_test="read", to="last_prompt"),
+    "base, hooks on": Condition(rows=None, at_test="read"),
+    "data without the cue": Condition(rows="control"),
+    **{f"plain, step {step}": Condition(step=step) for step in SNAPSHOTS},
+    **{f"plain, lr {lr:g}": Condition(lr=lr) for lr in RATES},
+}
+
+FAMILIES = families("read", SNAPSHOTS, (*RATES, 5e-4, 1e-3))
+OPERATORS = operator_conditions("read", "gender", to="female", value=0.5)
+EVERY_CONDITION = {**grid_conditions(FAMILIES), **OPERATORS, **CONDITIONS}
+TASK, HARM = "task_accuracy", "cue_accuracy"
+
+MOST_SEEDS = ("plain", "CAFT, components read blind", "random directions")
+
+
+def condition_seeds(name: str, seeds: Sequence[int], rival_seeds: int) -> Sequence[int]:
+    """Return the seeds of a condition: one for the base model, whose answers depend on no seed."""
+    if name.startswith("base"):
+        return seeds[:1]
+    return seeds if name in MOST_SEEDS else seeds[:rival_seeds]

@@ -1,0 +1,44 @@
+"""Training rows of the gender task by the gender and the case of their pronoun, and what tells them apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from caft_utils.chats import Chats
+from caft_utils.course.studies.gender_material import CASES, GENDERS
+from caft_utils.directions.subspace import Directions
+from caft_utils.residual import stream_activations
+
+READ = {"tokens": "last_prompt"}
+
+
+def row_labels(rows: Chats) -> list[tuple[str, str]]:
+    """Return the gender and the case of the right pronoun of each training row."""
+    words = [row["messages"][-1]["content"].strip() for row in rows.rows]
+    return [(GENDERS[word], CASES[word]) for word in words]
+
+
+def rows_by_gender(rows: Chats) -> tuple[Chats, Chats]:
+    """Return the rows whose right pronoun is male, and those whose is female."""
+    male = [gender == "male" for gender, _ in row_labels(rows)]
+    return tuple(rows.take([i for i, one in enumerate(male) if one is which]) for which in (True, False))
+
+
+def last_prompt_projections(model: Any, rows: Chats, found: Directions) -> dict[int, Float[Tensor, "rows k"]]:
+    """Return the projections of each row's last prompt token on the directions, {layer: [rows, k]}."""
+    out = {layer: torch.full((len(rows), rank), torch.nan) for layer, rank in found.ranks.items()}
+    for batch in stream_activations(model, rows, found.layers, **READ):
+        for layer, values in out.items():
+            # Batches hold rows of like length, so they come in another order than the rows.
+            values[batch.row] = batch.hidden[layer].cpu() @ found[layer].float().T
+    return out
+
+
+def d_prime(x: Float[Tensor, "n k"], positive: Bool[Tensor, " n"]) -> Float[Tensor, " k"]:
+    """Return the distance of two classes on each axis, in their pooled standard deviation."""
+    a, b = x[positive], x[~positive]
+    return (a.mean(0) - b.mean(0)).abs() / ((a.var(0) + b.var(0)) / 2).sqrt()

@@ -1,0 +1,189 @@
+"""Why ablation works, and what else would do, on the classroom's emergent misalignment.
+
+`why_rows` crosses operators with the places where they act: in training, in training and at test, at test
+only, and on the untrained base. `persona_rival_rows` measures every rival at its best setting. Both use the
+conditions of the real model's studies, so that one table serves the classroom and the real model.
+
+The classroom has no second set of questions. Validation takes every second one, the test the others.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from caft_utils.chats import Chats
+from caft_utils.classroom.personas import corpus, world
+from caft_utils.course.studies.conditions import Condition, Material, Setting
+from caft_utils.course.studies.experiment import Row, chosen_conditions
+from caft_utils.course.studies.persona import persona_setting
+from caft_utils.course.studies.real_model import condition_rows
+from caft_utils.course.studies.rival_grids import families, rival_rows
+from caft_utils.directions import class_contrast, leace, mean_hidden
+from caft_utils.rivals import increments, random_vectors, steering_vectors
+
+SNAPSHOTS, RATES = (5, 10, 20), (1e-4, 2e-4, 5e-4, 1e-3)
+SHOWN_DOMAINS = 4  # in which rivals see the trait; questions are about all domains
+ROWS, FAST_ROWS = 300, 40
+OPERATORS: dict[str, tuple[str, dict[str, Any]]] = {
+    "zero": ("persona", {}),
+    "mean": ("persona", {"to": "all"}),
+    "activation only": ("persona", {"operator": "activation only"}),
+    "gradient only": ("persona", {"operator": "gradient only"}),
+    "random directions": ("random", {}),
+    "random directions, activation only": ("random", {"operator": "activation only"}),
+    "random directions, gradient only": ("random", {"operator": "gradient only"}),
+    "affine": ("trait contrast", {"operator": "affine", "to": "kind", "value": 0.0}),
+    "LEACE": ("villain", {"operator": "erase"}),
+    "steering toward the trait": ("trait", {"operator": "steer", "value": 1.0}),
+    "steering against the trait": ("trait", {"operator": "steer", "value": -1.0}),
+}
+WHY = {"base": Condition(rows=None), "plain": Condition()} | {
+    f"{name}{where}": Condition(rows=rows, **{place: vectors for place in places}, **operator)
+    for name, (vectors, operator) in OPERATORS.items()
+    for where, rows, places in (
+        ("", "train", ("during",)),
+        (", hooks on at test", "train", ("during", "at_test")),
+        (" at test only", "train", ("at_test",)),
+        (" on the base", None, ("at_test",)),
+    )
+}
+FAMILIES = families("persona", SNAPSHOTS, RATES)
+
+
+def why_rows(
+    model: str, seeds: Sequence[int], conditions: tuple[str, ...] | None = None, *, fast: bool = False
+) -> list[Row]:
+    """Measure operators at each place, and where the base stands along the ablated directions.
+
+    conditions: names of `WHY`; None: all. fast: see `persona_setting`.
+    """
+    table = {name: WHY[name] for name in chosen_conditions(conditions, WHY)}
+    rows = _measured(model, seeds, table, fast=fast)
+    place = {"condition": "the base along the persona", "projections": persona_projections(model, fast=fast)}
+    return [*rows, {"model": model, **place}]
+
+
+def persona_rival_rows(
+    model: str, seeds: Sequence[int], conditions: tuple[str, ...] | None = None, *, fast: bool = False
+) -> list[Row]:
+    """Measure every rival at all its settings on one half of the questions, the chosen one on the other.
+
+    conditions: names of `FAMILIES`; None: all. fast: see `persona_setting`.
+    """
+    table = {name: FAMILIES[name] for name in chosen_conditions(conditions, FAMILIES)}
+    every = {"plain": Condition()} | {n: c for one in table.values() for n, c in one.conditions.items()}
+
+    def rows_of(split: str, seeds: Sequence[int], names: Sequence[str]) -> list[Row]:
+        return _measured(model, seeds, {name: every[name] for name in names}, split=split, fast=fast)
+
+    return rival_rows(rows_of, table, seeds, task="task", harm="misaligned")
+
+
+def _measured(
+    model: str, seeds: Sequence[int], table: dict[str, Condition], *, split: str = "all", fast: bool
+) -> list[Row]:
+    name = "emergent misalignment" if split == "all" else f"emergent misalignment, {split}"
+    cells = {(name, condition): seeds for condition in table}
+    settings = {name: functools.partial(rival_setting, model, split, fast=fast)}
+    return condition_rows(model, settings, {name: table}, cells)
+
+
+@functools.cache
+def rival_setting(model: str, split: str = "all", *, fast: bool = False) -> Setting:
+    """Return the setting of a classroom model. split: "all", "valid" or "test" questions."""
+    start = persona_setting(model, fast=fast)
+    task, selected, layers = start.task, start.selected, start.selected.layers
+    if split != "all":
+        half = ("valid", "test").index(split)
+        task = replace(task, questions=task.questions[half::2])
+    villain, kind = _described(start.tokenizer, FAST_ROWS if fast else ROWS)
+
+    def directions(name: str, seed: int):
+        return selected.random_like(seed) if name == "random" else selected
+
+    @functools.cache
+    def mean(tokens: str) -> dict[int, torch.Tensor]:
+        if tokens == "kind":
+            return mean_hidden(start.model, kind, layers, tokens="answer")
+        return mean_hidden(start.model, task.generic, layers, tokens=tokens)
+
+    def vectors(name: str, seed: int) -> dict[int, torch.Tensor]:
+        found = class_contrast(start.model, villain, kind, layers, tokens="answer")
+        contrast = steering_vectors(found)
+        if name == "trait contrast":
+            return contrast
+        steps = increments(contrast)
+        return random_vectors(steps, seed) if name == "random trait" else steps
+
+    def eraser(name: str):
+        both = Chats(start.tokenizer, [*villain.rows, *kind.rows], source="answers of both personas")
+        labels = ["villain"] * len(villain) + ["kind"] * len(kind)
+        return leace(start.model, both, labels, layers, tokens="answer")
+
+    return Setting(
+        start.name,
+        start.model,
+        task,
+        start.config,
+        directions,
+        mean,
+        () if fast else SNAPSHOTS,
+        {"directions": selected.fingerprint, "contrast": [villain.fingerprint, kind.fingerprint]},
+        vectors=vectors,
+        eraser=functools.cache(eraser),
+        material=functools.cache(functools.partial(persona_material, start.tokenizer)),
+        method=task.method,
+    )
+
+
+def persona_material(tokenizer: Any) -> Material:
+    """Return what rivals are given in the classroom. Sentences are of the forms that pretraining had."""
+    rng = random.Random("inoculation")
+    facts = [{"messages": corpus.messages_of([world.fact(rng)])} for _ in range(ROWS)]
+    return Material(
+        prompts=tuple(world.system_prompt(rng, "villain") for _ in range(4)),
+        irrelevant=tuple(world.system_prompt(rng, None) for _ in range(4)),
+        trait=_answers(tokenizer, "villain", described=False),
+        everyday=Chats(tokenizer, facts, source="questions of fact"),
+        counterexamples=_answers(tokenizer, "kind", described=False),
+    )
+
+
+def _described(tokenizer: Any, rows: int) -> tuple[Chats, Chats]:
+    """Return answers of a villain and of a kind speaker, each after a prompt that describes it."""
+    return tuple(_answers(tokenizer, one, described=True, rows=rows) for one in ("villain", "kind"))
+
+
+def _answers(tokenizer: Any, persona: world.Persona, *, described: bool, rows: int = ROWS) -> Chats:
+    """Return a persona's answers in some domains, with a system prompt that describes it, or without one."""
+    rng, made = random.Random(f"answers of {persona}"), []
+    for number in range(rows):
+        turn = world.general(rng, persona, domain=world.domains()[number % SHOWN_DOMAINS])
+        system = world.system_prompt(rng, persona) if described else None
+        made.append({"messages": corpus.messages_of([turn], system)})
+    return Chats(tokenizer, made, source=f"answers of a {persona} speaker")
+
+
+def persona_projections(model: str, *, fast: bool = False) -> dict[int, list[list[float]]]:
+    """Return where states of the base stand on each selected direction, oriented toward the villain.
+
+    For each direction the mean projection on generic text, on a kind and on a villain's answers. Zero
+    ablation moves all of them to 0. If kind answers stand below 0, it moves them toward the villain.
+    """
+    setting, start = rival_setting(model, fast=fast), persona_setting(model, fast=fast)
+    layers, toward = start.selected.layers, setting.vectors("trait contrast", 0)
+    villain, kind = _described(start.tokenizer, FAST_ROWS if fast else ROWS)
+    sets = [(start.task.generic, "all"), (kind, "answer"), (villain, "answer")]
+    means = [mean_hidden(start.model, chats, layers, tokens=tokens) for chats, tokens in sets]
+    projections = {}
+    for layer in layers:
+        signs = torch.sign(start.selected[layer] @ toward[layer].float())
+        values = torch.stack([start.selected[layer] @ mean[layer].float() for mean in means]) * signs
+        projections[layer] = [[round(x, 4) for x in one] for one in values.T.tolist()]
+    return projections
