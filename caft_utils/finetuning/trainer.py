@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
+from dataclasses import fields
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -39,6 +40,11 @@ if TYPE_CHECKING:
     from caft_utils.finetuning.objective import Objective
     from caft_utils.finetuning.prefix import FrozenPrefix
     from caft_utils.interventions.base import Intervention
+
+CHECKPOINTING = (
+    "activation_checkpointing",
+    "gradient_checkpointing",
+)  # its name, and the one in earlier versions
 
 
 def train(
@@ -136,6 +142,8 @@ def _arguments(
     """Return the config as arguments of Trainer."""
     # "adamw" is Trainer's default: the implementation of AdamW that suits this version of torch.
     optimizer = {} if config.optimizer == "adamw" else {"optim": config.optimizer}
+    known = {one.name for one in fields(TrainingArguments)}
+    checkpointing = next(name for name in CHECKPOINTING if name in known)
     arguments = TrainingArguments(
         output_dir=str(work),
         max_steps=steps,
@@ -149,7 +157,6 @@ def _arguments(
         adam_beta1=config.betas[0],
         adam_beta2=config.betas[1],
         max_grad_norm=config.max_grad_norm,
-        activation_checkpointing=config.gradient_checkpointing,
         bf16=config.bf16,
         use_cpu=device.type == "cpu",
         seed=seed,
@@ -162,6 +169,7 @@ def _arguments(
         disable_tqdm=True,
         report_to="none",
         **optimizer,
+        **{checkpointing: config.gradient_checkpointing},
     )
     # With several GPUs in one process Trainer would copy the model to each, and hooks would miss the copies.
     arguments._n_gpu = min(arguments.n_gpu, 1)

@@ -95,9 +95,7 @@ def stream_activations(
         batch = following
 
 
-def _read(
-    hidden: Float[Tensor, "batch time d"], places: Int[Tensor, " n"] | None
-) -> Float[Tensor, "n d"]:
+def _read(hidden: Float[Tensor, "batch time d"], places: Int[Tensor, " n"] | None) -> Float[Tensor, "n d"]:
     """Return the states at `places`, counted through all rows, as float32; None: all."""
     states = hidden.flatten(0, 1)
     return (states if places is None else states[places.to(states.device)]).float()

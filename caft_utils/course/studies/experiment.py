@@ -28,6 +28,7 @@ STUDIES = {
     "cues": "cues:cue_rows",
     "gender": "gender_bias:gender_rows",
     "advice": "advice:advice_rows",
+    "scale": "scale:scale_rows",
     "windows": "windows:window_rows",
     "windows memory": "windows:memory_rows",
 }
