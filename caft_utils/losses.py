@@ -107,13 +107,32 @@ def logits_where(model: nn.Module, keep: Bool[Tensor, "batch time"]) -> Iterator
     False returns all logits as usual. Pass no labels within the context: the model would compare all labels
     with the selected logits.
     """
-    if not selects_logits(model) or not keep.any():
+    places = places_of(keep)
+    if not selects_logits(model) or not len(places):
         yield
         return
+    with logits_at(model, places, keep.shape):
+        yield
+
+
+@contextmanager
+def logits_at(model: nn.Module, places: Int[Tensor, " n"], shape: tuple[int, int]) -> Iterator[None]:
+    """Do what `logits_where` does at `places_of(keep)`, for a model for which `selects_logits` is True.
+
+    A GPU is not asked for anything here. Finding the places of a mask on a GPU waits for all of its work.
+
+    Args:
+        shape: of the batch that the places were counted in.
+
+    Raises:
+        IndexError: in the forward pass, on a batch of another shape.
+    """
 
     def select(module, args):
         hidden, *others = args
-        return (hidden[keep.to(hidden.device)][None], *others)
+        if hidden.shape[:2] != shape:
+            raise IndexError(f"the mask has shape {tuple(shape)}, the batch {tuple(hidden.shape[:2])}")
+        return (hidden.flatten(0, 1)[places.to(hidden.device)][None], *others)
 
     handle = model.get_output_embeddings().register_forward_pre_hook(select)
     try:
@@ -122,11 +141,16 @@ def logits_where(model: nn.Module, keep: Bool[Tensor, "batch time"]) -> Iterator
         handle.remove()
 
 
-def at(logits: Tensor, keep: Bool[Tensor, "batch time"]) -> Float[Tensor, "n vocab"]:
-    """Return the float32 logits at the n positions `keep`, from all of them or from selected ones."""
-    if logits.shape[:2] == keep.shape:
-        return logits[keep.to(logits.device)].float()
-    return logits[0].float()
+def places_of(keep: Bool[Tensor, "batch time"]) -> Int[Tensor, " n"]:
+    """Return the n positions `keep` as row * time + position."""
+    return keep.flatten().nonzero()[:, 0]
+
+
+def at(logits: Tensor, places: Int[Tensor, " n"]) -> Float[Tensor, "n vocab"]:
+    """Return the float32 logits at the n places before answer tokens, from all or from the selected ones."""
+    if logits.shape[:2] == (1, len(places)):  # a row has fewer such places than positions
+        return logits[0].float()
+    return logits.flatten(0, 1)[places.to(logits.device)].float()
 
 
 @torch.no_grad()
@@ -168,4 +192,4 @@ def _predictions(
     """Return, for each answer token, the float32 logits that predict it, its id and its row in the batch."""
     answer = batch.answer[:, 1:].to(logits.device)
     ids = batch.input_ids[:, 1:].to(logits.device)
-    return at(logits, predicting(batch.answer)), ids[answer], answer.nonzero(as_tuple=True)[0]
+    return at(logits, places_of(predicting(batch.answer))), ids[answer], answer.nonzero(as_tuple=True)[0]

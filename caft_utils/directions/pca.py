@@ -129,7 +129,9 @@ def _covariances(
             for layer in layers:
                 x = after.hidden[layer]
                 change = x - before.hidden[layer].to(x.device)
-                covariances[layer].update(change[kept[layer].to(x.device)])
+                if not kept[layer].all():
+                    change = change[kept[layer].nonzero()[:, 0].to(x.device)]
+                covariances[layer].update(change)
     return statistics
 
 
@@ -147,14 +149,15 @@ def _shared_components(
             raise ValueError(
                 f"{parts[0].count} tokens are too few for {k} components; give more rows or a smaller k"
             )
-        scatter = sum(part.scatter(key["centre"]).cpu() for part in parts)
+        first, *others = (part.scatter(key["centre"]) for part in parts)
+        scatter = sum((other.to(first.device) for other in others), first)
         if scatter.trace() == 0:
             raise ValueError(
                 f"tuned and base have equal hidden states at layer {layer}: is `tuned` fine-tuned, "
                 "and does its training change anything at or before this layer?"
             )
         mean = sum(part.mean.cpu() for part in parts) / len(parts)
-        ratio, axes = principal_axes(scatter, k)
+        ratio, axes = (result.cpu() for result in principal_axes(scatter, k))
         rows[layer] = axes * torch.where(axes @ mean < 0, -1.0, 1.0)[:, None]
         explained[layer], means[layer] = ratio.tolist(), mean.tolist()
     return Directions(

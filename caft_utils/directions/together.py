@@ -38,11 +38,16 @@ def stream_together(
         for number, model in enumerate(models)
     ]
     for batches in zip(*streams, strict=True):
+        # All questions are asked before the first answer is fetched: a GPU computes while the CPU waits once.
+        found = {
+            layer: [is_sink(batch.hidden[layer], limit[layer]) for batch, limit in zip(batches, limits)]
+            for layer in layers
+        }
         kept = {}
         for layer in layers:
             kept[layer] = torch.ones(len(batches[0].row), dtype=torch.bool)
-            for batch, limit in zip(batches, limits):
-                kept[layer] &= ~is_sink(batch.hidden[layer], limit[layer]).cpu()
+            for sinks_of_one in found[layer]:
+                kept[layer] &= ~sinks_of_one.cpu()
         yield list(batches), kept
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from caft_utils.chats import Batch, Chats
-from caft_utils.losses import at, predicting
+from caft_utils.losses import at, places_of, predicting
 
 if TYPE_CHECKING:
     from caft_utils.finetuning.prefix import FrozenPrefix
@@ -40,18 +40,20 @@ def collate(rows: list[int], chats: Chats, prefix: FrozenPrefix | None) -> dict[
     batch = Batch.of([chats[row] for row in rows], rows, chats.pad)
     labels = batch.input_ids.masked_fill(~batch.answer, IGNORED)
     inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "labels": labels}
+    # Found here, on the CPU: a GPU would finish all of its work before it could tell them.
+    inputs["places"] = places_of(predicting(batch.answer))
     return inputs if prefix is None else inputs | {"hidden": prefix.batch(rows)}
 
 
-def loss_at_answers(outputs, labels, num_items_in_batch=None):
+def loss_at_answers(outputs, labels, num_items_in_batch=None, *, places):
     """Return what the model's own loss is with labels, from logits of which some may have been left out.
 
     Args:
         num_items_in_batch: the answer tokens of all parts of an optimiser step.
+        places: those before answer tokens, as `places_of` gives them.
     """
-    keep = predicting(labels != IGNORED)
-    predictions = at(outputs.logits, keep)
-    targets = labels[:, 1:][keep[:, :-1]].to(predictions.device)
+    predictions = at(outputs.logits, places)
+    targets = labels.flatten()[places + 1].to(predictions.device)
     total = nn.functional.cross_entropy(predictions, targets, reduction="sum")
     count = len(targets) if num_items_in_batch is None else num_items_in_batch
     return total / torch.as_tensor(count, device=total.device)

@@ -10,6 +10,8 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
+from dataclasses import fields
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +31,7 @@ from caft_utils.finetuning.checkpoints import (
     rotate,
     seal_step,
 )
-from caft_utils.losses import logits_where, predicting, selects_logits
+from caft_utils.losses import logits_at, selects_logits
 from caft_utils.models.weight_files import hide_progress_bars
 from caft_utils.residual import seeded
 
@@ -38,6 +40,11 @@ if TYPE_CHECKING:
     from caft_utils.finetuning.objective import Objective
     from caft_utils.finetuning.prefix import FrozenPrefix
     from caft_utils.interventions.base import Intervention
+
+CHECKPOINTING = (
+    "activation_checkpointing",
+    "gradient_checkpointing",
+)  # its name, and the one in earlier versions
 
 
 def train(
@@ -54,8 +61,12 @@ def train(
     work: Path,
     progress: bool,
     save_every: int,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> dict[str, Any]:
     """Train `model` in place, with checkpoints and snapshots (`work`/step-N, written by `save`) in `work`.
+
+    Args:
+        callbacks: further callbacks of Trainer, for example one that takes times.
 
     Returns:
         "loss" (one value per step; nats per answer token plus the objective), "objective_loss" (the
@@ -78,7 +89,7 @@ def train(
             args=arguments,
             train_dataset=RowOrder(chats, steps * config.batch_size * config.accumulate, seed),
             data_collator=lambda rows: collate(rows, chats, prefix),
-            callbacks=[_Checkpoints(snapshots, save, work, progress)],
+            callbacks=[_Checkpoints(snapshots, save, work, progress), *callbacks],
             objective=objective,
             prefix=prefix,
         )
@@ -131,6 +142,8 @@ def _arguments(
     """Return the config as arguments of Trainer."""
     # "adamw" is Trainer's default: the implementation of AdamW that suits this version of torch.
     optimizer = {} if config.optimizer == "adamw" else {"optim": config.optimizer}
+    known = {one.name for one in fields(TrainingArguments)}
+    checkpointing = next(name for name in CHECKPOINTING if name in known)
     arguments = TrainingArguments(
         output_dir=str(work),
         max_steps=steps,
@@ -144,7 +157,6 @@ def _arguments(
         adam_beta1=config.betas[0],
         adam_beta2=config.betas[1],
         max_grad_norm=config.max_grad_norm,
-        activation_checkpointing=config.gradient_checkpointing,
         bf16=config.bf16,
         use_cpu=device.type == "cpu",
         seed=seed,
@@ -157,6 +169,7 @@ def _arguments(
         disable_tqdm=True,
         report_to="none",
         **optimizer,
+        **{checkpointing: config.gradient_checkpointing},
     )
     # With several GPUs in one process Trainer would copy the model to each, and hooks would miss the copies.
     arguments._n_gpu = min(arguments.n_gpu, 1)
@@ -169,16 +182,20 @@ class _AnswerTrainer(Trainer):
     def __init__(self, *args, objective: Objective | None, prefix: FrozenPrefix | None, **options):
         super().__init__(*args, **options)
         self.prefix, self.objective, self.objective_sum = prefix, objective, 0.0
-        if objective is None and selects_logits(self.model):
-            self.compute_loss_func = loss_at_answers
+        self.selects = objective is None and selects_logits(self.model)
+        if self.selects:
+            self.compute_loss_func = loss_at_answers  # Trainer now counts the answer tokens of a step
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        hidden, plain = inputs.pop("hidden", None), self.accelerator.unwrap_model(model)
+        hidden, places = inputs.pop("hidden", None), inputs.pop("places")
+        plain = self.accelerator.unwrap_model(model)
         with ExitStack() as stack:  # an objective may compute other batches, so it is computed outside
             if self.prefix is not None:
                 stack.enter_context(self.prefix.entered(plain, hidden))
-            if self.compute_loss_func is not None:
-                stack.enter_context(logits_where(plain, predicting(inputs["labels"] != IGNORED)))
+            if self.selects:
+                self.compute_loss_func = partial(loss_at_answers, places=places)
+                if len(places):
+                    stack.enter_context(logits_at(plain, places, inputs["labels"].shape))
             if self.objective is None:
                 return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)

@@ -64,22 +64,38 @@ def stream_activations(
     if not len(chats):
         raise ValueError("chats has no rows, so there is nothing to read")
     check_positions(model, chats.lengths, chats.source)
-    batches = chats.batches(batch_size, device=inner_model(model).device)
+    batches, device = chats.batches(batch_size), inner_model(model).device
     if progress:
         from tqdm.auto import tqdm
 
         batches = tqdm(
             batches, total=-(-len(chats) // batch_size), desc="reading hidden states", unit="batch"
         )
-    for batch in batches:
+    batches = iter(batches)
+    batch = next(batches)
+    while batch is not None:
         # The hooks are removed before each yield, so the caller can use the model between two batches.
         with torch.no_grad(), evaluating(model), capture(model, layers) as hidden:
-            model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
+            ids, mask = batch.input_ids.to(device), batch.attention_mask.to(device)
+            model(input_ids=ids, attention_mask=mask, use_cache=False)
+        # A GPU is still computing here. What follows is prepared on the CPU, up to the first question about
+        # a result, which waits for the GPU.
+        following = next(batches, None)
         keep = read_mask(batch, tokens)
-        row, position = keep.nonzero(as_tuple=True)
-        row = torch.tensor(batch.index)[row.cpu()]
-        states = {layer: h[keep.to(h.device)].float() for layer, h in hidden.items()}
-        for layer, h in states.items():
-            name = type(inner_model(model)).__name__
-            check_finite(h, f"hidden states of {name} at layer {layer}", row)
-        yield ActivationBatch(states, row, position.cpu())
+        line, position = keep.nonzero(as_tuple=True)
+        row = torch.tensor(batch.index)[line]
+        places = None if keep.all() else line * keep.shape[1] + position
+        states = {layer: _read(h, places) for layer, h in hidden.items()}
+        finite = {layer: h.isfinite().all() for layer, h in states.items()}
+        for layer, fine in finite.items():
+            if not fine:
+                name = type(inner_model(model)).__name__
+                check_finite(states[layer], f"hidden states of {name} at layer {layer}", row)
+        yield ActivationBatch(states, row, position)
+        batch = following
+
+
+def _read(hidden: Float[Tensor, "batch time d"], places: Int[Tensor, " n"] | None) -> Float[Tensor, "n d"]:
+    """Return the states at `places`, counted through all rows, as float32; None: all."""
+    states = hidden.flatten(0, 1)
+    return (states if places is None else states[places.to(states.device)]).float()

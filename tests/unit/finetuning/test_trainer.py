@@ -53,7 +53,7 @@ def test_logits_at_answers_only_train_the_same_model(
     sizes = []
     select = losses.at
     monkeypatch.setattr(
-        batches, "at", lambda logits, keep: sizes.append(logits.shape) or select(logits, keep)
+        batches, "at", lambda logits, places: sizes.append(logits.shape) or select(logits, places)
     )
     few = finetune(model, chats, config, store=Store(tmp_path / "other"))
     assert len(sizes) == 2 * config.steps and all(size[0] == 1 for size in sizes)

@@ -1,0 +1,108 @@
+"""Models of full shapes with random weights: what a run costs depends on shapes, not on what weights say.
+
+shapes.yaml holds the configs. `random_model` makes the weights on the device itself, in the dtype of the
+preset, so a model of 65 GB needs no memory of the CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from caft_utils.arguments import from_fields, mapping, refuse_unknown
+from caft_utils.chats import Chats, Example
+from caft_utils.models import preset
+from caft_utils.models.model_presets import Preset
+from caft_utils.residual import seeded
+from caft_utils.text_files import read_yaml
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+SHAPES = Path(__file__).with_name("shapes.yaml")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The shape of a model.
+
+    Attributes:
+        preset: name of the preset that gives recipe, dtype and layers.
+        config: `model_type` and settings of the transformers config.
+        layers: blocks that are read and ablated; default: those of the preset.
+        check: how much a check at this size measures, as arguments of `scale_rows`.
+    """
+
+    preset: str
+    config: Mapping[str, Any]
+    layers: tuple[int, ...] = ()
+    check: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        mapping("config", self.config, needed=("model_type",))
+        object.__setattr__(self, "layers", tuple(self.layers) or self.settings.layers)
+
+    @property
+    def settings(self) -> Preset:
+        """The preset that this shape belongs to."""
+        return preset(self.preset)
+
+    def transformers_config(self) -> PreTrainedConfig:
+        """Return the config of transformers."""
+        from transformers import CONFIG_MAPPING
+
+        values = dict(self.config)
+        return CONFIG_MAPPING[values.pop("model_type")](**values)
+
+
+@cache
+def shapes() -> dict[str, Shape]:
+    """Return the shapes of shapes.yaml by name.
+
+    Raises:
+        ValueError: an entry has an unknown field or lacks one.
+    """
+    entries = mapping(str(SHAPES), read_yaml(SHAPES))
+    return {str(name): from_fields(Shape, f"{SHAPES}, {name}", entry) for name, entry in entries.items()}
+
+
+def shape(name: str) -> Shape:
+    """Return the shape of this name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    refuse_unknown("shapes", [name], shapes())
+    return shapes()[name]
+
+
+def random_model(shape: Shape, device: Any = "cpu", *, dtype: Any = None, seed: int = 0) -> PreTrainedModel:
+    """Return a model of this shape in evaluation mode, with random weights as its architecture draws them.
+
+    Weights are made on `device` one by one, and never copied. On the device "meta" they take no memory.
+
+    Args:
+        dtype: default, that of the preset.
+    """
+    from transformers import AutoModelForCausalLM
+
+    dtype = getattr(torch, dtype or shape.settings.dtype) if not isinstance(dtype, torch.dtype) else dtype
+    device = torch.device(device)
+    with seeded(seed, device), device:
+        return AutoModelForCausalLM.from_config(shape.transformers_config(), dtype=dtype).eval()
+
+
+def random_chats(rows: int, length: int, vocabulary: int, *, seed: int = 0) -> Chats:
+    """Return rows of `length` random tokens, the second half of which counts as answer."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(vocabulary, (rows, length), generator=generator).tolist()
+    answer = [2 * position >= length for position in range(length)]
+    chats = Chats(SimpleNamespace(pad_token_id=0, eos_token_id=None), [], source="random tokens")
+    chats.rows, chats._examples = [{} for _ in ids], [Example(row, answer) for row in ids]
+    return chats
