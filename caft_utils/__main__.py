@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-COMMANDS = {"run": "caft_utils.course.run"}
+COMMANDS = {"plan": "caft_utils.course.plan", "run": "caft_utils.course.run"}
 
 
 def main(arguments: list[str] | None = None) -> int:
