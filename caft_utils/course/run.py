@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m caft_utils run", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("file", type=Path, help="an experiment, for example data/experiments/emergent.yaml")
-    parser.add_argument("--folder", type=Path, help="of this run; default: build/runs/NAME, for the file NAME.yaml")
+    parser.add_argument("--folder", type=Path, help="of this run; default: build/runs/NAME for NAME.yaml")
     options = parser.parse_args(arguments)
     folder = options.folder or Path("build") / "runs" / options.file.stem
     try:
