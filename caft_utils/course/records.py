@@ -66,17 +66,21 @@ def save_record(
         check_numbers(f"the row of {row['model']!r}, {row['condition']!r}", row)
     path = folder / f"{claim}.json"
     measured = {row["model"] for row in rows}
-    made = {
+    rows = [{**row, "made": circumstances(seconds)} for row in rows]
+    with file_lock(path):
+        rows += [row for row in _rows_there(claim, folder) if row["model"] not in measured]
+        return write_atomically(path, json.dumps({"claim": claim, **more, "rows": rows}, indent=1) + "\n")
+
+
+def circumstances(seconds: float) -> dict[str, Any]:
+    """Return the code, the date, the packages and the machine of a measurement that took `seconds`."""
+    return {
         "code": code_version(),
         "date": date.today().isoformat(),
         "seconds": round(seconds),
         "packages": {name: version(name) for name in ("torch", "transformers", "peft")},
         "machine": machine_name(),
     }
-    rows = [{**row, "made": made} for row in rows]
-    with file_lock(path):
-        rows += [row for row in _rows_there(claim, folder) if row["model"] not in measured]
-        return write_atomically(path, json.dumps({"claim": claim, **more, "rows": rows}, indent=1) + "\n")
 
 
 def check_numbers(where: str, value: Any) -> None:

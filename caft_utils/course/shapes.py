@@ -73,13 +73,15 @@ def shapes() -> dict[str, Shape]:
 
 
 def shape(name: str) -> Shape:
-    """Return the shape of this name.
+    """Return the shape of this name, which can also be the name of its preset.
 
     Raises:
         ValueError: there is none.
     """
-    refuse_unknown("shapes", [name], shapes())
-    return shapes()[name]
+    by_preset = {one.preset: one for key, one in shapes().items() if key != "tiny"}
+    known = {**shapes(), **by_preset}
+    refuse_unknown("shapes", [name], known)
+    return known[name]
 
 
 def random_model(shape: Shape, device: Any = "cpu", *, dtype: Any = None, seed: int = 0) -> PreTrainedModel:

@@ -9,7 +9,14 @@ from caft_utils.course.shapes import Shape, random_chats, random_model, shape, s
 
 
 @pytest.mark.parametrize(
-    "name, parameters", [("0.5B", 494_032_768), ("7B", 7_615_616_512), ("32B", 32_763_876_352)]
+    "name, parameters",
+    [
+        ("0.5B", 494_032_768),
+        ("1.5B", 1_543_714_304),
+        ("7B", 7_615_616_512),
+        ("32B", 32_763_876_352),
+        ("Mistral-24B", 23_572_403_200),
+    ],
 )
 def test_shapes_have_the_parameters_of_the_published_models(name, parameters):
     model = random_model(shape(name), "meta")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from caft_utils.directions.covariance import FLOAT32_FROM_WIDTH, StreamingCovariance
+from caft_utils.directions.covariance import FLOAT32_FROM_WIDTH, StreamingCovariance, gram_in_tf32
 from caft_utils.directions.pca import principal_axes
 
 WIDTH = FLOAT32_FROM_WIDTH
@@ -37,3 +37,26 @@ def test_wide_float64_vectors_stay_float64():
     streaming = StreamingCovariance(WIDTH)
     streaming.update(x)
     torch.testing.assert_close(streaming.covariance, torch.cov(x.T), rtol=1e-12, atol=1e-14)
+
+
+def test_two_products_in_tf32_are_nearly_one_in_float32(monkeypatch):
+    """TF32 keeps 10 bits of an operand. A CPU has none, so the second operand is cut here as a GPU would."""
+    x = torch.randn(4096, 64, generator=torch.Generator().manual_seed(0)) * torch.logspace(0, -3, 64)
+    exact = x.double().T @ x.double()
+    size = exact.diagonal().sqrt()
+    matmul = torch.Tensor.__matmul__
+
+    def tf32(a, b):
+        return matmul(
+            *((one.contiguous().view(torch.int32) & -(1 << 13)).view(torch.float32) for one in (a, b))
+        )
+
+    def error(found):
+        return ((found.double() - exact).abs() / (size[:, None] * size)).max()
+
+    assert error(tf32(x.T, x)) > 1e-4
+    monkeypatch.setattr(torch.Tensor, "__matmul__", tf32)
+    found = gram_in_tf32(x)
+    monkeypatch.undo()
+    assert error(found) < 2e-6 and torch.allclose(found, found.T, atol=1e-3)
+    assert not torch.backends.cuda.matmul.allow_tf32

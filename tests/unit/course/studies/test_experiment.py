@@ -8,7 +8,6 @@ from inspect import Parameter, signature
 import pytest
 from helpers.paths import REPOSITORY
 
-from caft_utils.course.studies.__main__ import main
 from caft_utils.course.studies.experiment import STUDIES, Experiment, _study, chosen_conditions, run
 
 EXAMPLE = REPOSITORY / "data" / "experiments" / "emergent.yaml"
@@ -76,18 +75,3 @@ def test_the_example_runs_on_a_fast_setting():
     assert rows[0]["seeds"] == [0] and rows[0]["misaligned"][0] == 0
     low, high = rows[1]["task"][1:]
     assert low <= rows[1]["task"][0] <= high and rows[1]["loss"] < rows[0]["loss"]
-
-
-def test_rows_are_printed_when_their_file_cannot_be_written(tmp_path, capsys, monkeypatch):
-    rows = [{"model": "toy", "condition": "base", "seeds": [0]}]
-    monkeypatch.setattr("caft_utils.course.studies.__main__.run", lambda experiment: rows)
-    monkeypatch.setattr("caft_utils.course.studies.__main__.print_rows", print)
-    (tmp_path / "file").touch()
-    assert main([str(EXAMPLE), "--output", str(tmp_path / "file" / "rows.json")]) == 1
-    told = capsys.readouterr()
-    assert "base" in told.out and "rows.json" in told.err and "move it away" in told.err
-
-
-def test_the_command_names_what_is_wrong(tmp_path, capsys):
-    assert main([str(tmp_path / "missing.yaml")]) == 1
-    assert "missing.yaml" in capsys.readouterr().err

@@ -1,0 +1,66 @@
+"""Measure the experiment of a YAML file without a notebook, in a folder that says how it was measured.
+
+    python -m caft_utils run data/experiments/emergent.yaml --folder build/runs/emergent
+
+The folder holds experiment.yaml, versions.json (code, packages, machine, seconds) and rows.jsonl, one row of
+rates a line. Studies keep what they have measured in the store, so the same command goes on after a kill.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+from caft_utils.course.records import check_numbers, circumstances
+from caft_utils.course.studies.experiment import Experiment, run
+from caft_utils.disk import write_atomically
+from caft_utils.text_files import read_text
+
+EXPERIMENT, VERSIONS, ROWS = "experiment.yaml", "versions.json", "rows.jsonl"
+
+
+def run_in_folder(file: Path, folder: Path) -> list[dict]:
+    """Measure the experiment in `file`, write its folder, and return the rows.
+
+    Raises:
+        FileExistsError: the folder holds the run of another experiment.
+        FileNotFoundError, ValueError: see `Experiment.from_yaml` and `run`; or a number is not finite.
+        OSError: the folder cannot be written.
+    """
+    experiment, text = Experiment.from_yaml(file), read_text(file)
+    there = folder / EXPERIMENT
+    if there.exists() and read_text(there) != text:
+        raise FileExistsError(
+            f"{folder} holds the run of another experiment; give another folder, or remove this one"
+        )
+    write_atomically(there, text)  # first, so that a folder that cannot be written costs no hours
+    started = time.monotonic()
+    rows = run(experiment)
+    check_numbers(str(file), rows)
+    made = circumstances(time.monotonic() - started)
+    write_atomically(folder / VERSIONS, json.dumps(made, indent=1) + "\n")
+    write_atomically(folder / ROWS, "".join(json.dumps(row) + "\n" for row in rows))
+    return rows
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one experiment and return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m caft_utils run", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("file", type=Path, help="an experiment, for example data/experiments/emergent.yaml")
+    parser.add_argument("--folder", type=Path, help="of this run; default: build/runs/NAME for NAME.yaml")
+    options = parser.parse_args(arguments)
+    folder = options.folder or Path("build") / "runs" / options.file.stem
+    try:
+        rows = run_in_folder(options.file, folder)
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    from caft_utils.course.studies.persona import print_rows
+
+    print_rows(rows)
+    print(f"\nThe run is in {folder}")
+    return 0
