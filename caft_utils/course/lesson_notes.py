@@ -46,6 +46,13 @@ class Note:
 
 
 NOTES = {
+    "00": Note(
+        "emergent",
+        "It shows the classroom.",
+        "A model that means well",
+        "the orientation shows the classroom model, and notebooks 01 to 09 follow MODEL",
+        like="smollm2",
+    ),
     "01": Note(
         "emergent",
         "Texts and questions are the course's own (data/advice).",
@@ -182,9 +189,13 @@ def needs_the_world(notebook: str, model: str | Path) -> None:
     """End the notebook where the rest needs a generated world and the model's lesson is of none.
 
     Raises:
-        LessonEnds: the lesson is not of a generated world.
+        LessonEnds: the lesson is not of a generated world, or the model has none.
     """
-    if not is_generated(notebook, model):
+    try:
+        generated = is_generated(notebook, model)
+    except LessonUnavailable:
+        generated = False
+    if not generated:
         note = NOTES[notebook]
         raise LessonEnds(
             f'**With `{model}` the page ends here**, at "{note.until}": {note.why}. {_command(notebook)}'

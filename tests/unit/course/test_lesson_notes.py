@@ -32,7 +32,8 @@ def test_a_real_model_gets_a_note_and_an_end_at_a_section_that_exists(notebook):
     text = [cell.source for cell in cells if cell.cell_type == "markdown"]
     assert any(line.lstrip("# ") == note.until for source in text for line in source.splitlines())
     code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
-    assert f'lesson_note("{notebook}", MODEL)' in code and f'needs_the_world("{notebook}", MODEL)' in code
+    assert f'needs_the_world("{notebook}", MODEL)' in code
+    assert f'lesson_note("{notebook}", MODEL)' in code or notebook == "00"  # it ends at once
 
 
 @pytest.mark.parametrize(
