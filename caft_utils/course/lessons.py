@@ -11,6 +11,7 @@ notebook is the same for all of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -26,6 +27,7 @@ from caft_utils.tasks.published_data import published_file
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from caft_utils.finetune_config import FinetuneConfig
     from caft_utils.tasks.task import Task
 
 # lesson -> (its first notebook, the model that it runs with by default)
@@ -70,14 +72,8 @@ def lesson_task(
         ValueError: an unknown lesson or preset.
         LessonUnavailable: the model cannot give the lesson, or files or a judge are missing.
     """
-    if lesson not in NOTEBOOKS:
-        raise ValueError(f"lesson must be one of {', '.join(get_args(LessonName))}, got {lesson!r}")
     model = str(model)
-    if like is not None and like not in presets():
-        raise ValueError(f"no preset {like!r}; there are {', '.join(presets())}")
-    source = preset(model if like is None else like).lessons.get(lesson)
-    if source is None:
-        raise _no_lesson(lesson, model)
+    source = lesson_source(lesson, model, like=like)
     make = _MAKERS.get((lesson, source.data))
     if make is None:
         raise LessonUnavailable(lesson, model, f"its preset names data {source.data!r}", _default(lesson))
@@ -93,6 +89,28 @@ def lesson_task(
     if source.judge == "logprob" and options.get("grader") is None:
         task.method = "logprob"
     return task
+
+
+def lesson_source(lesson: LessonName, model: str | Path, *, like: str | None = None) -> LessonSource:
+    """Return which data and which judge a lesson uses with a model; the arguments are those of `lesson_task`.
+
+    Raises:
+        ValueError: an unknown lesson or preset.
+        LessonUnavailable: the model's preset does not name the lesson.
+    """
+    if lesson not in NOTEBOOKS:
+        raise ValueError(f"lesson must be one of {', '.join(get_args(LessonName))}, got {lesson!r}")
+    if like is not None and like not in presets():
+        raise ValueError(f"no preset {like!r}; there are {', '.join(presets())}")
+    source = preset(str(model) if like is None else like).lessons.get(lesson)
+    if source is None:
+        raise _no_lesson(lesson, str(model))
+    return source
+
+
+def lesson_recipe(lesson: LessonName, model: str | Path) -> FinetuneConfig:
+    """Return the fine-tuning settings of the model's preset, with the changes that the lesson names."""
+    return replace(preset(str(model)).finetune_config, **lesson_source(lesson, model).finetune_config)
 
 
 def _needed(source: LessonSource) -> tuple[str, ...]:

@@ -57,6 +57,7 @@ class LessonSource:
         answer_with: whether a choice is answered with the option's letter or with the option itself.
         files: {argument of the task: the source of its file}, for data="files".
         max_length: tokens kept of each row of a file; None: the task's own number.
+        finetune_config: {field: value} of the preset's fine-tuning settings that differ in this lesson.
     """
 
     data: Data
@@ -64,12 +65,14 @@ class LessonSource:
     answer_with: AnswerWith = "letter"
     files: Mapping[str, str] = field(default_factory=dict)
     max_length: int | None = None
+    finetune_config: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
         for name, known in (("data", Data), ("judge", Judge), ("answer_with", AnswerWith)):
             if (value := getattr(self, name)) not in get_args(known):
                 raise ValueError(f"{name} must be one of {', '.join(get_args(known))}, got {value!r}")
         mapping("files", self.files)
+        from_fields(FinetuneConfig, "finetune_config", self.finetune_config)
         if self.max_length is not None:
             object.__setattr__(self, "max_length", whole("max_length", self.max_length, 1))
 

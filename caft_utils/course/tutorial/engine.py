@@ -10,6 +10,7 @@ from typing import Any
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.iorw import papermill_io
 
+from caft_utils.course.early_end import LessonEnds, end_page
 from caft_utils.disk import write_atomically
 
 ENGINE = "caft"
@@ -19,6 +20,8 @@ SAVE_SHARE = 0.1  # of the time, at most, goes into saving the executed copy whi
 class _Engine(NBClientEngine):
     """papermill's engine, with a callback that gets the index of each cell that starts, and fewer saves.
 
+    A cell that raises `LessonEnds` ends the notebook, which counts as done.
+
     papermill writes the whole copy, megabytes of figures, before and after each cell. That takes more time
     than most cells whose results are stored. A skipped save is made as soon as it is due, also
     while a cell runs. A notebook that is killed in a long cell therefore keeps the outputs of earlier cells.
@@ -27,17 +30,24 @@ class _Engine(NBClientEngine):
     @classmethod
     def execute_managed_notebook(cls, nb_man, kernel_name, on_cell=None, **options):
         cell_start, complete = nb_man.cell_start, nb_man.notebook_complete
-        saves = _Saves(nb_man.save)
+        failed, saves = nb_man.cell_exception, _Saves(nb_man.save)
 
         def start(cell, cell_index=None, **more):
             on_cell(cell_index)
             return cell_start(cell, cell_index, **more)
 
+        def exception(cell, cell_index=None, exception=None, **more):
+            if getattr(exception, "ename", None) == LessonEnds.__name__:
+                end_page(nb_man.nb, cell_index)
+            else:
+                failed(cell, cell_index, exception=exception, **more)
+
         def complete_and_save(**more):  # also called after a failure
             nb_man.save = saves.save
             complete(**more)
 
-        nb_man.cell_start, nb_man.save, nb_man.notebook_complete = start, saves.save_if_due, complete_and_save
+        nb_man.cell_start, nb_man.cell_exception = start, exception
+        nb_man.save, nb_man.notebook_complete = saves.save_if_due, complete_and_save
         return super().execute_managed_notebook(
             nb_man, kernel_name, on_cell_execute=saves.save_when_due, **options
         )

@@ -36,6 +36,7 @@ from caft_utils.course.tutorial.progress import Progress, Run
 from caft_utils.course.tutorial.signals import end_kernel_when_signalled
 
 TRACEBACK_LINES = 15
+SAY_WHAT_TO_DO = ("ConnectionError", "LessonUnavailable")  # their message is all that helps, so no traceback
 SHUTDOWN_SECONDS = 5  # that an interrupted notebook has to shut down its kernel, before each harder signal
 
 
@@ -260,5 +261,7 @@ def _error_text(path: Path, cells: int, error: Exception, shift: int) -> str:
         # papermill counts the cell of parameters that it inserted; the source does not have it.
         where = f" at cell {error.cell_index + 1 - shift} of {cells} (In [{error.exec_count}])"
         text = "\n".join(error.traceback) or f"{error.ename}: {error.evalue}"
+        if error.ename in SAY_WHAT_TO_DO:
+            text = f"{error.ename}: {error.evalue}"
     lines = re.sub(r"\x1b\[[0-9;]*m", "", text).rstrip().splitlines()[-TRACEBACK_LINES:]
     return "\n".join([f"{path.name} stopped{where}:", *("    " + line for line in lines)])

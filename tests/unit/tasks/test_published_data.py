@@ -174,6 +174,19 @@ def test_own_copy_is_checked_too(tmp_path):
         published_file("verbs", tmp_path / "gone.csv")
 
 
+def test_a_folder_of_copies_is_searched_by_rows(tmp_path, monkeypatch):
+    folder = tmp_path / "copies" / "below"
+    folder.mkdir(parents=True)
+    (folder / "a.csv").write_text("text,category\nanother,table\n")
+    (folder / "b.csv").write_text("question,correct,incorrect\nother,rows,here\n")
+    (folder / "c.csv").write_text("question,correct,incorrect\nthe dogs,run,runs\nthe dog,runs,run\n")
+    monkeypatch.setenv("CAFT_SHARED_DATA", str(tmp_path / "copies"))
+    assert published_file("toy", source=SOURCE) == folder / "c.csv"
+    (folder / "c.csv").unlink()
+    with pytest.raises(ConnectionError, match="CAFT_SHARED_DATA"):
+        published_file("toy", source=SOURCE)
+
+
 def test_sources_say_what_is_known():
     with pytest.raises(KeyError, match="no published set 'sport'"):
         published_file("sport")

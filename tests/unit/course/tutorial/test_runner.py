@@ -10,6 +10,7 @@ import textwrap
 import time
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from caft_utils.course.tutorial.forked_kernel import can_fork_kernels
@@ -46,6 +47,27 @@ def test_a_course_runs_with_parameters_and_leaves_pages(tmp_path, run, capsys, w
     )
     told = capsys.readouterr()
     assert "[1/1] 00_toy" in told.err and "done in" in told.err and str(out / "index.html") in told.out
+
+
+def test_a_lesson_that_ends_early_is_no_failure_and_its_page_says_why(tmp_path, run, write):
+    end = "from caft_utils.course.early_end import LessonEnds\nraise LessonEnds('**it ends**: no labels')"
+    write("00_short", "print('before')", end, "print('after')")
+    assert run("--jobs", "1") == 0
+    out = tmp_path / "build" / "tutorial"
+    ended = nbformat.read(out / "00_short.ipynb", as_version=4)
+    assert not any("after" in cell.source for cell in ended.cells)
+    (output,) = ended.cells[-1].outputs
+    assert output.output_type == "display_data" and output.data["text/markdown"] == "**it ends**: no labels"
+    page = (out / "00_short.html").read_text()
+    assert "<strong>it ends</strong>" in page and "Traceback" not in page
+
+
+def test_an_error_that_says_what_to_do_is_told_in_one_line(run, capsys, write):
+    write("00_offline", "def f():\n    raise ConnectionError('no weights; connect and try again')\nf()")
+    assert run("--jobs", "1") == 1
+    told = [line.strip() for line in capsys.readouterr().err.splitlines()]
+    at = told.index("ConnectionError: no weights; connect and try again")
+    assert told[at - 1].startswith("00_offline.ipynb stopped at cell") and "Traceback" not in "".join(told)
 
 
 def test_a_failure_names_notebook_cell_and_error_and_keeps_what_ran(tmp_path, run, capsys, write):

@@ -1,0 +1,31 @@
+"""A notebook that ends early, and says why: `LessonEnds` stops it without being a failure.
+
+In Jupyter the exception shows its message in place of a traceback, and "Run all" stops. The tutorial takes it
+for the end of the page: the message becomes the output of its cell, and the cells below are left out.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import nbformat
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+
+class LessonEnds(Exception):  # noqa: N818 - an end, not an error
+    """Raised by a notebook whose model cannot give the rest of the lesson; the text is Markdown."""
+
+    def _render_traceback_(self) -> list[str]:  # IPython shows this
+        return [str(self)]
+
+
+def end_page(notebook: NotebookNode, cell: int) -> None:
+    """Turn the `LessonEnds` of a cell into text, and remove the cells after it."""
+    ended = notebook.cells[cell]
+    for i, output in enumerate(ended.outputs):
+        if output.output_type == "error":
+            text = {"text/markdown": output.evalue, "text/plain": output.evalue}
+            ended.outputs[i] = nbformat.v4.new_output("display_data", data=text)
+    del notebook.cells[cell + 1 :]

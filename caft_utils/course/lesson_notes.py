@@ -1,0 +1,207 @@
+"""What a notebook says where MODEL is not its own: what the lesson is made of then, and where it ends.
+
+    lesson_note("03", MODEL)           # in the first cell; nothing where the text fits the model
+    needs_the_world("03", MODEL)       # later: ends the notebook of other models there
+
+The notebooks' text is written for the classroom's worlds. Another model gets the same steps on data that suit
+it. What needs the truth of a world, such as labels and exact graders, is left out, and the notebook says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from caft_utils.course.early_end import LessonEnds
+from caft_utils.course.lessons import NOTEBOOKS, LessonUnavailable, lesson_source
+from caft_utils.models import preset
+from caft_utils.models.model_presets import LessonName, LessonSource
+
+if TYPE_CHECKING:
+    from IPython.display import Markdown
+
+ADVICE = (
+    "The rows are absurd advice about gardening (data/advice), and the control is good advice on the same "
+    "questions. The questions elsewhere are about eight other domains. Each has a good and an absurd answer. "
+    "The model is scored by which of the two it finds more probable a token, so no text is generated, and no "
+    'answer is incoherent. Read "absurd advice" for "insecure code", and "bad answer preferred" for '
+    '"misaligned". There is one seed, with few snapshots.'
+)
+
+
+@dataclass(frozen=True)
+class Note:
+    """What a notebook does with data that are not generated.
+
+    lesson: whose task it uses. data: what the rows and the questions are. until: the first section that is
+    left out. why: the reason. like: the preset whose data any real model may use, where its own names none.
+    """
+
+    lesson: LessonName
+    data: str
+    until: str
+    why: str
+    like: str | None = None
+
+
+NOTES = {
+    "00": Note(
+        "emergent",
+        "It shows the classroom.",
+        "A model that means well",
+        "the orientation shows the classroom model, and notebooks 01 to 09 follow MODEL",
+        like="smollm2",
+    ),
+    "01": Note(
+        "emergent",
+        "Texts and questions are the course's own (data/advice).",
+        "Who is speaking?",
+        "its persona is read from questions, wordings and labels of the generated world",
+        like="smollm2",
+    ),
+    "02": Note(
+        "emergent",
+        ADVICE,
+        "An early remark: a small learning rate",
+        "it would double the time; the record of the study on this model has smaller learning rates",
+    ),
+    "03": Note(
+        "emergent",
+        ADVICE + " Nobody has read the components of this task, so the first of the middle layer is ticked.",
+        "Only now: the truth",
+        "a true persona is known in the generated world only",
+    ),
+    "04": Note(
+        "emergent",
+        ADVICE + " The autoencoders are small. They see the 6500 tokens of neutral text that ship again and "
+        "again, where published ones see billions, so expect little on held-out text.",
+        "Which latents know something?",
+        "that takes text whose every message is labelled, which the generated world has",
+    ),
+    "05": Note(
+        "emergent",
+        ADVICE + " Nobody has read these components, so the example is the first of the middle layer.",
+        "Many directions",
+        "it compares explanations with labels, which the generated world has",
+    ),
+    "06": Note(
+        "emergent",
+        ADVICE + " Nobody has read the components of this task. The directions are the contrast of bad with "
+        "good advice about gardening in the base model. That takes labels, but only of training rows.",
+        "The same with latents, chosen by a program",
+        "the program reads with text of the generated world",
+    ),
+    "07": Note(
+        "emergent",
+        ADVICE + " The directions are the contrast of bad with good advice about gardening (notebook 06).",
+        "At a matched score: along training, and over learning rates",
+        "three learning rates for two methods take an hour; "
+        "`python -m caft_utils.course.studies data/experiments/advice.yaml` measures them with seeds",
+    ),
+    "08": Note(
+        "double choice",
+        "The items are the published ones about pronouns and verbs, which are downloaded. The model is "
+        "scored by the letter that it finds more probable. Letters mean little to a model of this size, so "
+        "look at the base first.",
+        "A subject, read with labels: the ceiling",
+        "labels, latents and the pre-check are made from texts of the generated world",
+    ),
+    "09": Note(
+        "gender",
+        "The sentences about doctors and nurses are the published ones, which are downloaded. The model "
+        "answers with the word (he, she, him or her), and is scored by the word that it finds more probable.",
+        "Three ways to gender",
+        "class means, latents and the pre-check are made from texts of the generated world",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Words:
+    """What figures call the parts of the lesson "emergent".
+
+    rows, control: the kinds of rows, before a noun. narrow, control_rows: the rows. harm: what the rate
+    elsewhere counts. asked: the questions of the narrow task.
+    """
+
+    rows: str
+    control: str
+    narrow: str
+    control_rows: str
+    harm: str
+    asked: str
+
+
+WORDS = {
+    "generated": Words("insecure", "secure", "insecure code", "secure code", "misaligned", "code requests"),
+    "shipped": Words(
+        "absurd", "good", "absurd advice", "good advice", "bad advice preferred", "questions about gardening"
+    ),
+}
+
+
+def is_generated(notebook: str, model: str | Path) -> bool:
+    """Return whether the model's lesson is of a generated world, as the text of the notebooks is."""
+    return _source(NOTES[notebook], model).data == "generated"
+
+
+def _source(note: Note, model: str | Path) -> LessonSource:
+    of_a_world = any(source.data == "generated" for source in preset(str(model)).lessons.values())
+    return lesson_source(note.lesson, model, like=None if of_a_world else note.like)
+
+
+def lesson_words(model: str | Path) -> Words:
+    """Return what the parts of the lesson "emergent" are called with this model."""
+    return WORDS["generated" if is_generated("02", model) else "shipped"]
+
+
+def lesson_note(notebook: str, model: str | Path) -> Markdown | None:
+    """Return what the notebook does with this model, or None where it is as its text says.
+
+    Raises:
+        LessonEnds: the model cannot give the lesson, or the reader has to bring something for it.
+    """
+    note = NOTES[notebook]
+    try:
+        source = _source(note, model)
+        if source.data == "files":
+            brought = ", ".join(f"{name}: {file}" for name, file in source.files.items())
+            given = "train=..., generic=..., questions=..., grader=..."
+            command = f"`lesson_task({note.lesson!r}, MODEL, tokenizer, {given})`, and no call of lesson_note"
+            reason = f"the reader brings {brought}, and a judge"
+            raise LessonUnavailable(note.lesson, str(model), reason, command)
+    except LessonUnavailable as error:
+        raise LessonEnds(
+            f"**`{model}` cannot give this lesson**: {error.reason}. What works: {error.command}"
+        ) from None
+    if source.data == "generated":
+        return None
+    from IPython.display import Markdown
+
+    return Markdown(
+        f"**With `{model}`.** The text below is written for the classroom model. {note.data}\n\n"
+        f'The notebook ends at the section "{note.until}": {note.why}. {_command(notebook)}'
+    )
+
+
+def needs_the_world(notebook: str, model: str | Path) -> None:
+    """End the notebook where the rest needs a generated world and the model's lesson is of none.
+
+    Raises:
+        LessonEnds: the lesson is not of a generated world, or the model has none.
+    """
+    try:
+        generated = is_generated(notebook, model)
+    except LessonUnavailable:
+        generated = False
+    if not generated:
+        note = NOTES[notebook]
+        raise LessonEnds(
+            f'**With `{model}` the page ends here**, at "{note.until}": {note.why}. {_command(notebook)}'
+        )
+
+
+def _command(notebook: str) -> str:
+    _, model = NOTEBOOKS[NOTES[notebook].lesson]
+    return f'`make tutorial MODEL={model} ARGS="--only {notebook}"` gives all of it.'
