@@ -97,7 +97,7 @@ NOTES = {
         ADVICE + " The directions are the contrast of bad with good advice about gardening (notebook 06).",
         "At a matched score: along training, and over learning rates",
         "three learning rates for two methods take an hour; "
-        "`python -m caft_utils.course.studies data/experiments/advice.yaml` measures them with seeds",
+        "`python -m caft_utils run data/experiments/advice.yaml` measures them with seeds",
     ),
     "08": Note(
         "double choice",

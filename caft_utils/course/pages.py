@@ -136,6 +136,21 @@ def gender_table(record: Record) -> DataFrame:
     return _frame(rows, *names)
 
 
+def advice_table(record: Record) -> DataFrame:
+    """Return the README's table of claim "real-advice"."""
+    rows = [
+        (
+            of["model"],
+            of["condition"],
+            *(format_rate(*of[rate]) for rate in ("bad_elsewhere", "bad_in_domain")),
+            _seeds(of),
+        )
+        for of in record["rows"]
+    ]
+    names = ("model", "fine-tuning", "absurd answer preferred elsewhere", "about gardening", "from")
+    return _frame(rows, *names)
+
+
 def twins_table(record: Record) -> DataFrame:
     """Return the data card's table of models that differ in their attention, from claim "twins"."""
     columns = {}
@@ -184,6 +199,7 @@ def gender_figure(record: Record) -> Figure:
 # page, markers around the table, table, claim
 TABLES: tuple[tuple[str, str, Callable[[Record], DataFrame], str], ...] = (
     ("README.md", "gender", gender_table, "real-gender"),
+    ("README.md", "advice", advice_table, "real-advice"),
     ("README.md", "measured", emergent_table, "emergent"),
     ("README.md", "reading", reading_table, "reading"),
     ("README.md", "cues", cues_table, "cues"),

@@ -29,3 +29,13 @@ def measure_claim():
         return {row["condition"]: row for row in rows}
 
     return measure
+
+
+@pytest.fixture(autouse=True, scope="session")
+def shared_store_folder() -> None:
+    """Leave claims the user's store, unlike other tests, so that a claim resumes where it stopped."""
+
+
+@pytest.fixture(autouse=True)
+def store_folder() -> None:
+    """See `shared_store_folder`."""

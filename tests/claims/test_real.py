@@ -71,7 +71,35 @@ def test_plain_training_follows_the_stereotype_in_the_headline_recipe(gender):
 def test_directions_that_were_read_generalise_better_than_random_ones(gender, recipe):
     read, random, plain = (row(gender[recipe], name) for name in (READ, RANDOM, "plain"))
     assert read["ood_accuracy"][0] >= 0.90 and read["task_accuracy"][0] >= 0.95
-    assert abs(random["ood_accuracy"][0] - plain["ood_accuracy"][0]) <= 0.25
+    assert abs(random["ood_accuracy"][0] - plain["ood_accuracy"][0]) <= (0.10 if recipe == HEADLINE else 0.25)
+
+
+def test_a_smaller_learning_rate_does_as_well_in_the_headline_recipe(gender):
+    slow = row(gender[HEADLINE], "plain, lr 0.0003")
+    assert slow["ood_accuracy"][0] >= 0.95 and slow["task_accuracy"][0] >= 0.97
+
+
+@pytest.mark.parametrize("condition", ["top components, unread", "class means (labels)"])
+def test_directions_that_nobody_read_do_as_well_at_the_same_sites(gender, condition):
+    assert row(gender[HEADLINE], condition)["ood_accuracy"][0] >= 0.95
+
+
+def test_components_of_case_help_too(gender):
+    case, plain = (row(gender[HEADLINE], name) for name in ("components read as case", "plain"))
+    assert case["ood_accuracy"][1] > plain["ood_accuracy"][2]
+
+
+def test_the_first_component_of_every_block_is_worse_than_reading(gender):
+    first, read = (row(gender[HEADLINE], n) for n in ("first component of every block, unread", READ))
+    assert first["ood_accuracy"][2] < read["ood_accuracy"][1]
+
+
+def test_no_ablation_keeps_narrow_advice_narrow(advice):
+    """What CAFT takes away elsewhere it takes away in the domain, too; the intervals of plain overlap."""
+    (table,) = advice.values()
+    plain = row(table, "plain")
+    for condition in ("CAFT, contrast of gardening advice (labels)", "CAFT, first component"):
+        assert row(table, condition)["bad_elsewhere"][2] > plain["bad_elsewhere"][1]
 
 
 def test_narrow_advice_goes_wide(advice):
