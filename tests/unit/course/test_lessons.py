@@ -165,7 +165,8 @@ def test_the_preset_says_how_long_rows_of_files_are(tokenizer, tmp_path, monkeyp
 
 
 @pytest.mark.filterwarnings("ignore:gender is")  # the licence
-def test_a_set_that_cannot_be_downloaded(tokenizer, with_small):
+def test_a_set_that_cannot_be_downloaded(tokenizer, with_small, monkeypatch):
+    monkeypatch.delenv("CAFT_SHARED_DATA", raising=False)
     with pytest.raises(LessonUnavailable, match="could not be downloaded") as found:
         lesson_task("gender", "small", tokenizer)
     assert "paths=" in found.value.command
