@@ -161,7 +161,7 @@ def _items(file: str | None, recipe: str = HEADLINE) -> ItemsOf:
 def gender_setting(model: str, recipe: str, split: str = "test", file: str | None = None) -> Setting:
     """Return the setting of a recipe; its directions are found when they are first asked for."""
     loaded, task = gender_task(model, split, file, recipe)
-    read_in = HEADLINE if recipe == MORE_PROFESSIONS else recipe
+    read_in = _read_in(recipe)
     find = functools.cache(functools.partial(_directions, model, read_in, file))
 
     def directions(name: str, seed: int) -> Directions:
@@ -198,10 +198,15 @@ def _gender_contrast(model: str, recipe: str, file: str | None, layers: Sequence
     return class_contrast(references(model, recipe, file)[0], male, female, layers, **READ)
 
 
+def _read_in(recipe: str) -> str:
+    """Return the recipe whose components were read for this one."""
+    return HEADLINE if recipe == MORE_PROFESSIONS else recipe
+
+
 def _selected(recipe: str) -> dict[int, list[int]] | None:
     """Return the components that the blind reader selected, or None where nobody has read them."""
     try:
-        return annotation(f"{MODEL}, gender, {HEADLINE if recipe == MORE_PROFESSIONS else recipe}").ticks
+        return annotation(f"{MODEL}, gender, {_read_in(recipe)}").ticks
     except KeyError:
         return None
 
