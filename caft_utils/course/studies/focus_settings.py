@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import Any
 
 from caft_utils import FinetuneConfig, load
 from caft_utils.chats import Chats
 from caft_utils.classroom.cues.focus import SPOKEN_FORMAT, focus_words, paired_examples, spoken_examples
-from caft_utils.tasks.focus import FocusExample, FocusFormat, focus_rows, focus_task
+from caft_utils.tasks.focus import FocusExample, focus_rows, focus_task
 from caft_utils.tasks.task import Task
 
 MODEL = "classroom-cues"
@@ -17,18 +18,18 @@ CORE, OTHERS, HELD_OUT = "sentiment", ("verbs", "sports"), "pronouns"  # of the 
 CUE = "sports"  # the cue of the comparison with CAFT
 CAFT_SETTING = f"{CORE}* | {CUE}"  # its name in the study of spurious cues, which chose the latents
 RHOS = (0.5, 0.6, 0.9, 0.99, 1.0)
-TRAIN_ROWS, CUE_ROWS, QUESTIONS = 1600, 512, 60
+TRAIN_ROWS, CUE_ROWS, QUESTIONS, FEW = 1600, 512, 50, 32
 RECIPE = FinetuneConfig(
     method="full",
     lr=2e-3,
     betas=(0.9, 0.95),
-    steps=200,
+    steps=250,
     batch_size=32,
     accumulate=1,
     warmup_steps=20,
     weight_decay=0.01,
 )
-PAIRED = FocusFormat()
+CUE_RECIPE = replace(RECIPE, steps=150)  # three types and two letters take fewer steps
 LETTER_TYPES = ("empty", "ignore(S)", "focus(S)")
 
 
@@ -53,59 +54,67 @@ def splits_of_speakers(n: int = QUESTIONS) -> dict[str, list[FocusExample]]:
     }
 
 
-def spoken_task(seed: int, *, shots: int = 0, n: int = QUESTIONS) -> Task:
-    """Return the task of athletes and speakers, trained on at rho = 1/3."""
-    train = spoken_examples(rho=1 / 3, n=TRAIN_ROWS, seed=seed)
-    more = {"epochs": epochs(RECIPE), "shots": shots, "focus_format": SPOKEN_FORMAT, "seed": seed}
-    return focus_task(load_base()[1], train, splits_of_speakers(n), name="speakers", **more)
+def spoken_task(*, shots: int = 0, n: int = QUESTIONS) -> Task:
+    """Return the questions about athletes and speakers. It has few rows, see `spoken_rows`."""
+    some, more = spoken_examples(rho=1 / 3, n=FEW, seed=0), {"shots": shots, "focus_format": SPOKEN_FORMAT}
+    return focus_task(load_base()[1], some, splits_of_speakers(n), name="speakers", **more)
 
 
-def spoken_rows(method: str, seed: int) -> Chats:
-    """Return the rows that FIT or one of its baselines trains on."""
-    train = spoken_examples(rho=1 / 3, n=TRAIN_ROWS, seed=seed)
-    target, shown = {"FIT": ("y_focus", True), "SFT(y_focus)": ("y_focus", False), "SFT(y)": ("y", False)}[
-        method
-    ]
-    return focus_rows(
-        load_base()[1],
-        train,
-        target=target,
-        shown=shown,
-        epochs=epochs(RECIPE),
-        focus_format=SPOKEN_FORMAT,
-        seed=seed,
-        source=method,
-    )
-
-
-def epochs(recipe: FinetuneConfig) -> int:
-    """Return how many rows of each example a recipe takes."""
-    return -(-recipe.total_steps(0) * recipe.batch_size // TRAIN_ROWS)
-
-
-def feature_task(seed: int, n: int = QUESTIONS) -> Task:
-    """Return the task with three spurious features, of which training shows two."""
+def feature_task(n: int = QUESTIONS) -> Task:
+    """Return the questions with three spurious features, of which training shows two."""
     rest = {"rho": 0.5, "seed": "questions", "split": "test", "n": n}
     splits = {
         "seen features": paired_examples(CORE, OTHERS, **rest),
         "unseen feature": paired_examples(CORE, [HELD_OUT], **rest),
     }
-    train = paired_examples(CORE, OTHERS, rho=0.5, n=TRAIN_ROWS, seed=seed)
-    return focus_task(load_base()[1], train, splits, epochs=epochs(RECIPE), seed=seed, name="subjects")
+    return focus_task(load_base()[1], _features(FEW, 0), splits, name="subjects")
 
 
-def cue_task(rho: float, seed: int, n: int = 2 * QUESTIONS) -> Task:
-    """Return the task of the comparison with CAFT: the features disagree in every question."""
-    train = paired_examples(CORE, [CUE], rho=rho, n=TRAIN_ROWS, seed=seed, shuffled=False)
-    splits = {
-        "conflict": paired_examples(CORE, [CUE], rho=0.0, n=n, seed="questions", split="test", shuffled=False)
-    }
-    return focus_task(
-        load_base()[1],
-        train,
-        splits,
-        types=LETTER_TYPES,
-        epochs=epochs(RECIPE),
-        seed=seed,
-        name=f"{CAFT_SETTING}, rho {rho:g}",
+def cue_task(n: int = 2 * QUESTIONS) -> Task:
+    """Return the questions of the comparison with CAFT; the two features disagree in all of them."""
+    splits = {"conflict": _cue_examples(0.0, n, "questions", split="test")}
+    some = _cue_examples(0.5, FEW, 0)
+    return focus_task(load_base()[1], some, splits, types=LETTER_TYPES, name=CAFT_SETTING)
+
+
+def spoken_rows(method: str, seed: int) -> Chats:
+    """Return the rows that FIT or one of its baselines trains on, at rho = 1/3."""
+    target = "y" if method == "SFT(y)" else "y_focus"
+    examples = spoken_examples(rho=1 / 3, n=TRAIN_ROWS, seed=seed)
+    more = {"target": target, "shown": method == "FIT", "focus_format": SPOKEN_FORMAT}
+    return _rows(examples, seed, f"speakers, {method}", RECIPE, **more)
+
+
+def feature_rows(seed: int) -> Chats:
+    """Return the rows of FIT with two of the three spurious features."""
+    return _rows(_features(TRAIN_ROWS, seed), seed, "subjects, FIT", RECIPE)
+
+
+def cue_rows(rho: float, seed: int, word: str = "quiz") -> Chats:
+    """Return the rows of the methods that get no instructions, in which the cue has correlation rho.
+
+    word: the first word of the prompts.
+    """
+    examples = _cue_examples(rho, CUE_ROWS, seed, word=word)
+    return focus_rows(load_base()[1], examples, target="y", shown=False, source=f"{word}, rho {rho:g}")
+
+
+def cue_focus_rows(rho: float, seed: int) -> Chats:
+    """Return the rows of FIT in which the cue has correlation rho."""
+    return _rows(
+        _cue_examples(rho, TRAIN_ROWS, seed), seed, f"FIT, rho {rho:g}", CUE_RECIPE, types=LETTER_TYPES
     )
+
+
+def _rows(examples: list[FocusExample], seed: int, source: str, recipe: FinetuneConfig, **more: Any) -> Chats:
+    """Return as many rows of each example as the recipe takes, each with a fresh instruction."""
+    epochs = -(-recipe.total_steps(0) * recipe.batch_size // len(examples))
+    return focus_rows(load_base()[1], examples, epochs=epochs, seed=seed, source=source, **more)
+
+
+def _features(n: int, seed: int) -> list[FocusExample]:
+    return paired_examples(CORE, OTHERS, rho=0.5, n=n, seed=seed)
+
+
+def _cue_examples(rho: float, n: int, seed: int | str, **more: Any) -> list[FocusExample]:
+    return paired_examples(CORE, [CUE], rho=rho, n=n, seed=seed, shuffled=False, **more)

@@ -31,8 +31,8 @@ TYPES: tuple[FocusType, ...] = get_args(FocusType)
 CORE_TYPES: tuple[FocusType, ...] = TYPES[:4]
 SPURIOUS_TYPES: tuple[FocusType, ...] = TYPES[4:]
 # {attend} is the feature to follow, {leave} the one to disregard
-# Every word of a test wording occurs in some wording of training, so that a model without any English can know
-# it. The combinations are new.
+# Every word of a test wording occurs in some wording of training, so that a model without any English can
+# know it. The combinations are new.
 FOCUS = {
     "train": (
         "focus on {attend}.",

@@ -105,7 +105,7 @@ def focus_task(
     )
     rows = focus_rows(tokenizer, train, types=types, epochs=epochs, seed=seed, source=name, **made)
     control = focus_rows(
-        tokenizer, train, target="y", shown=False, epochs=epochs, seed=seed, source=f"{name}, y only", **made
+        tokenizer, train, target="y", shown=False, seed=seed, source=f"{name}, y only", **made
     )
     answers = {text for question in questions for text in question.facts["options"]}
     return Task(
