@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from caft_utils import ablate, finetune, measure
+from caft_utils import FinetuneConfig, ablate, finetune, measure
 from caft_utils.course.grid import Grid, run_grid
 from caft_utils.course.studies.cues_choice import chosen_directions
 from caft_utils.course.studies.experiment import Row, chosen_conditions
@@ -25,6 +25,7 @@ from caft_utils.course.studies.focus_settings import (
     CAFT_SETTING,
     CUE,
     CUE_RECIPE,
+    HIDDEN_RECIPE,
     MODEL,
     RECIPE,
     RHOS,
@@ -68,7 +69,7 @@ def focus_study_rows(
     seeds: Sequence[int],
     conditions: tuple[str, ...] | None = None,
     *,
-    rival_seeds: int = 3,
+    rival_seeds: int = 2,
     settings: Sequence[str] | None = None,
     stored: bool = False,
 ) -> list[Row]:
@@ -76,7 +77,7 @@ def focus_study_rows(
 
     Args:
         conditions: some of `CONDITIONS`. settings: some of `setting_names()`.
-        rival_seeds: seeds of everything but the setting "speakers".
+        rival_seeds: how many of the seeds measure more than FIT and SFT(y_focus) of the setting "speakers".
         stored: measure nothing and return what was measured before.
 
     Raises:
@@ -98,16 +99,15 @@ def setting_names() -> tuple[str, ...]:
 
 
 def cells(seeds: Sequence[int], rival_seeds: int) -> list[tuple[str, str, int]]:
-    """Return (setting, condition, seed), all settings of one seed before the next."""
-    out: list[tuple[str, str, int]] = []
-    for place, seed in enumerate(seeds):
-        shown = BASELINES if place == 0 else BASELINES[2:]  # the base is the same for every seed
-        out += [(SPEAKERS, method, seed) for method in ("FIT", *shown)]
-        if place < rival_seeds:
-            out.append((SUBJECTS, "FIT", seed))
-            for name in setting_names()[2:]:
-                out += [(name, method, seed) for method in ("FIT", *RIVALS)]
-            out += [(name, method, seed) for method in CONTROLS]
+    """Return (setting, condition, seed), the setting with the most seeds first."""
+    out = [(SPEAKERS, method, seed) for seed in seeds for method in ("FIT", "SFT(y_focus)")]
+    # The base is the same for every seed.
+    out += [(SPEAKERS, method, seed) for seed in seeds[:1] for method in ("zero-shot", "few-shot")]
+    for seed in seeds[:rival_seeds]:
+        names = setting_names()[2:]
+        out += [(SPEAKERS, "SFT(y)", seed), (SUBJECTS, "FIT", seed)]
+        out += [(name, method, seed) for name in names for method in ("FIT", *RIVALS)]
+        out += [(names[-1], method, seed) for method in CONTROLS]
     return out
 
 
@@ -118,7 +118,7 @@ def cell_key(name: str, method: str, seed: int) -> dict[str, Any]:
         "version": VERSION,
         "model": fingerprint(load_base()[0]),
         "task": _task(name).fingerprint,
-        "recipe": (RECIPE if name in (SPEAKERS, SUBJECTS) else CUE_RECIPE).key(),
+        "recipe": _recipe(name, method).key(),
     }
 
 
@@ -129,26 +129,31 @@ def measured_cell(name: str, method: str, seed: int) -> Result:
         return measure(base, spoken_task(shots=SHOTS) if method == "few-shot" else task, batch_size=128)
     if name in (SPEAKERS, SUBJECTS):
         rows = spoken_rows(method, seed) if name == SPEAKERS else feature_rows(seed)
-        return measure(finetune(base, rows, RECIPE, seed=seed), task, batch_size=128)
+        return measure(finetune(base, rows, _recipe(name, method), seed=seed), task, batch_size=128)
     return measure(trained_on_cue(float(name.removeprefix("rho ")), method, seed), task, batch_size=128)
 
 
 def trained_on_cue(rho: float, method: str, seed: int) -> Any:
     """Return the model that a method makes of the rows in which the cue has correlation rho."""
-    base, recipe = load_base()[0], load_base()[0].caft_preset.finetune_config
-    if method == "FIT":
-        return finetune(base, cue_focus_rows(rho, seed), CUE_RECIPE, seed=seed)
-    during, word = None, "quiz"
+    base, during, word = load_base()[0], None, "quiz"
+    if method not in ("FIT", *RIVALS, *CONTROLS):
+        raise ValueError(f"unknown method {method!r}")
     if method in ("CAFT", "random directions"):
         found = chosen_directions(CAFT_SETTING, "SAE")[0]
         during = ablate(found if method == "CAFT" else found.random_like(seed))
-    elif method == "low learning rate":
-        recipe = replace(recipe, lr=LOW_RATE)
-    elif method in ("inoculation prompt", "unrelated prompt"):
+    if method in ("inoculation prompt", "unrelated prompt"):
         word = CUE if method == "inoculation prompt" else "verbs"
-    elif method != "plain":
-        raise ValueError(f"unknown method {method!r}")
-    return finetune(base, cue_rows(rho, seed, word), recipe, seed=seed, during=during)
+    rows = cue_focus_rows(rho, seed) if method == "FIT" else cue_rows(rho, seed, word)
+    return finetune(base, rows, _recipe("rho", method), seed=seed, during=during)
+
+
+def _recipe(name: str, method: str) -> FinetuneConfig:
+    if name in (SPEAKERS, SUBJECTS):
+        return RECIPE if method == "FIT" else HIDDEN_RECIPE
+    if method == "FIT":
+        return CUE_RECIPE
+    plain = load_base()[0].caft_preset.finetune_config
+    return replace(plain, lr=LOW_RATE) if method == "low learning rate" else plain
 
 
 @functools.cache

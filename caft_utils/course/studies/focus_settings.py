@@ -18,18 +18,19 @@ CORE, OTHERS, HELD_OUT = "sentiment", ("verbs", "sports"), "pronouns"  # of the 
 CUE = "sports"  # the cue of the comparison with CAFT
 CAFT_SETTING = f"{CORE}* | {CUE}"  # its name in the study of spurious cues, which chose the latents
 RHOS = (0.5, 0.6, 0.9, 0.99, 1.0)
-TRAIN_ROWS, CUE_ROWS, QUESTIONS, FEW = 1600, 512, 50, 32
+TRAIN_ROWS, CUE_ROWS, QUESTIONS, FEW = 1600, 512, 40, 32
 RECIPE = FinetuneConfig(
     method="full",
     lr=2e-3,
     betas=(0.9, 0.95),
-    steps=250,
+    steps=220,
     batch_size=32,
     accumulate=1,
     warmup_steps=20,
     weight_decay=0.01,
 )
-CUE_RECIPE = replace(RECIPE, steps=150)  # three types and two letters take fewer steps
+HIDDEN_RECIPE = replace(RECIPE, steps=100)  # rows without instructions, on which the loss is flat by then
+CUE_RECIPE = replace(RECIPE, steps=110)  # three types and two letters take fewer steps
 LETTER_TYPES = ("empty", "ignore(S)", "focus(S)")
 
 
@@ -71,18 +72,22 @@ def feature_task(n: int = QUESTIONS) -> Task:
 
 
 def cue_task(n: int = 2 * QUESTIONS) -> Task:
-    """Return the questions of the comparison with CAFT; the two features disagree in all of them."""
+    """Return the questions of the comparison with CAFT; the two features disagree in all of them.
+
+    Instructions have wordings of training. Whether new ones are understood is the question of `spoken_task`.
+    """
     splits = {"conflict": _cue_examples(0.0, n, "questions", split="test")}
     some = _cue_examples(0.5, FEW, 0)
-    return focus_task(load_base()[1], some, splits, types=LETTER_TYPES, name=CAFT_SETTING)
+    return focus_task(load_base()[1], some, splits, types=LETTER_TYPES, part="train", name=CAFT_SETTING)
 
 
 def spoken_rows(method: str, seed: int) -> Chats:
-    """Return the rows that FIT or one of its baselines trains on, at rho = 1/3."""
+    """Return the rows that FIT, "SFT(y_focus)" or "SFT(y)" trains on, at rho = 1/3."""
     target = "y" if method == "SFT(y)" else "y_focus"
     examples = spoken_examples(rho=1 / 3, n=TRAIN_ROWS, seed=seed)
     more = {"target": target, "shown": method == "FIT", "focus_format": SPOKEN_FORMAT}
-    return _rows(examples, seed, f"speakers, {method}", RECIPE, **more)
+    recipe = RECIPE if method == "FIT" else HIDDEN_RECIPE
+    return _rows(examples, seed, f"speakers, {method}", recipe, **more)
 
 
 def feature_rows(seed: int) -> Chats:

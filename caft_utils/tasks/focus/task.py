@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from caft_utils.arguments import whole
 from caft_utils.chats import Chats
 from caft_utils.tasks.focus.examples import FocusExample
-from caft_utils.tasks.focus.instructions import TYPES, WORDING, FocusType, FocusWording, focus_label
+from caft_utils.tasks.focus.instructions import TYPES, WORDING, FocusType, FocusWording, Part, focus_label
 from caft_utils.tasks.focus.rows import AS_IT_IS, FocusFormat, focus_rows, solved_examples
 from caft_utils.tasks.task import CompareBy, Question, RateSpec, Task
 
@@ -61,13 +61,14 @@ def focus_task(
     wording: FocusWording = WORDING,
     focus_format: FocusFormat = AS_IT_IS,
     compare_by: CompareBy = "logprob",
+    part: Part = "test",
     seed: int = 0,
     name: str = "focus",
 ) -> Task:
     """Return the task: rows of FIT, and every example of every split under every instruction type.
 
-    Instructions of the questions have wordings that no training row has. They do not depend on `seed`, so all
-    models of a comparison answer the same questions. `control` holds the rows of SFT(y).
+    Instructions of the questions do not depend on `seed`, so all models of a comparison answer the same ones.
+    `control` holds the rows of SFT(y).
 
     Args:
         train: examples to learn; `focus_rows` makes other rows of them.
@@ -76,6 +77,7 @@ def focus_task(
         epochs: rows of each training example, with a fresh instruction each.
         shots: solved examples before each question, for the few-shot baseline.
         compare_by: how answers are compared, see `Task`; "mean_logprob" where labels differ in length.
+        part: the wordings of the questions' instructions; "test" are those that no training row has.
         seed: draws the instructions of the training rows.
 
     Raises:
@@ -94,14 +96,14 @@ def focus_task(
             label = f"{kind}, {split} (focus accuracy)"
             rates[which] = RateSpec(which, ("focused",), label=label)
             for i, example in enumerate(examples):
-                focus = wording.instruction(kind, example, "test", rng)
+                focus = wording.instruction(kind, example, part, rng)
                 before = solved_examples(train, kind, shots, rng, **made) if shots else ()
                 facts = _facts(example, kind, focus_format)
                 prompt = focus_format.messages(example, focus, before)
                 questions.append(Question(f"{name}/{split}/{i}", prompt, example.spurious, which, facts))
     first = next(iter(splits))
     held_out = focus_rows(
-        tokenizer, valid or splits[first], part="test", types=types, source=f"{name}, held out", **made
+        tokenizer, valid or splits[first], part=part, types=types, source=f"{name}, held out", **made
     )
     rows = focus_rows(tokenizer, train, types=types, epochs=epochs, seed=seed, source=name, **made)
     control = focus_rows(
