@@ -73,3 +73,15 @@ def test_at_rho_1_instructions_change_nothing_and_caft_still_works(rows):
 def test_the_unseen_feature_is_reported(rows):
     rates = rows[SUBJECTS, "FIT"]["rates"]
     assert {name.split(": ")[0] for name in rates} == {"seen features", "unseen feature"}
+
+
+def test_the_real_model_is_reported(measure_claim):
+    """No bound on what is found, which is reported; but its splits must differ in rho."""
+    from caft_utils.models.smollm2 import is_on_this_machine
+
+    if not is_on_this_machine():
+        pytest.skip("smollm2 is not on this machine")
+    rows = measure_claim("focus", Experiment("focus real", "smollm2", seeds=(0,)))
+    for name, row in rows.items():
+        assert row["agreement"]["high"] > row["agreement"]["iid"] > row["agreement"]["low"], name
+        assert all(0 <= low <= value <= high <= 1 for value, low, high in row["rates"].values()), name

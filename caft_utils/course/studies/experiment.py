@@ -34,6 +34,7 @@ STUDIES = {
     "advice rivals": "advice:advice_rival_rows",
     "scale": "scale:scale_rows",
     "focus": "focus:focus_study_rows",
+    "focus real": "focus_real:focus_real_rows",
     "windows": "windows:window_rows",
     "windows memory": "windows:memory_rows",
 }

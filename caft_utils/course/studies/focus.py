@@ -99,16 +99,18 @@ def setting_names() -> tuple[str, ...]:
 
 
 def cells(seeds: Sequence[int], rival_seeds: int) -> list[tuple[str, str, int]]:
-    """Return (setting, condition, seed), the setting with the most seeds first."""
-    out = [(SPEAKERS, method, seed) for seed in seeds for method in ("FIT", "SFT(y_focus)")]
-    # The base is the same for every seed.
-    out += [(SPEAKERS, method, seed) for seed in seeds[:1] for method in ("zero-shot", "few-shot")]
-    for seed in seeds[:rival_seeds]:
-        names = setting_names()[2:]
-        out += [(SPEAKERS, "SFT(y)", seed), (SUBJECTS, "FIT", seed)]
-        out += [(name, method, seed) for name in names for method in ("FIT", *RIVALS)]
-        out += [(names[-1], method, seed) for method in CONTROLS]
-    return out
+    """Return (setting, condition, seed): all of the first seed, "speakers" of the others, then the rest."""
+    swept = setting_names()[2:]
+
+    def rest(seed: int) -> list[tuple[str, str, int]]:
+        out = [(name, method, seed) for name in swept for method in ("FIT", *RIVALS)]
+        out += [(swept[-1], method, seed) for method in CONTROLS]
+        return [*out, (SPEAKERS, "SFT(y)", seed), (SUBJECTS, "FIT", seed)]
+
+    main = [(SPEAKERS, method, seed) for seed in seeds for method in ("FIT", "SFT(y_focus)")]
+    base = [(SPEAKERS, method, seeds[0]) for method in ("zero-shot", "few-shot")]  # the same for every seed
+    rival = [rest(seed) for seed in seeds[:rival_seeds]]
+    return [*main[:2], *sum(rival[:1], []), *base, *main[2:], *sum(rival[1:], [])]
 
 
 def cell_key(name: str, method: str, seed: int) -> dict[str, Any]:

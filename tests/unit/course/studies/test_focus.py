@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from caft_utils.course.studies import focus, focus_settings
+from caft_utils.course.studies import focus, focus_real, focus_settings
 from caft_utils.course.studies.experiment import Experiment, run
 from caft_utils.tasks.focus import TYPES, agreement, set_name
 
@@ -64,3 +64,20 @@ def test_every_type_and_split_is_a_question_set():
     splits = ("iid", "high", "low", "flipped", "unseen values")
     assert set(task.rates) == {set_name(split, kind) for split in splits for kind in TYPES}
     assert len(task.questions) == 3 * len(splits) * len(TYPES)
+
+
+def test_the_study_of_a_real_model_returns_a_row_for_each_condition(tiny, tokenizer, monkeypatch):
+    monkeypatch.setattr(focus_real, "load_once", lambda model: (tiny("qwen2"), tokenizer))
+    monkeypatch.setattr(focus_real, "RECIPE", replace(focus_real.RECIPE, steps=1, batch_size=2))
+    for name, value in {"TRAIN_ROWS": 4, "QUESTIONS": 1}.items():
+        monkeypatch.setattr(focus_real, name, value)
+    focus_real.keyword_task.cache_clear(), focus_real.splits_of_keywords.cache_clear()
+    rows = run(Experiment("focus real", "a model", seeds=(0, 1)))
+    focus_real.keyword_task.cache_clear(), focus_real.splits_of_keywords.cache_clear()
+    assert {row["condition"]: row["seeds"] for row in rows} == {
+        "zero-shot": [0],
+        "few-shot": [0],
+        "FIT": [0, 1],
+        "SFT(y_focus)": [0, 1],
+    }
+    assert all(len(row["rates"]) == 5 * len(TYPES) for row in rows)
