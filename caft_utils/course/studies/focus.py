@@ -18,6 +18,7 @@ from dataclasses import replace
 from typing import Any
 
 from caft_utils import FinetuneConfig, ablate, finetune, measure
+from caft_utils.classroom.cues.focus import SPOKEN_FORMAT
 from caft_utils.course.grid import Grid, run_grid
 from caft_utils.course.studies.cues_choice import chosen_directions
 from caft_utils.course.studies.experiment import Row, chosen_conditions
@@ -40,9 +41,10 @@ from caft_utils.course.studies.focus_settings import (
     spoken_task,
 )
 from caft_utils.course.studies.persona import estimate
+from caft_utils.evaluation.bootstrap import clustered_rate
 from caft_utils.evaluation.measurement import Result
 from caft_utils.models import fingerprint
-from caft_utils.tasks.focus import agreement
+from caft_utils.tasks.focus import agreement, set_name
 from caft_utils.tasks.task import Task
 
 VERSION = 1  # increase it when the same cell would give another result
@@ -163,6 +165,24 @@ def _task(name: str) -> Task:
     return {SPEAKERS: spoken_task, SUBJECTS: feature_task}.get(name, cue_task)()
 
 
+def answered_by_cue(result: Result, split: str) -> list[float]:
+    """Return how often the answer without focus text is y_s, with its interval.
+
+    It is the focus accuracy under focus(S) of a model that is never shown an instruction.
+    """
+    examples, rows = splits_of_speakers()[split], []
+    for row in result.rows:
+        if row["set"] == set_name(split, "empty"):
+            one = examples[int(row["question"].rsplit("/", 1)[1])]
+            rows.append((row, row["answer"] == SPOKEN_FORMAT.answer.format(label=one.spurious_label)))
+    hits, names, runs = (
+        [hit for _, hit in rows],
+        [r["question"] for r, _ in rows],
+        [r["run"] for r, _ in rows],
+    )
+    return estimate(clustered_rate(hits, [1] * len(rows), names, runs))
+
+
 def _merged(grid: Grid) -> list[Row]:
     """Return one row per setting and condition, in the order measured."""
     rows, shares = [], {name: round(agreement(of), 4) for name, of in splits_of_speakers().items()}
@@ -172,6 +192,7 @@ def _merged(grid: Grid) -> list[Row]:
         row["rates"] = {rate: estimate(result.rate(rate)) for rate in result.rates}
         if name == SPEAKERS:
             row["agreement"] = shares
+            row["y_s without focus text"] = {split: answered_by_cue(result, split) for split in shares}
         elif name.startswith("rho"):
             row["told"] = TOLD[method]
         rows.append(row)
