@@ -19,19 +19,19 @@ CUE = "sports"  # the cue of the comparison with CAFT
 CAFT_SETTING = f"{CORE}* | {CUE}"  # its name in the study of spurious cues, which chose the latents
 RHOS = (0.5, 0.6, 0.9, 0.99, 1.0)
 TRAIN_ROWS, CUE_ROWS, QUESTIONS, FEW = 1600, 512, 40, 32
-CUE_RECIPE = FinetuneConfig(
+HIDDEN_RECIPE = FinetuneConfig(  # for rows without instructions, on which the loss is flat by then
     method="full",
     lr=2e-3,
     betas=(0.9, 0.95),
-    steps=110,
+    steps=100,
     batch_size=32,
     accumulate=1,
     warmup_steps=20,
     weight_decay=0.01,
 )
-HIDDEN_RECIPE = replace(CUE_RECIPE, steps=100)  # rows without instructions, on which the loss is flat by then
-# With six types the model begins to read instructions after about 150 steps; the rate must not fall before.
-RECIPE = replace(CUE_RECIPE, steps=220, schedule="constant_with_warmup")
+# The model begins to read instructions after 80 to 150 steps. The learning rate must not fall before that.
+RECIPE = replace(HIDDEN_RECIPE, steps=220, schedule="constant_with_warmup")
+CUE_RECIPE = replace(RECIPE, steps=160)  # three types and two letters take fewer steps
 LETTER_TYPES = ("empty", "ignore(S)", "focus(S)")
 
 
