@@ -17,17 +17,23 @@ from typing import Any
 
 import torch
 
+from caft_utils import finetune, mean_difference, pca_of_difference
 from caft_utils.chats import Chats
 from caft_utils.classroom.personas import corpus, world
+from caft_utils.course.annotations import annotation
 from caft_utils.course.studies.conditions import Condition, Material, Setting
 from caft_utils.course.studies.experiment import Row, chosen_conditions
-from caft_utils.course.studies.persona import persona_setting
+from caft_utils.course.studies.persona import REFERENCES, PersonaSetting, persona_setting
 from caft_utils.course.studies.real_model import condition_rows
-from caft_utils.course.studies.rival_grids import families, rival_rows
+from caft_utils.course.studies.rival_grids import CAFT_TOLD, Family, families, rival_rows
 from caft_utils.directions import class_contrast, leace, mean_hidden
-from caft_utils.rivals import increments, random_vectors, steering_vectors
+from caft_utils.directions.subspace import Directions
+from caft_utils.rivals import at_test_time, increments, random_vectors, steering_vectors
+from caft_utils.rivals.told import Told
 
 SNAPSHOTS, RATES = (5, 10, 20), (1e-4, 2e-4, 5e-4, 1e-3)
+UNREAD_TOLD = Told("directions that nobody has read", "reference fine-tunings")
+NOTHING_TOLD = Told("nothing", "nothing")
 SHOWN_DOMAINS = 4  # in which rivals see the trait; questions are about all domains
 ROWS, FAST_ROWS = 300, 40
 OPERATORS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -53,7 +59,18 @@ WHY = {"base": Condition(rows=None), "plain": Condition()} | {
         (" on the base", None, ("at_test",)),
     )
 }
-FAMILIES = families("persona", SNAPSHOTS, RATES)
+UNTUNED: dict[str, tuple[Condition, Told]] = {  # choices of directions and of the place, nothing to tune
+    "CAFT, one reference": (Condition(during="one reference"), CAFT_TOLD),
+    "top components, unread": (Condition(during="top"), UNREAD_TOLD),
+    "components of secure fine-tuning": (Condition(during="secure"), UNREAD_TOLD),
+    "mean difference": (Condition(during="mean difference"), UNREAD_TOLD),
+    "random directions": (Condition(during="random"), NOTHING_TOLD),
+    "ablation to zero at test": (Condition(at_test="persona"), at_test_time.ABLATION_TOLD),
+    "ablation to the mean at test": (Condition(at_test="persona", to="all"), at_test_time.ABLATION_TOLD),
+}
+FAMILIES = families("persona", SNAPSHOTS, RATES) | {
+    name: Family({name: condition}, told) for name, (condition, told) in UNTUNED.items()
+}
 
 
 def why_rows(
@@ -94,6 +111,39 @@ def _measured(
     return condition_rows(model, settings, {name: table}, cells)
 
 
+def persona_directions(start: PersonaSetting, name: str, seed: int) -> Directions:
+    """Return directions with the layers and ranks of those that the reader selected.
+
+    "persona" are the selected ones. "one reference" are components with the same numbers, found from one
+    plain fine-tuning with the given seed, as in the cell of the README; nobody has read these. "top" are the
+    leading components, "secure" those of fine-tuning on secure code, "mean difference" has rank 1.
+
+    Raises:
+        ValueError: there are no directions of that name.
+    """
+    selected, ranks = start.selected, start.selected.ranks
+    leading = {layer: range(rank) for layer, rank in ranks.items()}
+
+    def decomposed(chats: Chats, seeds: Sequence[int]) -> Directions:
+        tuned = [finetune(start.model, chats, start.config, seed=seed) for seed in seeds]
+        return pca_of_difference(tuned, start.model, start.task.generic, layers=selected.layers)
+
+    match name:
+        case "persona":
+            return selected
+        case "random":
+            return selected.random_like(seed)
+        case "one reference":
+            return decomposed(start.task.train, [seed]).select(annotation(start.name).ticks)
+        case "top":
+            return start.components.select(leading)
+        case "secure":
+            return decomposed(start.task.control, REFERENCES[: len(start.references)]).select(leading)
+        case "mean difference":
+            return mean_difference(start.references, start.model, start.task.generic, selected.layers)
+    raise ValueError(f"unknown directions {name!r}")
+
+
 @functools.cache
 def rival_setting(model: str, split: str = "all", *, fast: bool = False) -> Setting:
     """Return the setting of a classroom model. split: "all", "valid" or "test" questions."""
@@ -104,8 +154,9 @@ def rival_setting(model: str, split: str = "all", *, fast: bool = False) -> Sett
         task = replace(task, questions=task.questions[half::2])
     villain, kind = _described(start.tokenizer, FAST_ROWS if fast else ROWS)
 
-    def directions(name: str, seed: int):
-        return selected.random_like(seed) if name == "random" else selected
+    @functools.cache
+    def directions(name: str, seed: int) -> Directions:
+        return persona_directions(start, name, seed)
 
     @functools.cache
     def mean(tokens: str) -> dict[int, torch.Tensor]:
