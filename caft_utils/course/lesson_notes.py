@@ -114,6 +114,13 @@ NOTES = {
         "Three ways to gender",
         "class means, latents and the pre-check are made from texts of the generated world",
     ),
+    "10": Note(
+        "emergent",
+        ADVICE + " The directions are the contrast of bad with good advice about gardening (notebook 06).",
+        "Is zero a push? Look at where the base stands",
+        "it places answers of labelled speakers, which the generated world has; "
+        "`python -m caft_utils run data/experiments/advice-rivals.yaml` measures rivals on this model",
+    ),
 }
 
 
