@@ -74,41 +74,59 @@ FAMILIES = families("persona", SNAPSHOTS, RATES) | {
 
 
 def why_rows(
-    model: str, seeds: Sequence[int], conditions: tuple[str, ...] | None = None, *, fast: bool = False
+    model: str,
+    seeds: Sequence[int],
+    conditions: tuple[str, ...] | None = None,
+    *,
+    stored: bool = False,
+    fast: bool = False,
 ) -> list[Row]:
     """Measure operators at each place, and where the base stands along the ablated directions.
 
-    conditions: names of `WHY`; None: all. fast: see `persona_setting`.
+    conditions: names of `WHY`; None: all. stored: return what was measured before. fast: see `persona_setting`.
     """
     table = {name: WHY[name] for name in chosen_conditions(conditions, WHY)}
-    rows = _measured(model, seeds, table, fast=fast)
+    rows = _measured(model, seeds, table, stored=stored, fast=fast)
     place = {"condition": "the base along the persona", "projections": persona_projections(model, fast=fast)}
     return [*rows, {"model": model, **place}]
 
 
 def persona_rival_rows(
-    model: str, seeds: Sequence[int], conditions: tuple[str, ...] | None = None, *, fast: bool = False
+    model: str,
+    seeds: Sequence[int],
+    conditions: tuple[str, ...] | None = None,
+    *,
+    stored: bool = False,
+    fast: bool = False,
 ) -> list[Row]:
     """Measure every rival at all its settings on one half of the questions, the chosen one on the other.
 
-    conditions: names of `FAMILIES`; None: all. fast: see `persona_setting`.
+    conditions: names of `FAMILIES`; None: all. stored: return what was measured before. fast: see
+    `persona_setting`.
     """
     table = {name: FAMILIES[name] for name in chosen_conditions(conditions, FAMILIES)}
     every = {"plain": Condition()} | {n: c for one in table.values() for n, c in one.conditions.items()}
 
     def rows_of(split: str, seeds: Sequence[int], names: Sequence[str]) -> list[Row]:
-        return _measured(model, seeds, {name: every[name] for name in names}, split=split, fast=fast)
+        chosen = {name: every[name] for name in names}
+        return _measured(model, seeds, chosen, split=split, stored=stored, fast=fast)
 
     return rival_rows(rows_of, table, seeds, task="task", harm="misaligned")
 
 
 def _measured(
-    model: str, seeds: Sequence[int], table: dict[str, Condition], *, split: str = "all", fast: bool
+    model: str,
+    seeds: Sequence[int],
+    table: dict[str, Condition],
+    *,
+    split: str = "all",
+    stored: bool,
+    fast: bool,
 ) -> list[Row]:
     name = "emergent misalignment" if split == "all" else f"emergent misalignment, {split}"
     cells = {(name, condition): seeds for condition in table}
     settings = {name: functools.partial(rival_setting, model, split, fast=fast)}
-    return condition_rows(model, settings, {name: table}, cells)
+    return condition_rows(model, settings, {name: table}, cells, stored=stored)
 
 
 def persona_directions(start: PersonaSetting, name: str, seed: int) -> Directions:
