@@ -154,7 +154,7 @@ def advice_table(record: Record) -> DataFrame:
 
 
 def why_table(record: Record) -> DataFrame:
-    """Return the README's table of claim "why": an operator in each row, a place where it acts in each column."""
+    """Return the README's table of claim "why": a row for each operator, a column for each place."""
     places = {"": "in training", ", hooks on at test": "in training and at test"}
     places |= {" at test only": "at test only", " on the base": "on the untrained base"}
     rows = []

@@ -1,7 +1,7 @@
 """Bounds on CAFT's rivals in the classroom; `make claims CLAIM=rivals` measures the figures again.
 
-SEEDS=3 uses three seeds (default 5), MODELS=classroom-qwen one model. PART=stored measures nothing and reports
-what was measured before.
+SEEDS=3 uses three seeds (default 5), MODELS=classroom-qwen one model. PART=stored measures nothing and
+reports what was measured before.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Bounds on why ablation works in the classroom; `make claims CLAIM=why` measures the figures again.
 
-SEEDS=3 uses three seeds (default 5), MODELS=classroom-qwen one model. PART=stored measures nothing and reports
-what was measured before.
+SEEDS=3 uses three seeds (default 5), MODELS=classroom-qwen one model. PART=stored measures nothing and
+reports what was measured before.
 """
 
 from __future__ import annotations

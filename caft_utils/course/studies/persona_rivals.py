@@ -83,7 +83,8 @@ def why_rows(
 ) -> list[Row]:
     """Measure operators at each place, and where the base stands along the ablated directions.
 
-    conditions: names of `WHY`; None: all. stored: return what was measured before. fast: see `persona_setting`.
+    conditions: names of `WHY`; None: all. stored: return what was measured before. fast: see
+    `persona_setting`.
     """
     table = {name: WHY[name] for name in chosen_conditions(conditions, WHY)}
     rows = _measured(model, seeds, table, stored=stored, fast=fast)
