@@ -100,7 +100,9 @@ def focus_rows(
             focus = wording.instruction(kind, example, part, rng)
             label = focus_label(kind, example) if target == "y_focus" else example.label
             rows.append(focus_format.row(example, focus if shown else "", label))
-    return Chats(tokenizer, rows, source=source, end=not focus_format.plain)
+    if focus_format.plain:
+        return Chats(tokenizer, rows, source=source, end=False)
+    return Chats.with_stored_tokens(tokenizer, rows, source=source)
 
 
 def solved_examples(
