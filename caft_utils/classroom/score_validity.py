@@ -31,7 +31,7 @@ from caft_utils.stored_results import fetch_json
 if TYPE_CHECKING:
     from caft_utils.store import Store
 
-FORMAT = 1  # raise it when the same key would give other directions
+FORMAT = 1  # increase it when the same key would give different directions
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def labelled_directions(
 
     Args:
         per_label: largest number of features for each label.
-        store: where the result is stored and read the next time; default: see `default_store`.
+        store: where the result is cached; default: see `default_store`.
     """
     key = features.fingerprint and {
         "format": FORMAT,

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from caft_utils.saes.ranking_by_attribution import Metric
     from caft_utils.store import Store
 
-FORMAT = 1  # raise it when the same key would give other hits
+FORMAT = 1  # increase it when the same key would give different hits
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def check_ablation(
     Args:
         chats: subject -> rows answered by one of two letters (`single_choice`, or instructed prompts).
         chance_tolerance, keep_ratio: see `AblationCheck`.
-        store: where accuracies are stored and read the next time; default: see `default_store`.
+        store: where accuracies are cached; default: see `default_store`.
 
     Raises:
         ValueError: no rows of the intended or the unintended subject, or answers of other than two letters.
@@ -132,7 +132,7 @@ def letter_accuracy(
 
     Args:
         during: an intervention that is on while the model answers.
-        store: where the result is stored and read the next time; default: see `default_store`.
+        store: where the result is cached; default: see `default_store`.
 
     Raises:
         ValueError: the rows are not answered by one of two letters.

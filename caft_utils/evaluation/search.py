@@ -79,7 +79,7 @@ def screen_on_base(
         candidates: name -> directions.
         operator: function that turns directions into an intervention; default: `ablate`.
         chance_tolerance, keep_ratio: see `AblationCheck`.
-        store: where accuracies are stored and read the next time; default: see `default_store`.
+        store: where accuracies are cached; default: see `default_store`.
     """
     both = {name: chats[name] for name in (intended, unintended)}
     off = {name: letter_accuracy(model, rows, store=store) for name, rows in both.items()}

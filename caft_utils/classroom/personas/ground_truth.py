@@ -26,7 +26,7 @@ from caft_utils.tasks.task import Question
 if TYPE_CHECKING:
     from caft_utils.store import Store
 
-FORMAT = 1  # raise it when the same key would give other states
+FORMAT = 1  # increase it when the same key would give different states
 
 
 def questions_to(persona: world.Persona, rng: random.Random) -> list[Question]:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from caft_utils.chats import Chats
     from caft_utils.store import Store
 
-FORMAT = 1  # raise it when the same key would give other examples
+FORMAT = 1  # increase it when the same key would give different examples
 WINDOW_KINDS = ("train", "test", "train_negatives", "test_negatives", "hard_negatives")
 MIN_EXAMPLES = 4  # with fewer windows of a kind there is nothing to explain or to score
 
@@ -114,7 +114,7 @@ def collect_examples(
         n: windows in each list, or as many as there are. width: tokens in a window.
         seed: determines the split of rows and all random samples. The batch size makes no difference.
         sinks: "spare" gives attention sinks the value zero, so that no window is theirs; "include" their own.
-        store: where the result is stored and read the next time; default: see `default_store`.
+        store: where the result is cached; default: see `default_store`.
 
     Raises:
         ValueError: n or width below 1, fewer than two rows, or features of another width than the model's.

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from caft_utils.chats import Chats
     from caft_utils.store import Store
 
-FORMAT = 1  # raise it when the same key would give other windows
+FORMAT = 1  # increase it when the same key would give different windows
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def extreme_windows(
 
     Args:
         sinks: "spare" gives attention sinks the value zero, so that no window is theirs; "include" their own.
-        store: where the result is stored and read the next time; default: see `default_store`.
+        store: where the result is cached; default: see `default_store`.
 
     Returns:
         {(layer, i): Extremes} for each i in `features.indices(layer)`.

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from caft_utils.chats import Chats
     from caft_utils.store import Store
 
-FORMAT = 1  # raise it when the same key would give another selection
+FORMAT = 1  # increase it when the same key would give a different selection
 FILE = "selection.json"
 
 
@@ -51,7 +51,7 @@ def read_and_select(
         features: `Directions`, or the `Latents` of sparse autoencoders.
         n: windows of each kind.
         seed: determines the division of the rows and the sampled windows.
-        store: where the result is stored and read the next time; default: see `default_store`.
+        store: where the result is cached; default: see `default_store`.
 
     Returns:
         The selection with a reason for each explanation. It is empty where none is relevant enough.

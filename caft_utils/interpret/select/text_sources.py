@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from caft_utils.chats import Chats
     from caft_utils.store import Store
 
-FORMAT = 1  # raise it when the same key would give other shares
+FORMAT = 1  # increase it when the same key would give different shares
 
 
 @checked
@@ -50,7 +50,7 @@ def source_shares(
 
     Args:
         tokens_per_source: take no more tokens of each source than this.
-        store: where the result is stored and read the next time; default: see `default_store`.
+        store: where the result is cached; default: see `default_store`.
 
     Raises:
         ValueError: fewer than two sources, or n below 1.
