@@ -1,4 +1,4 @@
-"""Stream several models over the same tokens, and mark the tokens that are an attention sink in any of them."""
+"""Stream several models over the same tokens, and mark tokens that are an attention sink in any of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Select the windows that explainers and scorers get from a sample."""
+"""Select windows from a sample for explainers and scorers."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 def select_active(sample: EndSample, column: int, n: int, max_activation: float) -> list[WindowRef]:
     """Return n activating windows, strongest first.
 
-    Half are the strongest of all. The other half are spread evenly over the ranks of the random sample. Where
-    that sample is too small, more of the strongest fill the list.
+    Half are the strongest of all. The other half are spread evenly over the ranks of the random sample. If
+    that sample is too small, more of the strongest windows fill the list.
     """
 
     def above_threshold(windows: Sequence[WindowRef]) -> list[WindowRef]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from caft_utils.interpret.explain import Explanation
     from caft_utils.interpret.score import Score
 
-# The page without a kernel is stored in the notebook, so it must not grow without limit.
+# The page without a kernel is stored in the notebook, so its size must have a limit.
 MAX_STATIC_CARDS = 60
 
 
@@ -105,9 +105,10 @@ class Explorer(Decisions):
                 raise KeyError(f"the sides of a {features.noun} are {expected}, got {side!r}")
 
     def html(self, n: int = 4) -> str:
-        """Return all cards, with n windows on each side; the selected ones (or the first) are open.
+        """Return all cards, with n windows on each side. The selected cards are open, or else the first.
 
-        Of more than 60 cards, those with a decision come first: a notebook stores this page in its file.
+        If there are more than 60 cards, cards with a decision come first, because a notebook file stores the
+        page.
         """
         selected = self.selection.order
         by_priority = sorted(self.components, key=lambda component: not self.state(*component))

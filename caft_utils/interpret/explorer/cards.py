@@ -1,12 +1,12 @@
-"""The card of one component or latent as HTML, with what a reader needs to interpret it.
+"""Render the card of one component or latent as HTML, with everything that a reader needs to interpret it.
 
-A component has two sides next to each other, since its sign is a convention; a latent has one. Each side
-shows the explanation and its scores if there are any, the words that it promotes, and its windows. Tokens are
-coloured by their activation, red positive and blue negative, with the peak in bold and underlined (it may be
-a space). The colours are inline: Jupyter drops the style sheets of notebooks that are not trusted.
+A component has two sides next to each other, because its sign is a convention. A latent has one side. Each
+side shows the explanation and its scores if there are any, the words that it promotes, and its windows.
+Tokens are coloured by their activation, red positive and blue negative, with the peak in bold and underlined
+(it may be a space). The colours are inline: Jupyter drops the style sheets of notebooks that are not trusted.
 
-The templates (templates/*.html.j2) are rendered with autoescape, so text of models, data and readers never
-becomes markup, and with `printable`, so it never makes a page unwritable.
+The templates (templates/*.html.j2) are rendered with autoescape, so text from models, data and readers never
+becomes markup. The filter `printable` replaces characters that no page can hold.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 STYLE = (HERE / "explorer.css").read_text(encoding="utf-8")
-# Of similar lightness, distinguishable by colour-blind readers, on white and on black.
+# Colours of similar lightness that colour-blind readers can distinguish, on white and on black.
 RED, BLUE = (206, 66, 74), (58, 134, 200)
-MAX_OPACITY = 0.65  # keeps text readable on the strongest colour
+MAX_OPACITY = 0.65  # keeps text legible on the strongest colour
 MINUS = "\u2212"
 STATE_LABELS = {"ablate": "\u2713 to ablate", "discard": "\u2715 discarded"}
 
@@ -110,7 +110,7 @@ class Token(NamedTuple):
 
 
 class CardSide(NamedTuple):
-    """One side of a card. towards, away: words that it makes more and less likely; away None: not shown."""
+    """One side of a card. towards, away: words that it makes more and less likely. away=None: not shown."""
 
     css_class: str
     heading: str
@@ -132,7 +132,7 @@ class Bar(NamedTuple):
 class HistogramBars(NamedTuple):
     """A histogram drawn on a canvas of 1000 x 40, with the logarithm of counts as height.
 
-    Rare extremes would otherwise be invisible beside the many tokens near zero.
+    On a linear scale, rare extremes would be invisible beside the many tokens near zero.
     """
 
     quantity: str
@@ -174,7 +174,7 @@ class HistogramBars(NamedTuple):
 
 
 def page(cards: Sequence[tuple[Card, bool]], *, note: str, progress: str, n_left_out: int) -> str:
-    """Return cards with their style sheet, to be put into any document; `cards` holds (card, is open)."""
+    """Return cards with their style sheet, for use in any document; `cards` holds (card, is open)."""
     return _render("page.html.j2", cards=cards, note=note, progress=progress, n_left_out=n_left_out)
 
 
@@ -194,13 +194,13 @@ def title(layer: int, index: int, noun: str = "component") -> str:
 
 
 def format_activation(value: float) -> str:
-    """Return three digits with a sign; scientific notation would not line up."""
+    """Format an activation with three digits and a sign. Scientific notation would not line up."""
     digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
     return f"{value:+.{digits}f}".replace("-", MINUS)
 
 
 def format_score(value: float) -> str:
-    """Return two decimals, with a minus sign as wide as a digit."""
+    """Format a score with two decimals and a minus sign as wide as a digit."""
     return f"{value:.2f}".replace("-", MINUS)
 
 

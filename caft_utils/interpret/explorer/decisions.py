@@ -26,7 +26,7 @@ class Decisions:
 
     Raises:
         IndexError, KeyError: a decision on a direction that `features` does not have.
-        ValueError: a layer or an index is no whole number, or the indices are no list.
+        ValueError: a layer or an index is not a whole number, or the indices are not a list.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Decisions:
 
     @property
     def progress(self) -> str:
-        """The number of directions that have been read, in words. A decided one counts as read."""
+        """The number of directions that have been read, in words. A decision counts as reading."""
         states = list(self._states.values())
         text = f"{len(states)} of {len(self.components)} read"
         if states:

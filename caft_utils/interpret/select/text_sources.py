@@ -1,11 +1,11 @@
-"""What a direction is about, according to the source of the texts in which it is strongest.
+"""Determine what a direction is about from the source of the texts in which it is most active.
 
-Texts of a few known sources are read together, for example questions of each subject. A direction is about a
-source to the extent that the tokens where it is most active come from texts of that source:
+The model reads texts of a few known sources, for example questions of each subject. A direction is about a
+source to the extent that its most active tokens come from texts of that source:
 
     share(source) = tokens of that source among the n most active ones / n
 
-No label, task or test question is used. A person does the same by looking at the top windows. (arXiv
+No label, task or test question is used. A person who looks at the top windows does the same. (arXiv
 2507.16795, section 5, keeps latents whose top contexts are about the unintended question.)
 """
 
@@ -44,12 +44,12 @@ def source_shares(
 ) -> dict[FeatureKey, dict[str, float]]:
     """Return {(layer, index, side): {source: share}} of the n most active tokens.
 
-    The first token of a row never counts. Each source gives as many tokens as the smallest one has, so larger
-    sources are not favoured. A direction that is active on fewer than n tokens is judged by these; one that
-    is never active has shares of zero.
+    The first token of a row never counts. Every source contributes as many tokens as the smallest source, so
+    larger sources are not favoured. If a direction is active on fewer than n tokens, only these count. A
+    direction that is never active has shares of zero.
 
     Args:
-        tokens_per_source: take no more tokens of each source than this.
+        tokens_per_source: largest number of tokens of each source.
         store: where the result is cached; default: see `default_store`.
 
     Raises:
@@ -107,7 +107,7 @@ def directions_about(
 ) -> dict[tuple[int, int], float]:
     """Return {(layer, index): share} of directions with at least `min_share` of their top tokens in `source`.
 
-    Either side of a component may be the one that reaches it; the larger share is returned.
+    Either side of a component may reach the minimum. The larger share is returned.
     """
     found: dict[tuple[int, int], float] = {}
     for (layer, index, _), share in shares.items():
@@ -119,7 +119,7 @@ def directions_about(
 def _values(
     model: nn.Module, chats: Chats, features: Features, batch_size: int
 ) -> dict[int, Float[Tensor, "tokens k"]]:
-    """Return by layer the values of all features on all tokens but the first of each row."""
+    """Return, by layer, the values of all features on all tokens except the first of each row."""
     parts: dict[int, list[Tensor]] = {layer: [] for layer in features.layers}
     for batch in stream_activations(model, chats, features.layers, batch_size=batch_size):
         keep = batch.position > 0
