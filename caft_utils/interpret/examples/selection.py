@@ -41,7 +41,7 @@ def select_non_activating(sample: EndSample, column: int) -> list[WindowRef]:
 
 
 def select_hard(sample: EndSample, column: int, n: int, chats: Chats) -> list[WindowRef]:
-    """Return n non-activating windows of similar words, most similar first, no two of one row or text."""
+    """Return n non-activating windows with similar words, most similar first. No row or text occurs twice."""
     rows, texts, selected = set(), set(), []
     for ref in sample.windows(sample.hard, column):
         ids = tuple(ref.ids(chats))
