@@ -1,9 +1,9 @@
-"""Do scores of explanations agree with the truth, where the truth is known?
+"""Measure whether scores of explanations agree with the truth in a world where the truth is known.
 
 Some features detect a label of the world: their activation in a message predicts whether the message carries
-the label. The explanation that describes this label is right for the feature, and those of other labels are
-wrong. A valid score is higher for the right explanation, and over all pairs of a feature and a label it
-increases with the F1 of the feature as a detector of the label:
+the label. The explanation that describes this label is right for the feature, and explanations of other
+labels are wrong. A valid score is higher for the right explanation. Over all pairs of a feature and a label,
+it increases with the F1 of the feature as a detector of the label:
 
     AUROC      of the score, right explanations against wrong ones
     Spearman   correlation of the score with the F1 for the explained label
@@ -38,8 +38,8 @@ FORMAT = 1  # increase it when the same key would give different directions
 class LabelledDirection:
     """A feature that detects a label.
 
-    noun: "component" or "latent". key: (layer, index, side). label: the one it detects best. f1: {label: best
-    F1 as its detector}.
+    noun: "component" or "latent". key: (layer, index, side). label: the label that it detects best. f1:
+        {label: best F1 as a detector of it}.
     """
 
     noun: str
@@ -167,11 +167,11 @@ def validity_of_scores(
 ) -> dict[str, dict[str, Any]]:
     """Return {score: {"auroc": [value, low, high], "spearman": [value, low, high], "n": pairs}}.
 
-    Pairs whose score is NaN are left out of `n` and of the figures. The 95 % intervals are from a bootstrap
+    Pairs whose score is NaN are left out of `n` and of the figures. The 95 % intervals come from a bootstrap
     that resamples whole directions.
 
     Args:
-        rows: those of `score_explanations`.
+        rows: the result of `score_explanations`.
     """
     rng = np.random.default_rng(seed)
     out = {}

@@ -1,6 +1,6 @@
-"""The true persona direction, from system prompts that describe a villain or a kind speaker.
+"""Compute the true persona direction from system prompts that describe a villain or a kind speaker.
 
-No real model comes with such a reference; unsupervised directions are compared with it.
+Real models have no such reference. Unsupervised directions are compared with it.
 """
 
 from __future__ import annotations
