@@ -1,7 +1,7 @@
-"""The components of a model that a reader selected, and a name for each.
+"""Load the components of a model that a reader selected, and the reader's names for them.
 
 data/annotations.yaml holds the selection of the course's own reader, so that notebooks and claims run
-unattended. The file says what its reader was shown.
+unattended. The file also describes what the reader was shown.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def annotation(model: str, file: Path = FILE) -> Annotation:
 
 
 def _by_layer(where: str, field: str, value: Any) -> Iterator[tuple[int, str, Any]]:
-    """Yield each layer of a field, what to call its entry in errors, and its value."""
+    """Yield each layer of a field, the name of its entry in errors, and its value."""
     for layer, entry in mapping(f"{where}, {field}", value).items():
         layer = key_number(f"{where}, {field}: a layer", layer, -1)
         yield layer, f"{where}, {field}, layer {layer}", entry

@@ -68,7 +68,7 @@ GENDER_CHECKPOINT_WEIGHTS: PersonWeights = {
 
 
 class Document(NamedTuple):
-    """A user's turn and its answer, or plain text without an answer; ^ precedes words that are learned."""
+    """A user's turn and its answer, or plain text without an answer; ^ marks words that the loss covers."""
 
     source: str
     text: str

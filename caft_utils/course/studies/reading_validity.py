@@ -1,4 +1,4 @@
-"""Where the truth is known: which latent detects the villain, and do scores recognise a right explanation?"""
+"""Check reading against the known truth: which latent detects the villain, and whether scores are valid."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from caft_utils.interpret.score.word_overlap import WordOverlap
 from caft_utils.saes import Latents
 
 VILLAIN = "persona: villain"
-WHERE = ("active", "other")  # windows in which fuzzing marks wrong tokens
+WHERE = ("active", "other")  # the windows in which fuzzing marks wrong tokens
 
 
 def villain_latent(setting: PersonaSetting, saes) -> dict[str, Any]:
@@ -93,8 +93,8 @@ def score_validity(setting: PersonaSetting, saes) -> dict[str, Any]:
 
     rows = score_explanations(known, score)
     controls, rng = {}, random.Random(0)
-    # The control draws from all labels, so now and then it is right. A wrong label scores below chance,
-    # because what it describes is among the windows in which the direction is inactive.
+    # The control draws from all labels, so it is occasionally right. A wrong label scores below chance,
+    # because the text that it describes is among the windows in which the direction is inactive.
     drawn = [label_explanation(rng.choice(text.labels)) for _ in known]
     for name, of in (("detection", detection), ("fuzzing", fuzzing)):
         at_random, dealt = [], []

@@ -1,9 +1,9 @@
-"""What CAFT costs at full size: training steps under ablation, and reading a model for its components.
+"""Measure the cost of CAFT at full size: training steps under ablation, and reading a model by PCA.
 
     python -m caft_utils.course.studies.scale --shape 0.5B 7B 32B --device cuda --out results.json
 
-measures models of full shapes with random weights (course/shapes.py), because time and memory do not depend
-on what the weights say. Three conditions:
+measures models of full shape with random weights (course/shapes.py), because time and memory do not depend on
+the values of the weights. Three conditions:
 
     training                      steps of `finetune`'s trainer by the recipe of the shape's preset, with
                                   gradient checkpointing; plain and ablated steps take turns in one run
@@ -11,7 +11,7 @@ on what the weights say. Three conditions:
     reading                       `pca_of_difference` of a fine-tuned model and its base, beside the forward
                                   passes that it needs, which end at the last layer that is read
 
-Every shape has a process of its own, so one that does not fit into memory costs nothing but itself.
+Every shape runs in its own process, so a shape that does not fit into memory does not affect the others.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from caft_utils.store import Store
 
 CONDITIONS = ("training", "training, no checkpointing", "reading")
 WARM_UP = 3  # steps of each kind that are not counted
-RANK = 2  # ablated directions a layer, as in the paper's run on Qwen2.5-Coder-32B
+RANK = 2  # ablated directions per layer, as in the paper's run on Qwen2.5-Coder-32B
 COMPONENTS = 8
 
 
@@ -72,8 +72,8 @@ def scale_rows(
     Args:
         model: the name of a shape (shapes.yaml).
         seeds: only the first one is used, for the random weights and tokens.
-        device: default, a GPU if there is one.
-        dtype: of the weights; default, that of the preset. With "float32" nothing is computed in bfloat16.
+        device: default: a GPU if there is one.
+        dtype: dtype of the weights; default: from the preset. "float32" also disables bfloat16 computation.
         batch_size, accumulate, length: rows of a forward pass, forward passes of an optimiser step, and
             tokens of a row, in training. The recipe of the presets has 2 and 8.
         steps: optimiser steps of each kind that are timed.
@@ -95,7 +95,7 @@ def scale_rows(
         "tokens": tokens,
     }
     size = {name: one.check[name] if value is None else value for name, value in given.items()}
-    whole("steps", size["steps"], 2)  # the times of equal steps are compared, too
+    whole("steps", size["steps"], 2)  # the times of equal steps are compared too
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dtype = dtype or one.settings.dtype
     rows = []
@@ -155,7 +155,7 @@ def _training(
         "plain_step": median(plain),
         "ablated_step": median(ablated),
         "ratio": median(ablated) / median(plain),
-        # how far two medians of equal steps are apart: a ratio nearer to 1 than this is no difference
+        # ratio of two medians of equal steps: a ratio that is closer to 1 than this shows no difference
         "ratio_of_equal_steps": median(plain[::2]) / median(plain[1::2]),
         "tokens_a_second": rows_a_step * length / median(ablated),
         "parameters": sum(value.numel() for value in base.parameters()),
@@ -168,10 +168,10 @@ def _training(
 
 
 def _turns(model, during, device: torch.device, stack: ExitStack):
-    """Return a callback of Trainer that switches the ablation on in every second step and takes the times.
+    """Return a Trainer callback that switches the ablation on in every second step and times the steps.
 
-    A step lasts from one beginning to the next, so it includes its batch, its update and its log. Switching
-    is not part of it: a real run does that once.
+    A step lasts until the next one begins, so it includes the batch, the update and the logging. Switching is
+    not included, because a real run switches once.
     """
     from transformers import TrainerCallback
 
@@ -252,7 +252,7 @@ def random_directions(one: Shape, size: int, seed: int, rank: int = RANK) -> Dir
 
 
 def _perturbed(tuned: torch.nn.Module, seed: int) -> torch.nn.Module:
-    """Give the zero matrices of a new adapter random entries, so that it changes what the model computes."""
+    """Give the zero matrices of a new adapter random entries, so that it changes the model's output."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, value in tuned.named_parameters():
@@ -262,7 +262,7 @@ def _perturbed(tuned: torch.nn.Module, seed: int) -> torch.nn.Module:
 
 
 def _eigenvector_seconds(size: int, device: torch.device) -> float:
-    """Return how long the components of one layer take once its covariance is there."""
+    """Return the seconds that computing the components of one layer takes, given its covariance."""
     x = torch.randn(2 * size, size, device=device)
     scatter = (x.T @ x).double()
     return _seconds(device, lambda: principal_axes(scatter, COMPONENTS))
@@ -282,7 +282,7 @@ def _synchronise(device: torch.device) -> None:
 
 
 def _free(device: torch.device) -> None:
-    """Give back the memory of earlier conditions, and begin to count the peak."""
+    """Free the memory of earlier conditions, and reset the peak counter."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -305,7 +305,7 @@ def _rounded(values: Sequence[float]) -> list[float]:
 
 
 def measured_rows(options: argparse.Namespace) -> Iterator[Row]:
-    """Yield one row or error for each shape and condition. Several shapes get a process each."""
+    """Yield one row or error for each shape and condition. Each of several shapes gets its own process."""
     names = ("device", "dtype", "batch_size", "accumulate", "length", "steps", "reading_batch_size", "tokens")
     sizes = {name: value for name in names if (value := getattr(options, name)) is not None}
     if len(options.shape) > 1:
@@ -318,7 +318,7 @@ def measured_rows(options: argparse.Namespace) -> Iterator[Row]:
         started = time.monotonic()
         try:
             (row,) = scale_rows(one, [0], (condition,), **sizes)
-        except Exception as error:  # whatever it is, it costs this row and no other
+        except Exception as error:  # any failure costs only this row
             traceback.print_exc()
             row = {"model": one, "condition": condition, "error": f"{type(error).__name__}: {error}"}
         yield {**row, "seconds": round(time.monotonic() - started, 1)}

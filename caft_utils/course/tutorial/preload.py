@@ -1,4 +1,4 @@
-"""What nearly every notebook imports; the server process imports this module before it forks kernels."""
+"""Import what nearly every notebook uses. The server process imports this module before it forks kernels."""
 
 # ruff: noqa: E402, F401
 import gc
