@@ -84,7 +84,7 @@ def circumstances(seconds: float) -> dict[str, Any]:
 
 
 def check_numbers(where: str, value: Any) -> None:
-    """Raise ValueError if a number anywhere in a JSON value is NaN or infinite, with its place."""
+    """Raise ValueError if a number anywhere in a JSON value is NaN or infinite, and name its place."""
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{where} is {value}, which is no measurement; leave it out or store None")
     entries = (

@@ -36,7 +36,7 @@ from caft_utils.course.tutorial.progress import Progress, Run
 from caft_utils.course.tutorial.signals import end_kernel_when_signalled
 
 TRACEBACK_LINES = 15
-SAY_WHAT_TO_DO = ("ConnectionError", "LessonUnavailable")  # their message is all that helps, so no traceback
+SAY_WHAT_TO_DO = ("ConnectionError", "LessonUnavailable")  # shown without a traceback: the message is enough
 SHUTDOWN_SECONDS = 5  # time for a notebook to shut down its kernel before the next, harder signal
 
 
