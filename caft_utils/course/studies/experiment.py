@@ -32,7 +32,7 @@ STUDIES = {
     "gender rivals": "gender_bias:gender_rival_rows",
     "advice": "advice:advice_rows",
     "advice rivals": "advice:advice_rival_rows",
-    "scale": "scale:scale_rows",
+    "scale": "full_size:scale_rows",
     "windows": "windows:window_rows",
     "windows memory": "windows:memory_rows",
 }
