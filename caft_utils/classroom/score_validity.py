@@ -68,8 +68,8 @@ def labelled_directions(
         "model": fingerprint(model),
         "text": text.fingerprint,
         "features": features.fingerprint,
-        "noun": features.noun,
-        "signed": features.signed,
+        "noun": features.kind,
+        "signed": features.two_sided,
         "min_f1": min_f1,
         "per_label": per_label,
     }
@@ -88,7 +88,7 @@ def _labelled_directions(
     for layer in features.layers:
         read = max_per_message(model, text, layer, lambda h, layer=layer: features.values(layer, h))
         by_side = {"+": read}
-        if features.signed:
+        if features.two_sided:
             by_side["-"] = max_per_message(
                 model, text, layer, lambda h, layer=layer: -features.values(layer, h)
             )
@@ -98,7 +98,7 @@ def _labelled_directions(
                 f1 = {label: float(of_columns[column]) for label, of_columns in f1_by_label.items()}
                 label = max(f1, key=f1.__getitem__)
                 if f1[label] >= min_f1:
-                    candidates.append(LabelledDirection(features.noun, (layer, index, side), label, f1))
+                    candidates.append(LabelledDirection(features.kind, (layer, index, side), label, f1))
     candidates.sort(key=lambda one: -one.f1[one.label])
     counts: dict[str, int] = {}
     out = []

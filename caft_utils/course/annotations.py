@@ -20,10 +20,18 @@ FILE = data_path("annotations.yaml")
 
 @dataclass(frozen=True)
 class Annotation:
-    """ticks: layer -> components to ablate. names: (layer, component) -> the reader's words for it."""
+    """A reader's selection of components, and their names.
 
-    ticks: dict[int, list[int]]
+    selection: {layer: components to ablate}. names: {(layer, component): the reader's words for it}.
+    """
+
+    selection: dict[int, list[int]]
     names: dict[tuple[int, int], str]
+
+    @property
+    def ticks(self) -> dict[int, list[int]]:
+        """The selection, under the name that recorded notebooks and the YAML file use."""
+        return self.selection
 
 
 def annotation(model: str, file: Path = FILE) -> Annotation:
@@ -47,8 +55,8 @@ def annotation(model: str, file: Path = FILE) -> Annotation:
         for layer, at, by_component in _by_layer(where, "names", entry["names"])
         for i, name in mapping(at, by_component).items()
     }
-    ticks = {layer: wholes(at, value, 0) for layer, at, value in _by_layer(where, "ticks", entry["ticks"])}
-    return Annotation(ticks, names)
+    by_layer = _by_layer(where, "ticks", entry["ticks"])
+    return Annotation({layer: wholes(at, value, 0) for layer, at, value in by_layer}, names)
 
 
 def _by_layer(where: str, field: str, value: Any) -> Iterator[tuple[int, str, Any]]:

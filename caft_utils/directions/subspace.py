@@ -41,8 +41,8 @@ class Directions:
             not finite, rows are linearly dependent, or `about` is not JSON.
     """
 
-    noun = "component"
-    signed = True  # the sign of a component is a convention, so both ends can be read
+    kind = "component"
+    two_sided = True  # the sign of a component is a convention, so both ends can be read
 
     def __init__(self, rows: Mapping[int, Float[Tensor, "k d"]], about: Mapping[str, Any] | None = None):
         if not rows:

@@ -31,8 +31,8 @@ class Latents:
         IndexError: a latent does not exist.
     """
 
-    noun = "latent"
-    signed = False
+    kind = "latent"
+    two_sided = False
 
     def __init__(self, saes: SAEs, selection: Mapping[int, Sequence[int]] | None = None):
         if selection is None:

@@ -92,7 +92,7 @@ def _directions(setting: PersonaSetting, name: str):
     if name == "top 4":
         return components.select({layer: range(4) for layer in components.layers})
     if name == "other component":  # same rank: the first component that was read and not selected
-        ticks = annotation(setting.name).ticks
+        ticks = annotation(setting.name).selection
         return components.select({layer: [_first_absent(ticks[layer])] for layer in selected.layers})
     if name == "secure components":  # same rank: components of the change by fine-tuning on secure code
         secure = [

@@ -205,7 +205,7 @@ def _read_in(recipe: str) -> str:
 def _selected(recipe: str) -> dict[int, list[int]] | None:
     """Return the components that the blind reader selected, or None if nobody has read them."""
     try:
-        return annotation(f"{MODEL}, gender, {_read_in(recipe)}").ticks
+        return annotation(f"{MODEL}, gender, {_read_in(recipe)}").selection
     except KeyError:
         return None
 
@@ -241,7 +241,7 @@ def _directions(model: str, recipe: str, file: str | None, name: str) -> Directi
     rows, found = task.train[:READ_ROWS], components(model, recipe, file)
     if name == "labels":
         return found.select(components_by_labels(model, recipe, file))
-    read = found.select(annotation(f"{MODEL}, gender, {recipe}").ticks)
+    read = found.select(annotation(f"{MODEL}, gender, {recipe}").selection)
     if name == "read":
         return read
     if name == "case":

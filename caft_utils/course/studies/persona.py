@@ -57,7 +57,7 @@ def persona_setting(name: str, *, fast: bool = False) -> PersonaSetting:
         config, seeds = replace(config, steps=3), REFERENCES[:1]
     references = [finetune(model, task.train, config, seed=seed) for seed in seeds]
     components = pca_of_difference(references, model, task.generic, layers=preset(name).layers)
-    selected = components.select(annotation(name).ticks)
+    selected = components.select(annotation(name).selection)
     return PersonaSetting(name, model, tokenizer, task, config, references, components, selected)
 
 

@@ -154,7 +154,7 @@ def persona_directions(start: PersonaSetting, name: str, seed: int) -> Direction
         case "random":
             return selected.random_like(seed)
         case "one reference":
-            return decomposed(start.task.train, [seed]).select(annotation(start.name).ticks)
+            return decomposed(start.task.train, [seed]).select(annotation(start.name).selection)
         case "top":
             return start.components.select(leading)
         case "secure":

@@ -54,7 +54,7 @@ def reading_rows(model: str, seeds: Sequence[int], conditions: tuple[str, ...] |
         malice = automatic_selection(model)[noun][0]
         facts = {"ends": sorted(selected_ends(selection)), "of malice": sorted(selected_ends(malice))}
         rows.append({"condition": f"control: {noun} about code", **facts})
-    person = {str(layer): ids for layer, ids in annotation(model).ticks.items()}
+    person = {str(layer): ids for layer, ids in annotation(model).selection.items()}
     for noun, (selection, _) in automatic_selection(model).items():
         ticks = {str(layer): ids for layer, ids in selection.selection.items()}
         reasons = [asdict(reason) for reason in selection.reasons if reason.selected]

@@ -142,11 +142,11 @@ def _known_with_examples(setting: PersonaSetting, saes, text: LabelledChats):
             layer: sorted({one.key[1] for one in some if one.key[0] == layer}) for layer in features.layers
         }
         ids = {layer: of_layer for layer, of_layer in ids.items() if of_layer}
-        part = Latents(saes, ids) if features.noun == "latent" else setting.components.select(ids)
+        part = Latents(saes, ids) if features.kind == "latent" else setting.components.select(ids)
         for (layer, i, side), each in collect_examples(model, chats, part).items():
-            number = i if features.noun == "latent" else ids[layer][i]
-            examples[features.noun, layer, number, side] = each
-            vectors[features.noun, layer, number, side] = part.vector(layer, i)
+            number = i if features.kind == "latent" else ids[layer][i]
+            examples[features.kind, layer, number, side] = each
+            vectors[features.kind, layer, number, side] = part.vector(layer, i)
     return [one for one in known if (one.noun, *one.key) in examples], examples, vectors
 
 

@@ -53,7 +53,7 @@ CONDITIONS: dict[str, tuple[Callable[..., Any], float]] = {
 class RandomDirections:
     """Random unit vectors at one layer, many more than the residual stream has dimensions (`Features`)."""
 
-    noun, signed, layers = "direction", True, [LAYER]
+    kind, two_sided, layers = "direction", True, [LAYER]
 
     def __init__(self, width: int):
         rows = torch.randn(DIRECTIONS, width, generator=torch.Generator().manual_seed(0))

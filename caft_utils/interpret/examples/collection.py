@@ -61,7 +61,7 @@ class FeatureExamples:
     layer: int
     index: int
     side: Side
-    noun: str
+    kind: str
     train: list[TextWindow]
     test: list[TextWindow]
     train_negatives: list[TextWindow]
@@ -73,9 +73,14 @@ class FeatureExamples:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> FeatureExamples:
-        """Return the examples that `dataclasses.asdict` turned into a JSON value."""
-        windows = {kind: [TextWindow(**window) for window in value[kind]] for kind in WINDOW_KINDS}
-        return cls(**{**value, **windows})
+        """Return the examples of a JSON value that `to_json` made."""
+        windows = {name: [TextWindow(**window) for window in value[name]] for name in WINDOW_KINDS}
+        others = {name: each for name, each in value.items() if name not in ("noun", *WINDOW_KINDS)}
+        return cls(kind=value["noun"], **others, **windows)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the examples as a JSON value, in which `kind` has its stored name "noun"."""
+        return {"noun" if name == "kind" else name: value for name, value in asdict(self).items()}
 
 
 class TooFewExamples(UserWarning):
@@ -129,8 +134,8 @@ def collect_examples(
         "model": fingerprint(model),
         "data": chats.fingerprint,
         "features": features.fingerprint,
-        "noun": features.noun,
-        "signed": features.signed,
+        "noun": features.kind,
+        "signed": features.two_sided,
         "n": n,
         "width": width,
         "seed": seed,
@@ -148,7 +153,7 @@ def collect_examples(
     def compute() -> dict[str, list]:
         examples, left_out = _collect(model, chats, features, **how)
         reasons = [[*feature, reason] for feature, reason in left_out.items()]
-        return {"examples": [asdict(each) for each in examples], "left_out": reasons}
+        return {"examples": [each.to_json() for each in examples], "left_out": reasons}
 
     value = fetch_json("examples", key or None, compute, models=(model,), store=store)
     if left_out := {(layer, index, side): reason for layer, index, side, reason in value["left_out"]}:
@@ -192,7 +197,7 @@ def _collect(
         of_kind = {kind: [texts(ref) for ref in refs] for kind, refs in windows.items()}
         lens = {"promoted_tokens": promoted, "suppressed_tokens": suppressed}
         given = {"max_activation": max_activation, **of_kind, **lens}
-        examples.append(FeatureExamples(layer, index, side, features.noun, **given))
+        examples.append(FeatureExamples(layer, index, side, features.kind, **given))
     return examples, left_out
 
 

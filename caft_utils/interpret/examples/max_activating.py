@@ -112,7 +112,7 @@ def extreme_windows(
         "model": fingerprint(model),
         "data": chats.fingerprint,
         "features": features.fingerprint,
-        "signed": features.signed,
+        "signed": features.two_sided,
         "n": n,
         "width": width,
         **key_of_sinks(sinks, model_width(model)),
@@ -131,7 +131,7 @@ def extreme_windows(
 
 
 def _signs(features: Features) -> tuple[int, ...]:
-    return (1, -1) if features.signed else (1,)
+    return (1, -1) if features.two_sided else (1,)
 
 
 def read_extremes(
@@ -163,7 +163,7 @@ def read_extremes(
             magnitude = torch.cat([*scores, values.index_select(0, outside).abs_()]).amax(0)
             histogram.add(values, columns, magnitude, skip=first_tokens)
             for end, score in zip(ends, scores):
-                end.offer(columns, values, score if features.signed else only(score > 0, score), spans)
+                end.offer(columns, values, score if features.two_sided else only(score > 0, score), spans)
     return found
 
 

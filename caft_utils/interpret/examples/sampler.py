@@ -172,7 +172,7 @@ class WindowSampler:
         A latent is non-activating where it is zero. Projections are hardly ever zero over a whole window, so
         the least active windows are used where too few are non-activating.
         """
-        if not self.features.signed:
+        if not self.features.two_sided:
             return high <= 0, high <= 0, high
         share = high / largest.clamp(min=1e-30)
         return high <= ACTIVE_SHARE * largest, high <= NON_ACTIVATING_SHARE * largest, share

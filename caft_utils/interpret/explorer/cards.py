@@ -51,14 +51,14 @@ class Card:
     """What one card shows.
 
     variance_share: 0 to 1. state: "ablate", "discard" or "". raised, lowered: words by the logit lens.
-    signed: show both sides. n: windows on each side, all by default. explanations, scores: by side.
+    two_sided: show both sides. n: windows on each side, all by default. explanations, scores: by side.
     """
 
     title: str
     extremes: Extremes
     raised: Sequence[str]
     lowered: Sequence[str]
-    signed: bool = True
+    two_sided: bool = True
     variance_share: float | None = None
     name: str = ""
     state: str = ""
@@ -72,12 +72,12 @@ class Card:
 
     @property
     def histogram(self) -> HistogramBars:
-        return HistogramBars.of(self.extremes.histogram, self.signed)
+        return HistogramBars.of(self.extremes.histogram, self.two_sided)
 
     @property
     def sides(self) -> list[CardSide]:
         """The sides from left to right."""
-        if not self.signed:
+        if not self.two_sided:
             return [
                 self._side("+", "high", "Where it is active", self.extremes.top, self.raised, self.lowered)
             ]
@@ -95,7 +95,7 @@ class Card:
         towards: Sequence[str],
         away: Sequence[str] | None = None,
     ) -> CardSide:
-        shown = self.extremes.top + (self.extremes.bottom if self.signed else [])
+        shown = self.extremes.top + (self.extremes.bottom if self.two_sided else [])
         largest = max((abs(value) for window in shown for value in window.activations), default=0.0) or 1.0
         explanation, scores = self.explanations.get(sign), self.scores.get(sign)
         windows = [(window, _tokens(window, largest)) for window in windows[: self.n]]
@@ -141,16 +141,16 @@ class HistogramBars(NamedTuple):
     right: str
 
     @classmethod
-    def of(cls, histogram: Histogram, signed: bool) -> HistogramBars:
+    def of(cls, histogram: Histogram, two_sided: bool) -> HistogramBars:
         n_bins, half = len(histogram.counts), len(histogram.counts) // 2
-        first = 0 if signed else half  # a latent's activations are never below zero
+        first = 0 if two_sided else half  # a latent's activations are never below zero
         # Bins from zero to the outermost one with a count, on either side.
         used = max(
             (half - i if i < half else i - half + 1 for i, c in enumerate(histogram.counts) if c),
             default=half,
         )
         bin_width = histogram.edge * 2 / n_bins
-        left = half - used if signed else half
+        left = half - used if two_sided else half
         step, highest = 1000 / (half + used - left), log1p(max(histogram.counts)) or 1.0
         bars = [
             Bar(
@@ -166,9 +166,9 @@ class HistogramBars(NamedTuple):
         ]
         right = used * bin_width
         return cls(
-            "projection" if signed else "activation",
+            "projection" if two_sided else "activation",
             bars,
-            format_activation(-right) if signed else "0",
+            format_activation(-right) if two_sided else "0",
             format_activation(right),
         )
 
@@ -188,9 +188,9 @@ def article(card: Card) -> str:
     return _render("article.html.j2", card=card)
 
 
-def title(layer: int, index: int, noun: str = "component") -> str:
+def title(layer: int, index: int, kind: str = "component") -> str:
     """Return the title of a card, for example "Layer 2 \u00b7 component 1"."""
-    return f"{'Embedding' if layer < 0 else f'Layer {layer}'} \u00b7 {noun} {index}"
+    return f"{'Embedding' if layer < 0 else f'Layer {layer}'} \u00b7 {kind} {index}"
 
 
 def format_activation(value: float) -> str:

@@ -57,7 +57,7 @@ class ExplorerWidget(anywidget.AnyWidget):
     def _tile(self, component: tuple[int, int]) -> dict[str, str]:
         layer, index = component
         state, name = self.explorer.state(layer, index), self.explorer.names.get(component)
-        title = cards.title(layer, index, self.explorer.features.noun)
+        title = cards.title(layer, index, self.explorer.features.kind)
         return {
             "layer": "embedding" if layer < 0 else f"layer {layer}",
             "label": str(index),

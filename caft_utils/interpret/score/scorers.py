@@ -66,7 +66,7 @@ def check_disjoint(examples: FeatureExamples) -> None:
     scored = examples.test + examples.test_negatives + examples.hard_negatives
     if shared := seen & {w.row for w in scored}:
         raise ValueError(
-            f"layer {examples.layer}, {examples.noun} {examples.index}: rows {sorted(shared)[:5]} were shown "
+            f"layer {examples.layer}, {examples.kind} {examples.index}: rows {sorted(shared)[:5]} were shown "
             "to the explainer (train, train_negatives) and are the scorer's too (test, test_negatives, "
             "hard_negatives), so the score would measure memory; split the rows, as collect_examples does"
         )

@@ -62,7 +62,7 @@ def read_and_select(
         "model": fingerprint(model),
         "data": chats.fingerprint,
         "features": features.fingerprint,
-        "noun": features.noun,
+        "noun": features.kind,
         "concept": asdict(concept),
         "n": n,
         "seed": seed,

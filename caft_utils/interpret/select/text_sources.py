@@ -66,7 +66,7 @@ def source_shares(
         "model": fingerprint(model),
         "texts": [[name, chats.fingerprint] for name, chats in texts.items()],
         "features": features.fingerprint,
-        "signed": features.signed,
+        "signed": features.two_sided,
         "n": n,
         "tokens_per_source": tokens_per_source,
         **key_of_sinks(sinks, width(model)),
