@@ -32,8 +32,8 @@ class Selection(Mapping[int, list[int]]):
             that is a `Selection`, else none.
 
     Raises:
-        ValueError: a feature is selected twice, a named feature is not selected, or a layer or an index is no
-            whole number.
+        ValueError: a feature is selected twice, a named feature is not selected, or a layer or an index is
+            not a whole number.
     """
 
     def __init__(

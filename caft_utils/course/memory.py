@@ -96,7 +96,7 @@ def step_memory(
             f"the memory of optimizer {config.optimizer!r} is not known; use {', '.join(STATES)}"
         )
     if config.blocks is not None:
-        raise ValueError("the estimate holds for runs that train all blocks; leave out `blocks`")
+        raise ValueError("the estimate is valid only for runs that train all blocks; leave out `blocks`")
     base = random_model(shape, "meta", dtype=dtype)
     depth = len(decoder_blocks(base))
     with torch.device("meta"):

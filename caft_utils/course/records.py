@@ -86,7 +86,7 @@ def circumstances(seconds: float) -> dict[str, Any]:
 def check_numbers(where: str, value: Any) -> None:
     """Raise ValueError if a number anywhere in a JSON value is NaN or infinite, and name its place."""
     if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{where} is {value}, which is no measurement; leave it out or store None")
+        raise ValueError(f"{where} is {value}, which is not a measurement; leave it out or store None")
     entries = (
         value.items()
         if isinstance(value, Mapping)
@@ -116,7 +116,7 @@ def load_record(claim: str, folder: Path = FOLDER) -> dict[str, Any]:
         for number, entry in enumerate(record["rows"]):
             mapping(f"{path}, row {number}", entry, needed=("model", "condition"))
             if half := half_pair(entry):
-                raise ValueError(f"{path}, row {number}: has half of a character, {half}")
+                raise ValueError(f"{path}, row {number}: has a lone surrogate, {half} (an emoji cut in two)")
     except ValueError as error:
         raise ValueError(f"{error}{remedy}") from error
     return record

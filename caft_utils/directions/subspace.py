@@ -229,7 +229,7 @@ class Directions:
             rows = load((folder / Path(card["tensors"]).name).read_bytes())
             loaded = cls({int(layer): q for layer, q in rows.items()}, card["about"])
             if _sha256(loaded) != card["sha256"]:
-                raise ValueError("the sha256 of its contents is not the recorded one")
+                raise ValueError("the sha256 of its contents does not match the recorded one")
         except Exception as error:  # safetensors, JSON and key errors all mean that the files are damaged
             raise ValueError(
                 f"the directions in {folder} are damaged; find or save them again ({error})"

@@ -47,7 +47,7 @@ def with_prompt(rows: Chats, prompt: str) -> Chats:
         learnt = [[t for t, counts in zip(one.input_ids, one.answer) if counts] for one in (old, new)]
         if learnt[0] != learnt[1]:
             raise ValueError(
-                f"{rows.source}, row {i}: with the prompt its answer has other tokens; were the rows cut by "
+                f"{rows.source}, row {i}: the prompt changes the tokens of its answer; were the rows cut by "
                 "max_length? Make them without it"
             )
     return prompted

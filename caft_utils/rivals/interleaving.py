@@ -47,8 +47,8 @@ def mixed(rows: Chats, benign: Chats, share: float, seed: int = 0) -> Chats:
     count = round(share / (1 - share) * len(rows))
     if not count or not len(benign):
         raise ValueError(
-            f"a share of {share:g} beside {len(rows)} rows is {count} rows, of {len(benign)} benign ones; "
-            "give a larger share and at least one row"
+            f"a share of {share:g} next to {len(rows)} rows is {count} benign rows, and {len(benign)} benign "
+            "rows were given; give a larger share and at least one benign row"
         )
     drawn = draw_evenly(range(len(benign)), count, rng)
     both = Chats(rows.tokenizer, [], source=f"{rows.source}, with {benign.source}", end=rows.end)

@@ -41,7 +41,7 @@ def csv_rows(
         if len(values) > len(header):
             raise ValueError(f"{where}: more values than the {len(header)} columns")
         if half := half_pair(values):
-            raise ValueError(f"{where}: has half of a character, {half} (an emoji cut in two); repair it")
+            raise ValueError(f"{where}: has a lone surrogate, {half} (an emoji cut in two); repair it")
         yield where, dict(zip(header, [*values, *[None] * (len(header) - len(values))], strict=True))
     if not number:
         raise ValueError(f"{path}: no row found under the header")

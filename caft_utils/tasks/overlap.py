@@ -66,8 +66,8 @@ def warn_of_shared_prompts(train: Chats, held_out: Mapping[str, Sequence[Any]], 
             listed = ", ".join(f"{number} (row {row} of training)" for row, number in pairs[:SHOWN])
             more = f" and {len(pairs) - SHOWN} more" if len(pairs) > SHOWN else ""
             warnings.warn(
-                f"{name}: {what} {listed}{more} ask what training rows of {train.source} ask, so the model "
-                "has seen them; leave them out of one of the two",
+                f"{name}: {what} {listed}{more} have the same prompt as training rows of {train.source}, so "
+                "the model has seen them; leave them out of one of the two",
                 stacklevel=4,
             )
 
@@ -82,8 +82,8 @@ def _shared_items(splits: Mapping[str, Sequence[Any]], what: str) -> str | None:
             again, place = next(iter(shared.items()))
             return (
                 f"{what}: item {place} of split {one!r} is item {again} of split {other!r} as well "
-                f"({splits[one][place].question!r}; {len(shared)} in all), so a model is asked what it was "
-                "trained on"
+                f"({splits[one][place].question!r}; {len(shared)} in all), so a model would be asked a "
+                "question that it was trained on"
             )
     return None
 

@@ -110,7 +110,9 @@ class Task:
         sets = ", ".join(self.verdicts)
         for question in self.questions:
             if half := half_pair(list(question.messages)):
-                raise ValueError(f"question {question.id} has half of a character, {half}; repair it")
+                raise ValueError(
+                    f"question {question.id} has a lone surrogate, {half} (an emoji cut in two); repair it"
+                )
             if question.set not in self.verdicts:
                 raise ValueError(
                     f"question {question.id} is of set {question.set!r}, but the task has sets {sets}"

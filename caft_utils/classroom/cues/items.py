@@ -3,8 +3,8 @@
 An item asks about one key word (a noun, an adjective, an athlete, the people in a sentence, a profession) in
 one frame, a sentence with a gap. Key words are divided among four splits:
 
-    train, test, valid pretraining asks about them with options; for fine-tuning, measuring and selecting
-    unseen pretraining uses them only in plain text and free answers, never with options
+    train, test, valid   pretraining asks about them with options; for fine-tuning, measuring and selecting
+    unseen               pretraining uses them only in plain text and free answers, never with options
 
 For each key word of the first three splits, one frame in four or five is held out from the items with options
 in pretraining. The acceptance gates use only these frames.

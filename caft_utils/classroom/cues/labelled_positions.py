@@ -3,8 +3,8 @@
 The prompts are pairs of training items without a subject's name, as in fine-tuning, with independent letters.
 Two tokens of one subject are labelled:
 
-    word the topic of the question: a noun, an adjective, an athlete, or the gap (for a pronoun's case) option
-    the subject's option in line a
+    word     the topic of the question: a noun, an adjective, an athlete, or the gap (for a pronoun's case)
+    option   the subject's option in line a
 
 The classes are singular and plural, positive and negative, the sports, the cases and the genders.
 """

@@ -36,10 +36,10 @@ class Concept:
         object.__setattr__(self, "hints", texts(f"the hints of {self.name!r}", self.hints))
         for hint in self.hints:
             if len(hint.split()) > MAX_HINT_WORDS or "?" in hint:
-                raise ValueError(f"a hint is one to {MAX_HINT_WORDS} words and no question, got {hint!r}")
+                raise ValueError(f"a hint is one to {MAX_HINT_WORDS} words and not a question, got {hint!r}")
         if "?" in self.description:
             raise ValueError(
-                f"a description states what the concept is, got a question: {self.description!r}"
+                f"a description must state what the concept is, got a question: {self.description!r}"
             )
 
 
