@@ -45,7 +45,7 @@ class StepMemory:
     """The memory of one training step in bytes.
 
     Attributes:
-        weights: the base model. parameters: number of its parameters.
+        weights: the weights of the base model. parameters: their number.
         trained: the trained weights, in their own precision. trained_parameters: their number.
         gradients, optimizer: gradients and optimiser state of the trained weights.
         activations: tensors that the forward pass keeps for the backward pass.

@@ -57,7 +57,7 @@ class LatentRanking:
     def per_layer(self, n: int, end: End = "+") -> Selection:
         """Return the n most extreme latents of each layer, which `Latents` and `sae_directions` take.
 
-        Latents are ordered by their rank over all layers. Layers without a score at this end are left out.
+        The selection is ordered by |score| over all layers. Layers without a score at this end are left out.
         """
         entries = [entry for layer in self.scores for entry in self._top([layer], n, end)]
         entries.sort(key=lambda entry: -abs(entry[2]))

@@ -28,7 +28,8 @@ class Condition:
     Attributes:
         rows: "train", "control" (rows without the concept), or None for the base model.
         during, at_test: names of the directions that are ablated in training and during measurement.
-        to: "zero", or the name of the tokens over whose mean in the base model the directions are set.
+        to: "zero", or the name of the tokens whose mean hidden state in the base model replaces the
+            component.
         step, lr: stop at this step; use this learning rate instead of the recipe's.
         operator: the operation along these directions or vectors, a key of `operators.OPERATORS`.
         rival: the alternative training method, a key of `rival_methods.METHODS`.

@@ -3,8 +3,8 @@
     python -m caft_utils.course.studies.scale --shape 0.5B 7B 32B --device cuda --out results.json
 
 measures models of full shape with random weights: training steps under ablation, with and without gradient
-checkpointing, and reading a model by PCA. Every shape runs in its own process, so a shape
-that does not fit into memory does not affect the others.
+checkpointing, and reading a model by PCA. Every shape runs in its own process, so a shape that does not fit
+into memory does not affect the others.
 """
 
 from __future__ import annotations

@@ -21,11 +21,11 @@ def latents():
     return latent_explorer()
 
 
-def test_ticks_and_names_are_the_selection(view):
+def test_selected_directions_and_names_are_the_selection(view):
     assert view.selection == {} and view.names == {} and view.progress == "0 of 4 read"
     view.select(2, 1)
     view.select(1, 1)
-    view.select(1, 0)
+    view.tick(1, 0)  # the name in recorded notebooks
     view.select(1, 1, on=False)
     view.decide(2, 0, "discard")
     view.select(2, 0, on=False)  # was not selected: stays discarded
