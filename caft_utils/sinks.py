@@ -1,10 +1,10 @@
-"""Attention sinks: tokens whose hidden state is out of all proportion to that of the others.
+"""Attention sinks: tokens whose hidden state is many times longer than the hidden states of other tokens.
 
-In many pretrained models attention that has nothing to look at goes to the first token, or to a delimiter. A
-few entries of that token's hidden state grow to many times the length of a whole other state ("massive
-activations", Sun et al. 2024, arXiv 2402.17762; Xiao et al. 2023, arXiv 2309.17453, for the name). Such a
-state carries no meaning of the text, and yet it is most of the variance of all tokens. It takes the first
-principal component, and a model that loses a part of it loses its language.
+In many pretrained models, attention heads without a relevant target attend to the first token or to a
+delimiter. A few entries of that token's hidden state grow to many times the length of a whole other state
+("massive activations", Sun et al. 2024, arXiv 2402.17762; Xiao et al. 2023, arXiv 2309.17453, for the name).
+Such a state carries no information about the text, but it dominates the variance over tokens and determines
+the first principal component. A model whose sink states are damaged no longer produces fluent text.
 
 A token is a sink at a layer if the largest entry of its hidden state
 

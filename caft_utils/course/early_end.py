@@ -1,7 +1,7 @@
-"""A notebook that ends early, and says why: `LessonEnds` stops it without being a failure.
+"""End a notebook early with a reason: `LessonEnds` stops it without counting as a failure.
 
-In Jupyter the exception shows its message in place of a traceback, and "Run all" stops. The tutorial takes it
-for the end of the page: the message becomes the output of its cell, and the cells below are left out.
+In Jupyter the exception shows its message in place of a traceback, and "Run all" stops. The tutorial ends the
+page there: the message becomes the output of its cell, and the cells below are left out.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class LessonEnds(Exception):  # noqa: N818 - an end, not an error
-    """Raised by a notebook whose model cannot give the rest of the lesson; the text is Markdown."""
+    """Raised by a notebook if its model does not support the rest of the lesson. The text is Markdown."""
 
     def _render_traceback_(self) -> list[str]:  # IPython shows this
         return [str(self)]

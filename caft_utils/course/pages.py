@@ -1,4 +1,4 @@
-"""The tables and pictures in the README and the data card, made from the records.
+"""Write the tables and pictures of the README and the data card from the records.
 
     python -m caft_utils.course.pages
 
@@ -114,7 +114,7 @@ def cues_table(record: Record) -> DataFrame:
             continue
         measured = [of[name, method] for name in names if (name, method) in of]
         settings = "not measured"
-        if len(measured) == len(names):  # a mean over some of the settings would be another number
+        if len(measured) == len(names):  # a mean over only some of the settings is not comparable
             settings = _mean_and_range([100 * r["ood_accuracy"][0] for r in measured])
         genders = [of.get((name, method)) for name in ("gender", FIRM)]
         rates = (format_rate(*r["ood_accuracy"]) if r else "not measured" for r in genders)

@@ -156,7 +156,7 @@ for name in CLASSROOM:
     if name == "classroom-cues":
         assert double_choice(tokenizer, "pronouns", "sports", intended="first", rows=8, questions=4).train
         assert gender_choice(tokenizer, rows=8, questions=4).train
-assert concept("malice").hints and annotation("classroom").ticks and sources()
+assert concept("malice").hints and annotation("classroom").selection and sources()
 records = [path.stem for path in data_path("results").glob("*.json")]
 assert records and all(load_record(name)["rows"] for name in records)
 print(Path(caft_utils.__file__).parent, data_path())
