@@ -1,7 +1,7 @@
 """NDIF, which runs blocks of NNsight on its servers: the key, and what a failure there may be about.
 
-The key is read from the environment for each call and held only while it lasts. NNsight unpickles what a server
-returns, so let NDIF_HOST name servers that you trust only.
+The key is read from the environment for each call and held only while it lasts. NNsight unpickles what a
+server returns, so let NDIF_HOST name servers that you trust only.
 """
 
 from __future__ import annotations
