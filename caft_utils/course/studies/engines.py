@@ -1,7 +1,7 @@
 """The same ablated training step in several engines: do they agree, and what does each cost?
 
-One LoRA adapter, one batch of ROWS rows and random directions at the layers of the preset. Each engine runs
-the same forward and backward pass under the ablation, and AdamW at a learning rate of zero, so that all see the
+One LoRA adapter, one batch of ROWS rows, random directions at the layers of the preset. Each engine runs the
+same forward and backward pass under the ablation, and AdamW at a learning rate of zero, so that all see the
 same weights.
 
     plain hooks             a forward hook that subtracts the component, as in a script of one's own
@@ -63,8 +63,8 @@ def engine_rows(
     """Return one row for each engine.
 
     `milliseconds` is that of a step, the median over rounds, with the quartiles beside it. `times_plain` is
-    the median over rounds of its time over that of plain hooks in the same round. `logits` and `gradients` are
-    the largest absolute differences from the engine in `against`, and `same_answers` counts equal answers.
+    the median over rounds of its time over that of plain hooks in the same round. `logits` and `gradients`
+    are the largest absolute differences from the engine in `against`; `same_answers` counts equal answers.
 
     Args:
         rounds, steps: rounds of all engines, and the steps of each engine in a round.

@@ -90,3 +90,5 @@ def test_a_wrapped_model_is_fine_tuned_as_before(model, tokenizer, chats, during
     trace_model(model, tokenizer)
     got = finetune(model, chats, config, during=during, seed=0, save_every=7, snapshots=[1])
     assert adapter_gap(got, want) == 0 and not has_hooks(got)
+    traced, _ = train(model, tokenizer, chats, config, during=during)
+    assert adapter_gap(traced, want) < 1e-5
