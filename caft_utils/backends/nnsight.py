@@ -34,7 +34,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from caft_utils.arguments import checked
-from caft_utils.backends.ndif import NNsightError, Where, on_ndif
+from caft_utils.backends.ndif import Where, on_ndif
 from caft_utils.chats import pad_rows, pad_token_id, prompt_ids
 from caft_utils.evaluation.generation import end_token_ids, generation_config, up_to_end
 from caft_utils.residual import evaluating, hidden_of, seeded, site, width

@@ -46,7 +46,7 @@ def needs_package(name: str, extra: str) -> None:
         pins = f"requirements-{extra}.txt"
         raise LessonEnds(
             f"**This notebook needs `{name}`, which is not installed.** It is an optional extra, because the "
-            f"rest of the course does without it. `.venv/bin/python -m pip install -r {pins}` in the folder of "
-            "the course installs the tested version and leaves all other packages as they are. Then run the "
-            "notebook again from its first cell."
+            f"rest of the course does without it. `.venv/bin/python -m pip install -r {pins}` in the folder "
+            "of the course installs the tested version and leaves all other packages as they are. Then run "
+            "the notebook again from its first cell."
         )

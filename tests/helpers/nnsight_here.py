@@ -1,4 +1,4 @@
-"""NNsight for the tests that have it, without the changes that it makes to every Python object."""
+"""NNsight for the tests that need it, without the changes that it makes to every Python object."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from importlib.util import find_spec
 
 import pytest
 
-from caft_utils.backends.nnsight import TESTED
-
 
 @pytest.fixture(scope="session")
 def nnsight(tmp_path_factory):
     """The package, imported here and not while tests are collected, because it changes torch."""
+    from caft_utils.backends.nnsight import TESTED
+
     if find_spec("nnsight") is None:
         pytest.skip(f"nnsight is optional and not installed here: pip install nnsight=={TESTED}")
     with pytest.MonkeyPatch.context() as patch:
