@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(
 OPTIONS = {
     "classroom": {"rounds": 9, "steps": 5},
     "classroom-mistral": {"rounds": 9, "steps": 5, "checkpointing": True},
-    "smollm2": {"rounds": 5, "steps": 2},
+    "smollm2": {"rounds": 3, "steps": 1},
 }
 
 
