@@ -227,6 +227,20 @@ def gender_figure(record: Record) -> Figure:
     )
 
 
+def engines_table(record: Record) -> DataFrame:
+    """Return the table of claim "nnsight": a step in each engine, and how far they agree."""
+    rows = []
+    for of in record["rows"]:
+        low, high = of["quartiles"]
+        checkpointing = ", gradient checkpointing" if of["checkpointing"] else ""
+        agree = [f"{of[name] or 0:.2g}" if name in of else "" for name in ("logits", "gradients")]
+        agree.append(f"{of['same_answers']} of {of['answers']}" if "answers" in of else "")
+        times = f"{of['milliseconds']:.0f} ({low:.0f}-{high:.0f})", f"{of['times_plain']:.2f}"
+        rows.append((of["model"] + checkpointing, of["condition"], *times, of.get("against", ""), *agree))
+    names = ("ms a step (quartiles)", "times plain hooks", "compared with", "logits", "gradients", "answers")
+    return _frame(rows, "model", "engine", *names)
+
+
 RESULTS = "data/results/README.md"
 # page, markers around the table, table, claim
 TABLES: tuple[tuple[str, str, Callable[[Record], DataFrame], str], ...] = (
@@ -236,6 +250,7 @@ TABLES: tuple[tuple[str, str, Callable[[Record], DataFrame], str], ...] = (
     (RESULTS, "reading", reading_table, "reading"),
     (RESULTS, "cues", cues_table, "cues"),
     (RESULTS, "why", why_table, "why"),
+    (RESULTS, "engines", engines_table, "nnsight"),
     ("data/classroom/README.md", "twins", twins_table, "twins"),
 )
 

@@ -33,6 +33,7 @@ STUDIES = {
     "advice": "advice:advice_rows",
     "advice rivals": "advice:advice_rival_rows",
     "scale": "full_size:scale_rows",
+    "engines": "engines:engine_rows",
     "windows": "windows:window_rows",
     "windows memory": "windows:memory_rows",
 }
