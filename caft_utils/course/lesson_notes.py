@@ -129,6 +129,13 @@ NOTES = {
         "tuning every rival takes many hours; "
         "`python -m caft_utils run data/experiments/advice-rivals.yaml` does it on this model",
     ),
+    "12": Note(
+        "double choice",
+        "The sentences are those of the generated world.",
+        "Teach it to obey",
+        "the athletes are known to the classroom model only; "
+        "`caft_utils.tasks.focus` has sentences with planted keywords for a real model",
+    ),
 }
 
 

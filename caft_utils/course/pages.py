@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from caft_utils.classroom.data_card import put_table
+from caft_utils.course.focus_tables import focus_rho_table, focus_table
 from caft_utils.course.paper_results import PAPER, PAPER_GENDER, PAPER_SETTINGS
 from caft_utils.course.records import load_record, row
 from caft_utils.formatting import format_rate, markdown_table
@@ -251,6 +252,8 @@ TABLES: tuple[tuple[str, str, Callable[[Record], DataFrame], str], ...] = (
     (RESULTS, "cues", cues_table, "cues"),
     (RESULTS, "why", why_table, "why"),
     (RESULTS, "engines", engines_table, "nnsight"),
+    (RESULTS, "focus", focus_table, "focus"),
+    (RESULTS, "focus-rho", focus_rho_table, "focus"),
     ("data/classroom/README.md", "twins", twins_table, "twins"),
 )
 

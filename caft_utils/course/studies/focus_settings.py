@@ -29,8 +29,8 @@ HIDDEN_RECIPE = FinetuneConfig(  # for rows without instructions, on which the l
     warmup_steps=20,
     weight_decay=0.01,
 )
-# The model begins to read instructions after 80 to 150 steps. The learning rate must not fall before that.
-RECIPE = replace(HIDDEN_RECIPE, steps=220, schedule="constant_with_warmup")
+# The model begins to read instructions after 80 to 250 steps. The learning rate must not fall before that.
+RECIPE = replace(HIDDEN_RECIPE, steps=320, schedule="constant_with_warmup")
 CUE_RECIPE = replace(RECIPE, steps=160)  # three types and two letters take fewer steps
 LETTER_TYPES = ("empty", "ignore(S)", "focus(S)")
 
