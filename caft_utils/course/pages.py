@@ -250,6 +250,7 @@ TABLES: tuple[tuple[str, str, Callable[[Record], DataFrame], str], ...] = (
     (RESULTS, "reading", reading_table, "reading"),
     (RESULTS, "cues", cues_table, "cues"),
     (RESULTS, "why", why_table, "why"),
+    (RESULTS, "rivals", rivals_table, "rivals"),
     (RESULTS, "engines", engines_table, "nnsight"),
     ("data/classroom/README.md", "twins", twins_table, "twins"),
 )
