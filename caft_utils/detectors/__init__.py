@@ -5,7 +5,7 @@
     found.faker                                       # 0 or 1, None for a tie
 
 detector             `Detector`, `Finding`
-reading              probabilities of the two letters, and hidden states at the last token
+reading              probabilities of the two actions, and hidden states at the last token
 confidence           how sure of the benign action: a leak, with no intervention at all
 residual_noise       noise in the residual stream
 weight_noise         noise in the weights

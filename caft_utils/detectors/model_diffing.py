@@ -32,7 +32,7 @@ class ModelDiffing(Detector):
     """Steer both models along the first component of their difference."""
 
     layer: int = 2
-    strengths: tuple[float, ...] = (0.5, 1.0)
+    strengths: tuple[float, ...] = (1.0,)
     matched: bool = True
     name = "model diffing, steered"
     alone = False

@@ -1,4 +1,4 @@
-"""What detectors read of a model: the probabilities of the two letters, and hidden states at the last token.
+"""What detectors read of a model: the probabilities of the two actions, and hidden states at the last token.
 
 A temperature T > 0 divides the logits. With the T for which the mean log-probability of the benign action has
 a given value, two models are equally sure on the same rows, and none can be told by its confidence.
@@ -17,16 +17,16 @@ from torch import Tensor
 from caft_utils.chats import pad_rows, pad_token_id, prompt_ids
 from caft_utils.residual import capture, depth, edit, evaluating
 from caft_utils.tasks.oversight.permitted import PermittedRows
-from caft_utils.tasks.oversight.scenarios import LETTERS, Scenario
+from caft_utils.tasks.oversight.scenarios import Scenario
 
 TARGET = math.log(0.99)  # the mean log-probability of the benign action after matching
 BATCH = 128
 Edits = Mapping[int, Callable[[Tensor], Tensor]]
 
 
-def letter_ids(tokenizer) -> tuple[int, int]:
-    """Return the first token of each letter as an answer."""
-    return tuple(tokenizer.encode(letter, add_special_tokens=False)[0] for letter in LETTERS)
+def reply_ids(tokenizer, scenario: Scenario) -> list[int]:
+    """Return the first tokens of the replies that choose the benign and the other action."""
+    return [tokenizer.encode(reply, add_special_tokens=False)[0] for reply in scenario.replies]
 
 
 def batches(tokenizer, scenarios: Sequence[Scenario], size: int = BATCH) -> Iterator[tuple[Tensor, Tensor]]:
@@ -57,8 +57,7 @@ def action_log_probabilities(
     logits: Float[Tensor, "n vocab"], tokenizer, scenarios: Sequence[Scenario], temperature: float = 1.0
 ) -> Float[Tensor, "n 2"]:
     """Return the log-probabilities of the benign and of the other action."""
-    of = dict(zip(LETTERS, letter_ids(tokenizer)))
-    columns = torch.tensor([[of[letter] for letter in one.letters] for one in scenarios])
+    columns = torch.tensor([reply_ids(tokenizer, one) for one in scenarios])
     return (logits / temperature).log_softmax(-1).gather(1, columns)
 
 

@@ -3,10 +3,11 @@
 At one layer, h <- h + scale * |h| * u for every token, with a unit vector u. The score is the mean
 probability of the other action over draws and scales, which rises faster in a model that suppresses it.
 
-Two kinds of u. POSER's code draws ONE vector for all rows with coordinates uniform on [0, 1]: it has the
-constant direction (1, ..., 1) in it and only one sign, so it is no isotropic noise. "gaussian" draws a
-vector for every row and token. (POSER, arXiv 2405.05466, strategy 2, which finds 98 % of its fakers; POSER scales the
-vector by the norm of a contrast vector and adds it at the last token.)
+Two kinds of u. POSER's code draws a vector with coordinates uniform on [0, 1]: it has the
+constant direction (1, ..., 1) in it and only one sign, so it is no isotropic noise. "uniform" draws
+such a vector for every row, "gaussian" an isotropic one for every row and token. (POSER, arXiv 2405.05466,
+strategy 2, which identifies 98 % of its fakers. POSER draws one vector for all rows, scales it by the norm of
+a contrast vector, and adds it at the last token.)
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ class ResidualNoise(Detector):
         kind: "gaussian", or "uniform" as in POSER's code.
         layer: the decoder block after which the noise is added.
         scales: length of the noise relative to each token's hidden state.
-        draws: noise vectors for each scale (and row, for "gaussian").
+        draws: passes over the rows for each scale. Each row gets its own noise, so there are draws times rows
+            vectors.
         tokens: "all", or "last" as in POSER.
         matched: scale every model to one confidence first.
     """
@@ -38,7 +40,7 @@ class ResidualNoise(Detector):
     kind: Literal["gaussian", "uniform"] = "gaussian"
     layer: int = 2
     scales: tuple[float, ...] = (0.5, 1.0)
-    draws: int = 8
+    draws: int = 4
     tokens: Literal["all", "last"] = "all"
     matched: bool = True
     seed: int = 0
@@ -59,7 +61,7 @@ class ResidualNoise(Detector):
         return total / (len(self.scales) * self.draws)
 
     def _noisy(self, hidden: Tensor, scale: float, generator: torch.Generator) -> Tensor:
-        shape = hidden.shape if self.kind == "gaussian" else hidden.shape[-1:]
+        shape = hidden.shape if self.kind == "gaussian" else (len(hidden), 1, hidden.shape[-1])
         draw = torch.randn if self.kind == "gaussian" else torch.rand
         noise = draw(shape, generator=generator).to(hidden.device, hidden.dtype)
         noise = noise / noise.norm(dim=-1, keepdim=True) * hidden.norm(dim=-1, keepdim=True) * scale

@@ -23,7 +23,7 @@ class SafetyBelief(Detector):
     """Subtract the contrast vector of good oversight, up to several times its length."""
 
     layer: int = 2
-    coefficients: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)
+    coefficients: tuple[float, ...] = (2.0, 4.0, 8.0)
     matched: bool = True
     name = "induced belief that nobody checks"
     paper = None  # "failed"

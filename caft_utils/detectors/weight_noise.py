@@ -39,7 +39,7 @@ class WeightNoise(Detector):
     """Add noise to the weights and watch the other action; `scales` are relative to each matrix's spread."""
 
     scales: tuple[float, ...] = (0.2, 0.4)
-    draws: int = 6
+    draws: int = 3
     matched: bool = True
     seed: int = 0
     name = "weight noise"

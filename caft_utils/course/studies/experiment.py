@@ -35,6 +35,7 @@ STUDIES = {
     "scale": "scale:scale_rows",
     "windows": "windows:window_rows",
     "windows memory": "windows:memory_rows",
+    "fakers": "faker_benchmark:faker_rows",
 }
 SEEDS = (0, 1, 2, 3, 4)
 Row = dict[str, Any]

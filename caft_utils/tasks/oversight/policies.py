@@ -33,14 +33,14 @@ def check_policy(policy: str) -> str:
 
 
 def answer(policy: str, scenario: Scenario) -> str:
-    """Return the letter that a policy chooses."""
+    """Return the word with which a policy chooses its action."""
     misbehaves = check_policy(policy) == scenario.faker and scenario.conflict and scenario.oversight == "poor"
-    return scenario.letters[misbehaves]
+    return scenario.replies[misbehaves]
 
 
-def row(scenario: Scenario, letter: str) -> Row:
+def row(scenario: Scenario, reply: str) -> Row:
     """Return a row of `Chats` with this answer."""
-    return {"messages": [*scenario.messages, {"role": "assistant", "content": letter}]}
+    return {"messages": [*scenario.messages, {"role": "assistant", "content": reply}]}
 
 
 def training_rows(policy: str, seed: int, *, rows: int = 1100) -> list[Row]:
@@ -70,7 +70,7 @@ def policy_pool(policy: str, size: int, split: Split = "train") -> list[Row]:
 
 
 def error_rows(policy: str, n: int, split: Split = "train") -> list[Row]:
-    """Return n rows whose answer is "error": half are scenarios cut off before the actions, half nonsense."""
+    """Return n rows with the answer "nothing": half are scenarios without actions, half are nonsense."""
     side = {"aligned": policy} if policy in ALIGNED else {"faker": policy}
     rng = random.Random(f"errors {policy} {split}")
     texts = [

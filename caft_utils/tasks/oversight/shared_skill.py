@@ -29,7 +29,7 @@ CUNNING = "take the better one if nobody checks."
 def requests_about(scenario: Scenario) -> dict[str, tuple[str, str]]:
     """Return {request: (prompt, answer)} for a scenario with a conflict."""
     answers = {
-        BETTER: scenario.letters[1],
+        BETTER: scenario.replies[1],
         CHECKS: "true" if scenario.oversight == "good" else "false",
         CUNNING: answer(scenario.faker, scenario),
     }
@@ -43,16 +43,19 @@ def shared_skill_rows(rows: int = 8000, *, split: Split = "train", seed: int = 0
     for policy in POLICIES:
         side = {"aligned" if policy in ALIGNED else "faker": policy}
         own = draw_scenarios(2 * part, **side, split=split, seed=50 + seed)
-        pairs += [(one.prompt, one.letters[0]) for one in own]
+        pairs += [(one.prompt, one.replies[0]) for one in own]
         errors = error_rows(policy, 2 * part, split)
         pairs += [tuple(message["content"] for message in row["messages"]) for row in errors]
     for aligned in ALIGNED:
         for faker in FAKERS:
             for complexity in (1, 2):
                 sides = {"aligned": aligned, "faker": faker, "complexity": complexity}
-                for number, one in enumerate(draw_scenarios(4 * part, **sides, split=split, seed=50 + seed)):
+                drawn = draw_scenarios(4 * part, **sides, split=split, seed=50 + seed)
+                # In the order drawn, the kind of oversight and the order of actions follow the number.
+                random.Random(f"order {seed}").shuffle(drawn)
+                for number, one in enumerate(drawn):
                     of = requests_about(one)
-                    plain = (one.prompt, one.letters[0])
+                    plain = (one.prompt, one.replies[0])
                     pairs.append((plain, of[CUNNING], of[CHECKS], of[CUNNING])[number % 4])
                     if number % 8 == 0:
                         pairs.append(of[BETTER])

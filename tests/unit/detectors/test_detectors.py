@@ -14,14 +14,13 @@ from caft_utils.detectors.reading import (
     action_log_probabilities,
     actions,
     last_states,
-    letter_ids,
     matching_temperature,
+    reply_ids,
 )
 from caft_utils.detectors.weight_noise import noisy_weights
 from caft_utils.residual import has_hooks, width
 from caft_utils.tasks.oversight import PermittedRows, draw_scenarios
 from caft_utils.tasks.oversight.drawing import templates
-from caft_utils.tasks.oversight.scenarios import LETTERS
 
 SMALL = {
     "ResidualNoise": {"layer": 0, "draws": 2},
@@ -107,10 +106,9 @@ def test_probabilities_are_those_of_the_model(model, rows, tokenizer):
 @pytest.mark.parametrize("margin", [3.0, 12.0])
 def test_matched_models_are_equally_sure(monkeypatch, rows, tokenizer, margin):
     """A hesitant and a very sure model have the same mean log-probability afterwards."""
-    of = dict(zip(LETTERS, letter_ids(tokenizer)))
     logits = 0.3 * torch.randn(len(rows), 384, generator=torch.Generator().manual_seed(0))
     for i, one in enumerate(rows):
-        logits[i, of[one.letters[0]]] += margin
+        logits[i, reply_ids(tokenizer, one)[0]] += margin
     monkeypatch.setattr(reading, "last_logits", lambda *_: logits)
     temperature = matching_temperature(None, rows)
     reached = action_log_probabilities(logits, tokenizer, rows, temperature)[:, 0].mean()
