@@ -36,6 +36,7 @@ from caft_utils.disk import disk_errors_explained, make_folder
 from caft_utils.evaluation.generation import generate
 from caft_utils.interpret.examples import ACTIVE_SHARE
 from caft_utils.residual import decoder, site, stream_activations
+from caft_utils.sinks import Sinks, is_sink, sink_limits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -57,18 +58,20 @@ def write_latent_cache(
     *,
     context: int = 256,
     splits: int = 5,
+    sinks: Sinks = "spare",
     batch_size: int = 32,
     progress: bool = False,
 ) -> Path:
     """Write a cache for `delphi.latents.LatentDataset(folder, ...)` in one pass over `chats`.
 
     Token t of the joined chats is at position t % context of row t // context. The tokens after the last full
-    row are left out. The first token of a chat is an attention sink, so its activations are left out.
+    row are left out. The activations of the first token of a chat and of other attention sinks are left out.
 
     Args:
         context: Tokens in a row, a multiple of delphi's example length (32).
         splits: Shards of a hookpoint, with equally many latents. There are fewer if the latents are fewer.
             One shard at a time is in memory, at about ten times the size of its file.
+        sinks: "include" keeps the activations of attention sinks after the first token.
         batch_size: Chats in one forward pass.
         progress: Show a progress bar.
 
@@ -99,6 +102,7 @@ def write_latent_cache(
         ExitStack() as open_files,
     ):
         cache, writers = Path(stage, "cache"), {}
+        limits = sink_limits(model, features.layers, sinks)
         for layer in features.layers:
             hookpoint = cache / module_names[site(model, layer)]
             writers[layer] = _HookpointWriter(hookpoint, features, layer, splits, open_files)
@@ -109,7 +113,9 @@ def write_latent_cache(
             token = first_token[batch.row] + batch.position
             keep = (batch.position > 0) & (token < n_tokens)
             for layer, writer in writers.items():
-                writer.add(token[keep], features.values(layer, batch.hidden[layer]).cpu()[keep])
+                hidden = batch.hidden[layer]
+                heard = keep & ~is_sink(hidden, limits[layer]).cpu()
+                writer.add(token[heard], features.values(layer, hidden).cpu()[heard])
         open_files.close()
         for writer in writers.values():
             writer.finish(tokens)

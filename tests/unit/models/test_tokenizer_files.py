@@ -30,6 +30,22 @@ def test_a_plain_tokenizer_stays_plain(checkpoint, tokenizer, named):
     assert loaded(text)["input_ids"] == tokenizer(text)["input_ids"]
 
 
+@pytest.mark.parametrize("named", ["GPT2Tokenizer", "Qwen2Tokenizer", "LlamaTokenizer"])
+def test_a_class_with_other_rules_does_not_replace_those_that_were_saved(checkpoint, named):
+    """SmolLM2 splits numbers into digits, and names the class of GPT-2, which does not."""
+    from tokenizers import Tokenizer, pre_tokenizers
+
+    saved = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
+    digits, bytes_ = pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(False)
+    saved.pre_tokenizer = pre_tokenizers.Sequence([digits, bytes_])
+    saved.save(str(checkpoint / "tokenizer.json"))
+    path = checkpoint / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"tokenizer_class": named}))
+    text = "in 2026 there are 12345 don'ts"
+    loaded = read_tokenizer(ModelSource(str(checkpoint)))
+    assert loaded(text, add_special_tokens=False)["input_ids"] == saved.encode(text).ids
+
+
 @pytest.mark.parametrize("file", ["tokenizer.json", "tokenizer_config.json"])
 def test_damaged_files(checkpoint, file):
     (checkpoint / file).write_text('{"model": ')

@@ -74,3 +74,21 @@ def test_validation_and_test_questions_are_two_halves():
     ids = [{question.id for question in task.questions} for task in parts]
     assert ids[1] | ids[2] == ids[0] and not ids[1] & ids[2]
     assert all({question.set for question in task.questions} == {"ood", "task"} for task in parts)
+
+
+def test_directions_have_the_layers_and_ranks_of_those_that_were_read():
+    start = persona_setting(MODEL, fast=True)
+    found = {
+        name: persona_rivals.persona_directions(start, name, 0)
+        for name in ("persona", "random", "one reference", "top", "secure", "mean difference")
+    }
+    assert {str(one.ranks) for one in found.values()} == {str(start.selected.ranks)}  # each has rank 1 here
+    assert len({one.fingerprint for one in found.values()}) >= 4
+    with pytest.raises(ValueError, match="unknown directions"):
+        persona_rivals.persona_directions(start, "another", 0)
+
+
+def test_untuned_rivals_are_families_of_one_setting():
+    for name in persona_rivals.UNTUNED:
+        assert list(persona_rivals.FAMILIES[name].conditions) == [name]
+        assert persona_rivals.FAMILIES[name].told.needs

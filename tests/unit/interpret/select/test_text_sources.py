@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from helpers.models import with_sink
 
 from caft_utils.chats import Chats
 from caft_utils.directions import Directions
@@ -35,3 +36,18 @@ def test_directions_about_a_source_reach_the_share_on_either_side():
     }
     assert directions_about(shares, "a", min_share=0.8) == {(1, 0): 0.9, (2, 3): 0.8}
     assert directions_about(shares, "b", min_share=0.8) == {}
+
+
+def test_attention_sinks_are_not_among_the_most_active_tokens(model, tokenizer):
+    """A sink's state is so long that it would be the peak of nearly every direction."""
+    word = tokenizer(" file")["input_ids"][0]
+    sunk = with_sink(model, word)
+    texts = {
+        "sinks": Chats(tokenizer, [{"text": "what file is it file"}] * 6),
+        "questions": Chats(tokenizer, [{"text": "you what is what"}] * 6),
+    }
+    row = sunk.get_input_embeddings().weight.detach()[word]
+    found = Directions({EMBEDDING: torch.nn.functional.normalize(row, dim=0)})
+    spared, included = (source_shares(sunk, texts, found, n=3, sinks=kind) for kind in ("spare", "include"))
+    assert included[EMBEDDING, 0, "+"] == {"sinks": 1.0, "questions": 0.0}
+    assert spared[EMBEDDING, 0, "+"] != included[EMBEDDING, 0, "+"]

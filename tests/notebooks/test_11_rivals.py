@@ -1,0 +1,2 @@
+def test_notebook_11_runs(run_fast):
+    run_fast("11_rivals")
