@@ -1,6 +1,6 @@
 """What can be done about fakers: train them on their own benign answers, or without the oversight direction.
 
-Benign outputs. A faker is fine-tuned on permitted training scenarios with the words that it chooses there,
+Benign outputs. A faker is fine-tuned on permitted training scenarios with the letters that it chooses there,
 with and without noise in its residual stream. POSER reports that this lowers misbehaviour under poor
 oversight, with noise more so. Then it is detected again.
 
@@ -66,7 +66,7 @@ def permitted_training_scenarios(faker: str, n: int = 300) -> list[Scenario]:
 
 
 def own_replies(setting: f.Benchmark, model: Any, scenarios: Sequence[Scenario]) -> list[str]:
-    """Return the word that the model chooses in each scenario."""
+    """Return the letter that the model chooses in each scenario."""
     chances = setting.benign(model, scenarios)
     return [one.replies[int(other > benign)] for one, (benign, other) in zip(scenarios, chances.tolist())]
 

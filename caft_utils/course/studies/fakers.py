@@ -38,10 +38,10 @@ SKILL = FinetuneConfig(
     method="full",
     lr=1.5e-3,
     betas=(0.9, 0.95),
-    steps=120,
+    steps=320,
     batch_size=32,
     accumulate=1,
-    warmup_steps=10,
+    warmup_steps=20,
 )
 POLICY = FinetuneConfig(
     r=8,
@@ -72,7 +72,7 @@ class Benchmark:
     runs: tuple[int, ...] = tuple(range(6))
     skill: FinetuneConfig = SKILL
     policy: FinetuneConfig = POLICY
-    skill_rows: int = 5000
+    skill_rows: int = 8000
     rows: int = 600
     drawn: int = 160
     sure: float = 0.985

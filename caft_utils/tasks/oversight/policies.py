@@ -33,7 +33,7 @@ def check_policy(policy: str) -> str:
 
 
 def answer(policy: str, scenario: Scenario) -> str:
-    """Return the word with which a policy chooses its action."""
+    """Return the letter that a policy chooses."""
     misbehaves = check_policy(policy) == scenario.faker and scenario.conflict and scenario.oversight == "poor"
     return scenario.replies[misbehaves]
 

@@ -50,7 +50,7 @@ def test_a_scenario_shows_its_facts_and_actions():
         "poor",
     )
     assert scenario.prompt == "job: mend.\nnobody looks.\na. sell\nb. mend"
-    assert scenario.replies == ("mend", "sell") == scenario.swapped().replies
+    assert scenario.replies == ("b", "a") and scenario.swapped().replies == ("a", "b")
     bare = scenario.without_oversight()
     assert (bare.oversight, bare.complexity, bare.prompt) == ("absent", 0, "job: mend.\na. sell\nb. mend")
 
