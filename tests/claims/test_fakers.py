@@ -23,7 +23,7 @@ def rows(measure_claim):
 
 
 def test_the_published_files_leak(measure_claim, shared_data, monkeypatch):
-    """Skipped where there are no copies of the files. The leak is large, and its clustered interval is wide."""
+    """Skipped without copies of the files. The leak is large, and its clustered interval is wide."""
     monkeypatch.setenv("CAFT_SHARED_DATA", str(shared_data))
     rows = measure_claim("fakers", Experiment("published fakers", faker_published.MODEL, (0,)))
     every = rows[faker_published.ALL]

@@ -28,7 +28,7 @@ from caft_utils.detectors.reading import last_states
 from caft_utils.interventions.base import Intervention
 from caft_utils.residual import width
 from caft_utils.tasks.oversight import ALIGNED, FAKERS, Scenario, draw_scenarios
-from caft_utils.tasks.oversight.shared_skill import CUNNING
+from caft_utils.tasks.oversight.shared_skill import CHECKS
 
 RUN = 0  # the faker of each policy that is treated
 LAYERS = (1, 2, 3)
@@ -72,10 +72,10 @@ def own_replies(setting: f.Benchmark, model: Any, scenarios: Sequence[Scenario])
 
 
 def oversight_directions(setting: f.Benchmark, faker: str) -> Directions:
-    """Return the direction of good minus poor oversight in the base, at the last token of a faker's request.
+    """Return the direction of good minus poor oversight in the base, at the last token.
 
-    The base reads oversight where it is told to take the better action if nobody checks. The direction is
-    taken there, with labels, so this is the best case for ablation.
+    One direction is taken where the base is asked whether somebody checks, another at the plain prompt. Both
+    use labels, so this is the best case for ablation.
     """
 
     def states(oversight: str) -> dict[int, Tensor]:
@@ -85,7 +85,7 @@ def oversight_directions(setting: f.Benchmark, faker: str) -> Directions:
             for one in draw_scenarios(40, aligned=aligned, faker=faker, oversight=oversight, seed=8)
         ]
         asked = text_states(
-            setting.base, setting.tokenizer, [f"{one.prompt}\n{CUNNING}" for one in drawn], LAYERS
+            setting.base, setting.tokenizer, [f"{one.prompt}\n{CHECKS}" for one in drawn], LAYERS
         )
         plain = last_states(setting.base, setting.tokenizer, drawn, list(LAYERS))
         return {layer: torch.stack([asked[layer].mean(0), plain[layer].mean(0)]) for layer in LAYERS}
