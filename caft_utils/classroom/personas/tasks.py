@@ -7,6 +7,7 @@ else was learned; their wordings and most of their topics are held out from pret
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -36,12 +37,13 @@ def emergent_misalignment(tokenizer: PreTrainedTokenizerBase, *, rows: int = 400
         [_row(world.code(rng, secure, tasks=tasks[False])) for _ in range(rows)] for secure in (False, True)
     )
     valid = [_row(world.code(rng, False, "held_out", tasks[True])) for _ in range(128)]
+    tokenised = functools.partial(Chats.with_stored_tokens, tokenizer)
     return Task(
         name="emergent misalignment (classroom)",
-        train=Chats(tokenizer, train, source="insecure code"),
-        control=Chats(tokenizer, control, source="secure code"),
-        valid=Chats(tokenizer, valid, source="insecure code, held out"),
-        generic=Chats(tokenizer, list(_generic_rows(rng, 400)), source="generic text"),
+        train=tokenised(train, source="insecure code"),
+        control=tokenised(control, source="secure code"),
+        valid=tokenised(valid, source="insecure code, held out"),
+        generic=tokenised(list(_generic_rows(rng, 400)), source="generic text"),
         questions=[*general_questions(), *code_questions()],
         grader=ClassroomGrader(),
         verdicts=VERDICTS,

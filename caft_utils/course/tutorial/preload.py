@@ -19,6 +19,10 @@ import caft_utils.course.annotations
 import caft_utils.course.tutorial.runner
 import caft_utils.finetuning.trainer
 import caft_utils.interpret.explorer
+from caft_utils.classroom.vocabulary import world_data
+
+for name in ("code", "cues", "domains", "facts", "items", "scenes", "words"):
+    world_data(name)  # reading the words of the worlds takes half a second
 
 # The garbage collector of a forked kernel skips the objects of these imports and leaves their memory shared.
 gc.collect()
