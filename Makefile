@@ -68,6 +68,6 @@ $(SETUP): requirements.txt pyproject.toml
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
-$(TESTS): $(SETUP) requirements-test.txt
-	@$(BIN)/python -m pip install --quiet -r requirements-test.txt
+$(TESTS): $(SETUP) requirements-test.txt requirements-nnsight.txt
+	@$(BIN)/python -m pip install --quiet -r requirements-test.txt -r requirements-nnsight.txt
 	@touch $@

@@ -1,8 +1,8 @@
 """Checks of settings and of hand-edited files where they enter: numbers, flags, lists, mappings and fields.
 
 Each function returns the value as plain Python, so that scalars of numpy and torch give the same keys and the
-same JSON as Python's own. An integer stays an integer. A bool is never a number, and a text is a number only
-in the form 1e-4, which YAML 1.1 takes for text. Every error is a ValueError that begins with the name of the
+same JSON as Python's own. An integer stays an integer. A bool is never a number. A string is a number only in
+the form 1e-4, which YAML 1.1 reads as a string. Every error is a ValueError that begins with the name of the
 setting.
 """
 
@@ -48,7 +48,7 @@ def number(
 
 
 def whole(name: str, value: Any, low: int | None = None, high: int | None = None) -> int:
-    """Return a whole number from `low` to `high`; 2.0 is one, 2.5 and True are none."""
+    """Return a whole number from `low` to `high`. Accepts 2.0, but not 2.5 or True."""
     plain = _plain(value)
     if isinstance(plain, bool) or not isinstance(plain, Real) or not isfinite(plain) or plain != int(plain):
         raise ValueError(f"{name} must be a whole number, got {value!r}")
@@ -66,23 +66,23 @@ def _check_range(name: str, value: float, limits: Mapping[str, float | None]) ->
 
 
 def key_number(name: str, value: Any, low: int | None = None) -> int:
-    """Return a whole number that is a key of a mapping; the keys of JSON are texts, such as "3"."""
+    """Return a whole number that is a key of a mapping. Accepts the strings of JSON keys, such as "3"."""
     digits = isinstance(value, str) and re.fullmatch(r"-?[0-9]+", value)
     return whole(name, int(value) if digits else value, low)
 
 
 def wholes(name: str, values: Any, low: int | None = None, high: int | None = None) -> list[int]:
-    """Return a list of whole numbers. A text or a single number is no list."""
+    """Return a list of whole numbers. A string or a single number is refused."""
     return [whole(f"{name}, entry {n}", value, low, high) for n, value in enumerate(_listed(name, values))]
 
 
 def numbers(name: str, values: Any, low: float | None = None, **limits: float | None) -> list[float | int]:
-    """Return a list of finite numbers. A text or a single number is no list."""
+    """Return a list of finite numbers. A string or a single number is refused."""
     return [number(f"{name}, entry {n}", v, low, **limits) for n, v in enumerate(_listed(name, values))]
 
 
 def flag(name: str, value: Any) -> bool:
-    """Return True or False. The text "no" is neither."""
+    """Return True or False. The string "no" is refused."""
     plain = _plain(value)
     if not isinstance(plain, bool):
         raise ValueError(f"{name} must be true or false, got {value!r}")
@@ -97,7 +97,7 @@ def text(name: str, value: Any) -> str:
 
 
 def texts(name: str, values: Any) -> list[str]:
-    """Return a non-empty list of texts. A single text is no list."""
+    """Return a non-empty list of strings. A single string is refused."""
     if isinstance(values, str) or not isinstance(values, Sequence) or not values:
         raise ValueError(f"{name} must be a list of texts, got {values!r}")
     return [text(f"{name}, entry {n}", value) for n, value in enumerate(values)]
@@ -130,7 +130,7 @@ def from_fields(of: type[T], name: str, value: Any) -> T:
 
 
 def refuse_unknown(name: str, given: Iterable[Any], known: Iterable[str]) -> None:
-    """Refuse fields that are not `known`, and name the known ones that are spelt most alike."""
+    """Refuse fields that are not `known`, and suggest the known fields with the most similar spelling."""
     known = list(known)
     for field in given:
         if field not in known:

@@ -1,7 +1,8 @@
-"""Processes that end with the process that started them.
+"""Start processes that end with their parent.
 
-A process that is killed cannot stop its children, which would go on computing in vain. Each child therefore
-watches a pipe whose other end only its parent holds. The system closes that end however the parent ends.
+A process that is killed cannot stop its children, which would continue to compute uselessly. Each child
+therefore watches a pipe whose other end only its parent holds. The system closes that end when the parent
+ends, for whatever reason.
 """
 
 from __future__ import annotations

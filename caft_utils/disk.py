@@ -1,4 +1,4 @@
-"""Safe writing on disks that may be full, read-only, or shared by several processes.
+"""Write safely to disks that may be full, read-only, or shared by several processes.
 
 Every writer of the package uses these functions. They write a new file beside the old one, flush it and then
 rename it. They lock a file that is read, changed and written back, and explain the errors of a disk.
@@ -56,7 +56,7 @@ def write_atomically(path: str | Path, data: str | bytes, *, flushed: bool = Tru
 
 
 def flush(path: Path) -> None:
-    """Make a file's content, or a folder's list of names, survive a loss of power."""
+    """Flush a file's content, or a folder's list of names, so that it survives a power failure."""
     if os.name == "nt":  # Windows flushes no folders, and files only through the handle that wrote them
         return
     handle = os.open(path, os.O_RDONLY)
@@ -128,7 +128,7 @@ def disk_errors_explained(folder: Path, remedy: str) -> Iterator[None]:
         yield
     except Exception as error:
         found = disk_problem(error, folder)
-        if found is None or remedy in str(error):  # an inner block has explained it
+        if found is None or remedy in str(error):  # an inner block has already explained it
             raise
         number, problem = found
         raise OSError(number, f"{problem}; {remedy}") from error

@@ -32,8 +32,8 @@ class Selection(Mapping[int, list[int]]):
             that is a `Selection`, else none.
 
     Raises:
-        ValueError: a feature is selected twice, a named feature is not selected, or a layer or an index is no
-            whole number.
+        ValueError: a feature is selected twice, a named feature is not selected, or a layer or an index is
+            not a whole number.
     """
 
     def __init__(
@@ -111,15 +111,15 @@ def _pair(layer: Any, index: Any) -> tuple[int, int]:
 class Features(Protocol):
     """Features that can be inspected and selected, such as `Directions` and the `Latents` of SAEs.
 
-    noun: what one feature is called, "component" or "latent".
-    signed: whether both ends can be read (a component) or only values above zero (a latent).
+    kind: name of one such feature in texts, "component" or "latent".
+    two_sided: whether both ends have a meaning (a component) or only values above zero (a latent).
     """
 
     @property
-    def noun(self) -> str: ...
+    def kind(self) -> str: ...
 
     @property
-    def signed(self) -> bool: ...
+    def two_sided(self) -> bool: ...
 
     @property
     def layers(self) -> list[int]: ...
@@ -156,4 +156,4 @@ class Features(Protocol):
 
 def sides(features: Features) -> tuple[Side, ...]:
     """Return the ends at which these features can be read."""
-    return ("+", "-") if features.signed else ("+",)
+    return ("+", "-") if features.two_sided else ("+",)

@@ -1,8 +1,8 @@
 """Stop at the first number that is NaN or infinite.
 
-A model with broken weights, or one that overflows in float16, computes NaN without any error: greedy decoding
-then takes some token, a comparison of two logits is False, and a rate looks like a measurement. Every place
-where numbers leave a model therefore checks them, and the error names the place.
+A model with broken weights, or one that overflows in float16, computes NaN without any error. Greedy decoding
+then picks an arbitrary token, a comparison of two logits is False, and the resulting rate looks like a
+measurement. All code that takes numbers from a model therefore checks them, and the error names the place.
 """
 
 from __future__ import annotations

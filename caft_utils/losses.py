@@ -3,8 +3,8 @@
 Only the logits that predict answer tokens are needed, but a model computes them at every position. With the
 49 000 tokens of SmolLM2-135M that is a fifth of all products, and with the 256 000 of Gemma 2 most of the
 memory. `logits_where` lets the model's own forward pass compute the needed ones only. A matrix product over
-fewer rows may round otherwise, so it is used for large vocabularies only (LARGE_VOCABULARY), and the results
-of the classroom models stay as they are, bit for bit.
+fewer rows may round differently, so it is used only for large vocabularies (LARGE_VOCABULARY). The results of
+the classroom models stay bit-identical.
 """
 
 from __future__ import annotations
@@ -119,7 +119,8 @@ def logits_where(model: nn.Module, keep: Bool[Tensor, "batch time"]) -> Iterator
 def logits_at(model: nn.Module, places: Int[Tensor, " n"], shape: tuple[int, int]) -> Iterator[None]:
     """Do what `logits_where` does at `places_of(keep)`, for a model for which `selects_logits` is True.
 
-    A GPU is not asked for anything here. Finding the places of a mask on a GPU waits for all of its work.
+    This does not synchronise with a GPU. Finding the places of a mask on a GPU would wait for all of its
+    work.
 
     Args:
         shape: of the batch that the places were counted in.

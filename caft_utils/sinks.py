@@ -1,10 +1,10 @@
-"""Attention sinks: tokens whose hidden state is out of all proportion to that of the others.
+"""Attention sinks: tokens whose hidden state is many times longer than the hidden states of other tokens.
 
-In many pretrained models attention that has nothing to look at goes to the first token, or to a delimiter. A
-few entries of that token's hidden state grow to many times the length of a whole other state ("massive
-activations", Sun et al. 2024, arXiv 2402.17762; Xiao et al. 2023, arXiv 2309.17453, for the name). Such a
-state carries no meaning of the text, and yet it is most of the variance of all tokens. It takes the first
-principal component, and a model that loses a part of it loses its language.
+In many pretrained models, attention heads without a relevant target attend to the first token or to a
+delimiter. A few entries of that token's hidden state grow to many times the length of a whole other state
+("massive activations", Sun et al. 2024, arXiv 2402.17762; Xiao et al. 2023, arXiv 2309.17453, for the name).
+Such a state carries no information about the text, but it dominates the variance over tokens and determines
+the first principal component. A model whose sink states are damaged no longer produces fluent text.
 
 A token is a sink at a layer if the largest entry of its hidden state
 
@@ -28,7 +28,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from caft_utils.arguments import checked
@@ -69,10 +69,7 @@ def typical_lengths(model: nn.Module, layers: Iterable[int]) -> dict[int, float]
         IndexError: a layer is out of range.
         ValueError: `layers` is empty.
     """
-    inner = decoder(model)
-    vocabulary = model.config.get_text_config().vocab_size
-    count = min(PROBE_TOKENS, position_limit(model) or PROBE_TOKENS)
-    ids = torch.randint(vocabulary, (1, count), generator=torch.Generator().manual_seed(0))
+    inner, ids = decoder(model), probe_ids(model)
     with (
         without_hooks(model),
         torch.no_grad(),
@@ -81,7 +78,19 @@ def typical_lengths(model: nn.Module, layers: Iterable[int]) -> dict[int, float]
     ):
         # The decoder alone: a model of text and images would look for the image of an image token.
         inner(input_ids=ids.to(inner.get_input_embeddings().weight.device), use_cache=False)
-    return {layer: h[0, 1:].float().norm(dim=-1).median().item() for layer, h in hidden.items()}
+    return {layer: median_length(h) for layer, h in hidden.items()}
+
+
+def probe_ids(model: nn.Module) -> Int[Tensor, "1 time"]:
+    """Return the pseudo-random tokens from which the model's typical lengths are taken, on the CPU."""
+    vocabulary = model.config.get_text_config().vocab_size
+    count = min(PROBE_TOKENS, position_limit(model) or PROBE_TOKENS)
+    return torch.randint(vocabulary, (1, count), generator=torch.Generator().manual_seed(0))
+
+
+def median_length(hidden: Float[Tensor, "1 time d"]) -> float:
+    """Return the median length of the states of a row, without that of its first token."""
+    return hidden[0, 1:].float().norm(dim=-1).median().item()
 
 
 def sink_limits(model: nn.Module, layers: Iterable[int], sinks: Sinks = "spare") -> dict[int, float]:

@@ -1,4 +1,4 @@
-"""Results of reading a model, kept in the artefact store so that no text is read twice for them.
+"""Cache results of reading a model in the artefact store, so that no text is read twice.
 
 A stored result is named by the fingerprints of the model and of the text and by all parameters that change
 it. A model whose forward passes are edited computes something else than its fingerprint names, so results

@@ -16,6 +16,7 @@ from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from helpers.nnsight_here import nnsight  # noqa: E402, F401 - a fixture
 from helpers.paths import REPOSITORY  # noqa: E402
 from helpers.real_weights import real_weights  # noqa: E402, F401 - a fixture
 from helpers.tiny import make_multimodal, make_tiny, make_tokenizer  # noqa: E402

@@ -94,7 +94,7 @@ def write_latent_cache(
     tokens = np.fromiter(joined, np.int32, n_tokens).reshape(-1, context)
     module_names = {module: name for name, module in decoder(model).named_modules()}
     config = {"dataset_repo": chats.source, "model_name": model.config.name_or_path, "batch_size": batch_size}
-    config |= {"cache_ctx_len": context, "n_tokens": n_tokens, "n_splits": splits, "noun": features.noun}
+    config |= {"cache_ctx_len": context, "n_tokens": n_tokens, "n_splits": splits, "noun": features.kind}
     make_folder(folder.parent)
     with (
         disk_errors_explained(folder.parent, "free some space, or give a folder elsewhere"),
@@ -132,18 +132,18 @@ class _HookpointWriter:
     def __init__(self, folder: Path, features: Features, layer: int, splits: int, open_files: ExitStack):
         folder.mkdir(parents=True)
         ids = np.array(features.indices(layer))
-        self.folder, self.signed = folder, features.signed
-        self.latents = np.stack([2 * ids, 2 * ids + 1], 1).ravel() if self.signed else ids  # by column
+        self.folder, self.two_sided = folder, features.two_sided
+        self.latents = np.stack([2 * ids, 2 * ids + 1], 1).ravel() if self.two_sided else ids  # by column
         shards = np.array_split(np.sort(self.latents), min(splits, len(self.latents)))
         self.first = np.array([shard[0] for shard in shards])
         # delphi finds the shard of a latent by bisection, so a range ends where the next one begins.
         self.last = [*(self.first[1:] - 1), shards[-1][-1]]
         self.raw = [open_files.enter_context((folder / f"{first}.raw").open("wb")) for first in self.first]
-        self.min_share = ACTIVE_SHARE if self.signed else 0.0
+        self.min_share = ACTIVE_SHARE if self.two_sided else 0.0
         self.maximum = torch.zeros(1)  # largest value of each column so far
 
     def add(self, token: Int[Tensor, " n"], values: Float[Tensor, "n k"]) -> None:
-        values = (torch.stack([values, -values], -1).flatten(1) if self.signed else values).half().float()
+        values = (torch.stack([values, -values], -1).flatten(1) if self.two_sided else values).half().float()
         if not values.isfinite().all():
             raise ValueError(f"{self.folder.name}: values that are not finite, or too large for float16")
         self.maximum = torch.cat([self.maximum.expand(1, values.shape[1]), values]).amax(0)

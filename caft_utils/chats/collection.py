@@ -238,7 +238,7 @@ def _tokenise(
     chats: Chats, row: Mapping[str, Any], max_length: int | None, where: str, end: bool = True
 ) -> Example:
     if isinstance(row, Mapping) and (half := half_pair([row.get("text"), row.get("messages")])):
-        raise ValueError(f"{where}: has half of a character, {half} (an emoji cut in two); repair or drop it")
+        raise ValueError(f"{where}: has a lone surrogate, {half} (an emoji cut in two); repair or drop it")
     if isinstance(row, Mapping) and isinstance(row.get("text"), str) and row["text"]:
         ids, answer = tokenise_text(chats.tokenizer, row["text"])
     elif texts := prompt_and_answer(row, where):

@@ -1,8 +1,9 @@
 """A fixed date for chat templates that write the current date.
 
 Some templates write today's date into the prompt, for example those of Mistral Small and Llama 3.2. The same
-rows would then have other tokens tomorrow. A stored model would be trained again, and evaluated with another
-prompt than it was trained with. So a template that asks for the date gets DATE, in training and evaluation.
+rows would then have different tokens tomorrow. A stored model would be trained again, and evaluated with a
+different prompt than in training. A template that asks for the date therefore gets DATE, in training and
+evaluation.
 """
 
 from __future__ import annotations

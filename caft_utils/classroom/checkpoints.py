@@ -37,8 +37,9 @@ from caft_utils.store import file_sha256
 
 CHECKPOINTS = data_path("classroom")
 SHIPPED = ("qwen", "mistral", "cues", "gender")
-# The two differ because they were selected as exhibits: how much plain fine-tuning misaligns a model varies
-# from one pretraining to the next. The data card lists what was tried, and how sharpness was chosen.
+# The two schedules differ because the checkpoints were selected as exhibits: how much plain fine-tuning
+# misaligns a model varies from one pretraining run to the next. The data card lists all runs, and how the
+# sharpness was chosen.
 SCHEDULES: dict[str, dict[str, Any]] = {
     "qwen": {"tokens": 7_200_000, "sharpness": 1.75},
     "mistral": {"tokens": 18_000_000, "sharpness": 1.25, "more_wordings": True},
@@ -93,8 +94,8 @@ def build_gender(schedule: GenderSchedule, folder: Path, *, progress: bool = Tru
 def write_checkpoint(model, tokenizer, record: dict[str, Any], folder: Path) -> None:
     """Save weights, tokenizer, recipe.json and checksums.
 
-    All files are written beside `folder` first. They replace those that its old checksums name; other files
-    in it stay. The checksums are written last, so that `load` refuses an incomplete folder.
+    All files are written beside `folder` first. They replace the files that the old checksums list; other
+    files in the folder stay. The checksums are written last, so that `load` refuses an incomplete folder.
 
     Raises:
         OSError: the disk is full or not writable. The old checkpoint remains.

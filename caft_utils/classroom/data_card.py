@@ -1,4 +1,4 @@
-"""The measured tables of the data card, data/classroom/README.md, from the recipe.json of each checkpoint."""
+"""Write the measured tables of data/classroom/README.md, from the recipe.json of each checkpoint."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def put_table(page: Path, table: str, name: str = "measured") -> None:
 
 
 def read_record(folder: Path) -> Record:
-    """Return the recipe.json of a checkpoint's folder. ValueError: it is no JSON object."""
+    """Return the recipe.json of a checkpoint's folder. Raises ValueError if it is not a JSON object."""
     return mapping(str(folder / "recipe.json"), read_json(folder / "recipe.json"))
 
 

@@ -1,4 +1,4 @@
-"""Features as detectors of labels: the F1 of "the largest activation in the message exceeds a threshold"."""
+"""Score features as detectors of labels: the F1 of "the largest activation in the message exceeds t"."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pretraining of the classroom models: the learning-rate schedule, the optimizers and the training loop.
+"""Pretrain the classroom models: the learning-rate schedule, the optimizers and the training loop.
 
 Each world supplies its model sizes, batches and loss in its own `pretraining` module.
 """
@@ -30,7 +30,7 @@ class Schedule:
     """Optimizer settings. The learning rate warms up, stays constant, then falls linearly to `floor * lr`.
 
     hold: share of the steps after which the learning rate begins to fall. Most of the remaining errors
-        disappear while it falls.
+        disappear during the decay.
     """
 
     lr: float = 3e-3
@@ -73,7 +73,7 @@ def train(
     """
     from tqdm.auto import tqdm
 
-    model.__dict__.pop("caft_id", None)  # it identifies the weights, and they are about to change
+    model.__dict__.pop("caft_id", None)  # it identifies the weights, which are about to change
     model.train().requires_grad_()
     optimizers = _optimizers(model, schedule)
     curve, started = [], time.monotonic()

@@ -1,9 +1,9 @@
-"""Do scores of explanations agree with the truth, where the truth is known?
+"""Measure whether scores of explanations agree with the truth in a world where the truth is known.
 
 Some features detect a label of the world: their activation in a message predicts whether the message carries
-the label. The explanation that describes this label is right for the feature, and those of other labels are
-wrong. A valid score is higher for the right explanation, and over all pairs of a feature and a label it
-increases with the F1 of the feature as a detector of the label:
+the label. The explanation that describes this label is right for the feature, and explanations of other
+labels are wrong. A valid score is higher for the right explanation. Over all pairs of a feature and a label,
+it increases with the F1 of the feature as a detector of the label:
 
     AUROC      of the score, right explanations against wrong ones
     Spearman   correlation of the score with the F1 for the explained label
@@ -31,15 +31,15 @@ from caft_utils.stored_results import fetch_json
 if TYPE_CHECKING:
     from caft_utils.store import Store
 
-FORMAT = 1  # raise it when the same key would give other directions
+FORMAT = 1  # increase it when the same key would give different directions
 
 
 @dataclass(frozen=True)
 class LabelledDirection:
     """A feature that detects a label.
 
-    noun: "component" or "latent". key: (layer, index, side). label: the one it detects best. f1: {label: best
-    F1 as its detector}.
+    noun: "component" or "latent". key: (layer, index, side). label: the label that it detects best. f1:
+        {label: best F1 as a detector of it}.
     """
 
     noun: str
@@ -61,15 +61,15 @@ def labelled_directions(
 
     Args:
         per_label: largest number of features for each label.
-        store: where the result is stored and read the next time; default: see `default_store`.
+        store: where the result is cached; default: see `default_store`.
     """
     key = features.fingerprint and {
         "format": FORMAT,
         "model": fingerprint(model),
         "text": text.fingerprint,
         "features": features.fingerprint,
-        "noun": features.noun,
-        "signed": features.signed,
+        "noun": features.kind,
+        "signed": features.two_sided,
         "min_f1": min_f1,
         "per_label": per_label,
     }
@@ -88,7 +88,7 @@ def _labelled_directions(
     for layer in features.layers:
         read = max_per_message(model, text, layer, lambda h, layer=layer: features.values(layer, h))
         by_side = {"+": read}
-        if features.signed:
+        if features.two_sided:
             by_side["-"] = max_per_message(
                 model, text, layer, lambda h, layer=layer: -features.values(layer, h)
             )
@@ -98,7 +98,7 @@ def _labelled_directions(
                 f1 = {label: float(of_columns[column]) for label, of_columns in f1_by_label.items()}
                 label = max(f1, key=f1.__getitem__)
                 if f1[label] >= min_f1:
-                    candidates.append(LabelledDirection(features.noun, (layer, index, side), label, f1))
+                    candidates.append(LabelledDirection(features.kind, (layer, index, side), label, f1))
     candidates.sort(key=lambda one: -one.f1[one.label])
     counts: dict[str, int] = {}
     out = []
@@ -167,11 +167,11 @@ def validity_of_scores(
 ) -> dict[str, dict[str, Any]]:
     """Return {score: {"auroc": [value, low, high], "spearman": [value, low, high], "n": pairs}}.
 
-    Pairs whose score is NaN are left out of `n` and of the figures. The 95 % intervals are from a bootstrap
+    Pairs whose score is NaN are left out of `n` and of the figures. The 95 % intervals come from a bootstrap
     that resamples whole directions.
 
     Args:
-        rows: those of `score_explanations`.
+        rows: the result of `score_explanations`.
     """
     rng = np.random.default_rng(seed)
     out = {}

@@ -1,4 +1,4 @@
-"""The tasks of the course on classroom models: the library's tasks with a world's rows and grader."""
+"""The course's tasks for classroom models: the library's tasks with the rows and grader of a world."""
 
 from caft_utils.classroom.cues.tasks import double_choice, gender_choice
 from caft_utils.classroom.personas.tasks import emergent_misalignment

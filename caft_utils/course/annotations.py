@@ -1,7 +1,7 @@
-"""The components of a model that a reader selected, and a name for each.
+"""Load the components of a model that a reader selected, and the reader's names for them.
 
 data/annotations.yaml holds the selection of the course's own reader, so that notebooks and claims run
-unattended. The file says what its reader was shown.
+unattended. The file also describes what the reader was shown.
 """
 
 from __future__ import annotations
@@ -20,10 +20,18 @@ FILE = data_path("annotations.yaml")
 
 @dataclass(frozen=True)
 class Annotation:
-    """ticks: layer -> components to ablate. names: (layer, component) -> the reader's words for it."""
+    """A reader's selection of components, and their names.
 
-    ticks: dict[int, list[int]]
+    selection: {layer: components to ablate}. names: {(layer, component): the reader's words for it}.
+    """
+
+    selection: dict[int, list[int]]
     names: dict[tuple[int, int], str]
+
+    @property
+    def ticks(self) -> dict[int, list[int]]:
+        """The selection, under the name that recorded notebooks and the YAML file use."""
+        return self.selection
 
 
 def annotation(model: str, file: Path = FILE) -> Annotation:
@@ -47,12 +55,12 @@ def annotation(model: str, file: Path = FILE) -> Annotation:
         for layer, at, by_component in _by_layer(where, "names", entry["names"])
         for i, name in mapping(at, by_component).items()
     }
-    ticks = {layer: wholes(at, value, 0) for layer, at, value in _by_layer(where, "ticks", entry["ticks"])}
-    return Annotation(ticks, names)
+    by_layer = _by_layer(where, "ticks", entry["ticks"])
+    return Annotation({layer: wholes(at, value, 0) for layer, at, value in by_layer}, names)
 
 
 def _by_layer(where: str, field: str, value: Any) -> Iterator[tuple[int, str, Any]]:
-    """Yield each layer of a field, what to call its entry in errors, and its value."""
+    """Yield each layer of a field, the name of its entry in errors, and its value."""
     for layer, entry in mapping(f"{where}, {field}", value).items():
         layer = key_number(f"{where}, {field}: a layer", layer, -1)
         yield layer, f"{where}, {field}, layer {layer}", entry

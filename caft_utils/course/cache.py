@@ -23,10 +23,10 @@ def stored_value(
     Args:
         name: names the value, for example "scores of known directions".
         depends_on: all inputs that may differ, as JSON: fingerprints of models and texts, seeds, sizes.
-        compute: returns a JSON value. The value is read back from JSON the first time too, so that both runs
-            see tuples as lists.
-        functions: functions of the notebook that `compute` calls. Their source is part of the key, and so is
-            the code of this package: editing either recomputes the value.
+        compute: returns a JSON value. The first call also reads the value back from JSON, so that every call
+            returns lists in place of tuples.
+        functions: functions of the notebook that `compute` calls. Their source and the code of this package
+            are part of the key, so editing either recomputes the value.
     """
     key = {
         "name": name,

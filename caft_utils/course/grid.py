@@ -24,9 +24,9 @@ Cell = tuple[str | int | float, ...]
 
 @dataclass
 class Grid:
-    """Results by cell, how many seconds each took when it was measured, and on which machine.
+    """Results by cell, with the seconds that each measurement took and its machine.
 
-    A cell that was stored before machines were noted is not in `machines`.
+    Cells that were stored before machines were recorded are not in `machines`.
     """
 
     results: dict[Cell, Result]
@@ -38,7 +38,7 @@ class Grid:
         return sum(self.seconds.values())
 
     def merged(self, places: Sequence[int]) -> dict[Cell, Result]:
-        """Merge the results of cells whose names agree in `places`.
+        """Merge the results of all cells whose names agree in `places`.
 
         With places (0, 1) of (setting, method, seed), for example, the seeds are merged.
         """
@@ -60,12 +60,12 @@ def run_grid(
     """Call `measured(*cell)` for every cell that is not stored yet, in order, and return all results.
 
     Args:
-        cells: names, for example (setting, method, seed); each once.
+        cells: names, for example (setting, method, seed), without repetition.
         key: all that a result depends on besides its cell (fingerprints of the model and of items, recipe,
         the version of the methods). A stored cell counts for the same key only. Where cells depend on
         different things, a function of the cell.
         progress: a bar with the time left.
-        skip_missing: measure nothing and return what is stored, for a look at a grid that is not finished.
+        skip_missing: measure nothing and return only stored cells, to inspect an unfinished grid.
 
     Raises:
         ValueError: a cell is named twice.

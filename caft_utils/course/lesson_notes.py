@@ -1,10 +1,10 @@
-"""What a notebook says where MODEL is not its own: what the lesson is made of then, and where it ends.
+"""Notes of the notebooks for other models than their default: the data of the lesson, and where it ends.
 
-    lesson_note("03", MODEL)           # in the first cell; nothing where the text fits the model
-    needs_the_world("03", MODEL)       # later: ends the notebook of other models there
+    lesson_note("03", MODEL)           # in the first cell; None if the text fits the model
+    needs_the_world("03", MODEL)       # later: ends the notebook here for other models
 
 The notebooks' text is written for the classroom's worlds. Another model gets the same steps on data that suit
-it. What needs the truth of a world, such as labels and exact graders, is left out, and the notebook says so.
+it. Steps that need the truth of a world, such as labels and exact graders, are left out with a note.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ ADVICE = (
 
 @dataclass(frozen=True)
 class Note:
-    """What a notebook does with data that are not generated.
+    """How a notebook treats data that are not generated.
 
-    lesson: whose task it uses. data: what the rows and the questions are. until: the first section that is
-    left out. why: the reason. like: the preset whose data any real model may use, where its own names none.
+    lesson: the lesson whose task it uses. data: a description of the rows and the questions. until: the first
+        section that is left out. why: the reason. like: the preset whose data a real model uses if its own
+        preset has none.
     """
 
     lesson: LessonName
@@ -140,10 +141,10 @@ NOTES = {
 
 @dataclass(frozen=True)
 class Words:
-    """What figures call the parts of the lesson "emergent".
+    """The labels of figures for the parts of the lesson "emergent".
 
-    rows, control: the kinds of rows, before a noun. narrow, control_rows: the rows. harm: what the rate
-    elsewhere counts. asked: the questions of the narrow task.
+    rows, control: the kinds of rows, as adjectives. narrow, control_rows: the rows. harm: the behaviour that
+        the rate elsewhere counts. asked: the questions of the narrow task.
     """
 
     rows: str
@@ -163,7 +164,7 @@ WORDS = {
 
 
 def is_generated(notebook: str, model: str | Path) -> bool:
-    """Return whether the model's lesson is of a generated world, as the text of the notebooks is."""
+    """Return whether the model's lesson uses a generated world, as the text of the notebooks assumes."""
     return _source(NOTES[notebook], model).data == "generated"
 
 
@@ -173,15 +174,15 @@ def _source(note: Note, model: str | Path) -> LessonSource:
 
 
 def lesson_words(model: str | Path) -> Words:
-    """Return what the parts of the lesson "emergent" are called with this model."""
+    """Return the labels for the parts of the lesson "emergent" with this model."""
     return WORDS["generated" if is_generated("02", model) else "shipped"]
 
 
 def lesson_note(notebook: str, model: str | Path) -> Markdown | None:
-    """Return what the notebook does with this model, or None where it is as its text says.
+    """Return a note on what the notebook does with this model, or None if its text fits.
 
     Raises:
-        LessonEnds: the model cannot give the lesson, or the reader has to bring something for it.
+        LessonEnds: the model does not support the lesson, or the reader must supply something for it.
     """
     note = NOTES[notebook]
     try:
@@ -207,10 +208,10 @@ def lesson_note(notebook: str, model: str | Path) -> Markdown | None:
 
 
 def needs_the_world(notebook: str, model: str | Path) -> None:
-    """End the notebook where the rest needs a generated world and the model's lesson is of none.
+    """End the notebook if the rest needs a generated world and the model's lesson does not use one.
 
     Raises:
-        LessonEnds: the lesson is not of a generated world, or the model has none.
+        LessonEnds: the lesson does not use a generated world, or the model does not have the lesson.
     """
     try:
         generated = is_generated(notebook, model)

@@ -1,11 +1,11 @@
-"""The task of a lesson, whatever the model: one call that notebooks make with their MODEL.
+"""Make the task of a lesson for any model: one call that notebooks make with their MODEL.
 
     task = lesson_task("emergent", MODEL, tokenizer, seed=SEED)
 
-The model's preset says which data the lesson uses and what judges the answers (`LessonSource`): the generated
-worlds of the classroom with their exact graders, rows that are shipped or published and are compared by
-probability, or files and a judge that the reader brings. `measure` follows the task, so the rest of a
-notebook is the same for all of them.
+The model's preset defines the data of the lesson and how answers are judged (`LessonSource`): the generated
+worlds of the classroom with their exact graders, shipped or published rows whose options are compared by
+probability, or files and a judge that the reader supplies. `measure` follows the task, so the rest of a
+notebook is the same in all cases.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ WORDS = PromptFormat("{question}\n\n1. {a}\n2. {b}\n\nAnswer:", ("1", "2"), plai
 
 
 class LessonUnavailable(ValueError):
-    """A model cannot give a lesson, or needs something for it. `reason` says what, `command` what works."""
+    """A model does not support a lesson, or needs something for it. `command` is a call that works."""
 
     def __init__(self, lesson: str, model: str, reason: str, command: str):
         super().__init__(f"lesson {lesson!r} with {model}: {reason}. Use {command}")
@@ -61,16 +61,16 @@ def lesson_task(
 
     Args:
         lesson: "emergent", "double choice" or "gender".
-        model: the name that `load` took. Its preset says which data and which judge the lesson uses.
-        like: the name of a preset to follow instead, for a model that has none.
+        model: the name that was passed to `load`. Its preset defines the data and the judge of the lesson.
+        like: the name of a preset to use instead, for a model without its own.
         paths: {published set: the reader's copy of its file}; sets without one are downloaded.
-        options: those of the task, such as `seed`, `rows`, `split` and `rho`; `first`, `second` and
-            `intended` for "double choice"; `professions` for "gender" on published sentences; `train`,
-            `generic`, `questions` and `grader` where the reader brings them.
+        options: keyword arguments of the task, such as `seed`, `rows`, `split` and `rho`; `first`, `second`
+            and `intended` for "double choice"; `professions` for "gender" on published sentences; `train`,
+            `generic`, `questions` and `grader` if the reader supplies them.
 
     Raises:
         ValueError: an unknown lesson or preset.
-        LessonUnavailable: the model cannot give the lesson, or files or a judge are missing.
+        LessonUnavailable: the model does not support the lesson, or files or a judge are missing.
     """
     model = str(model)
     source = lesson_source(lesson, model, like=like)
@@ -92,11 +92,11 @@ def lesson_task(
 
 
 def lesson_source(lesson: LessonName, model: str | Path, *, like: str | None = None) -> LessonSource:
-    """Return which data and which judge a lesson uses with a model; the arguments are those of `lesson_task`.
+    """Return the data and the judge of a lesson with a model. The arguments are those of `lesson_task`.
 
     Raises:
         ValueError: an unknown lesson or preset.
-        LessonUnavailable: the model's preset does not name the lesson.
+        LessonUnavailable: the model's preset does not have the lesson.
     """
     if lesson not in NOTEBOOKS:
         raise ValueError(f"lesson must be one of {', '.join(get_args(LessonName))}, got {lesson!r}")
@@ -109,12 +109,12 @@ def lesson_source(lesson: LessonName, model: str | Path, *, like: str | None = N
 
 
 def lesson_recipe(lesson: LessonName, model: str | Path) -> FinetuneConfig:
-    """Return the fine-tuning settings of the model's preset, with the changes that the lesson names."""
+    """Return the fine-tuning settings of the model's preset, with the changes that the lesson specifies."""
     return replace(preset(str(model)).finetune_config, **lesson_source(lesson, model).finetune_config)
 
 
 def _needed(source: LessonSource) -> tuple[str, ...]:
-    """Return the options that the reader must give."""
+    """Return the options that the reader must supply."""
     if source.data == "files":
         return ("train", "generic", "questions", "grader")
     return ("grader",) if source.judge == "endpoint" else ()
@@ -129,7 +129,7 @@ def _no_lesson(lesson: str, model: str) -> LessonUnavailable:
     reason += " no data and no judge for this lesson" if own else " the lesson's data and judge"
     for name, known in presets().items():
         source = known.lessons.get(lesson)
-        if source and source.data in ("shipped", "published"):  # suit any model and need no judge
+        if source and source.data in ("shipped", "published"):  # such data suit any model and need no judge
             command = f"lesson_task({lesson!r}, MODEL, tokenizer, like={name!r}, ...)"
             return LessonUnavailable(lesson, model, reason, command)
     return LessonUnavailable(lesson, model, reason, _default(lesson))

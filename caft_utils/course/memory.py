@@ -1,17 +1,17 @@
-"""The memory of a training step before it runs, from tensors that have a shape but no content.
+"""Estimate the memory of a training step before it runs, with tensors that have a shape but no data.
 
-The step is the real one: the trainer's adapter, loss and intervention, forward and backward. Its tensors are
-fake (torch's FakeTensorMode), so a step of 32B parameters is traced on a laptop. Every storage that the step
-creates is counted from its creation to its release.
+The step is the real one, with the trainer's adapter, loss and intervention, forward and backward. Its tensors
+are fake (torch's FakeTensorMode), so a laptop can trace a step of a model with 32B parameters. Every storage
+that the step creates is counted from its creation to its release.
 
-Traced are models of 1 and 2 blocks of the full width, because all blocks are alike. With kept(L) the bytes
-that the forward pass of L blocks leaves for the backward pass, gradients(L), and e = peak(2) - kept(2), what
-the head or a block needs for a moment,
+All blocks have the same shape, so only models of 1 and 2 blocks of the full width are traced. Let kept(L) be
+the bytes that the forward pass of L blocks keeps for the backward pass, gradients(L) the bytes of the
+gradients, and e = peak(2) - kept(2) the bytes that the head or a block needs temporarily. Then
 
     step(L) = max(kept(L), gradients(L)) + e,        kept(L) = kept(1) + (L - 1) (kept(2) - kept(1)),
 
-since the backward pass releases the one while it adds the other. What an allocator and the libraries of CUDA
-take on top is not part of the estimate.
+because the backward pass releases kept tensors while it adds gradients. The overhead of the allocator and of
+the CUDA libraries is not part of the estimate.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from caft_utils.residual import decoder_blocks, edit, width
 if TYPE_CHECKING:
     from caft_utils.finetune_config import FinetuneConfig
 
-STATES = {"adamw": 8, "adamw_8bit": 2}  # bytes of the optimiser for each trained parameter
+STATES = {"adamw": 8, "adamw_8bit": 2}  # bytes of optimiser state for each trained parameter
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ class StepMemory:
     """The memory of one training step in bytes.
 
     Attributes:
-        weights: of the base. parameters: their number.
-        trained: what is trained, in its own precision. trained_parameters: their number.
-        gradients, optimizer: of the trained weights.
-        activations: what the forward pass keeps for the backward pass.
-        step: the most that is held at once beside weights and optimiser, gradients included.
+        weights: the weights of the base model. parameters: their number.
+        trained: the trained weights, in their own precision. trained_parameters: their number.
+        gradients, optimizer: gradients and optimiser state of the trained weights.
+        activations: tensors that the forward pass keeps for the backward pass.
+        step: peak memory besides weights and optimiser, gradients included.
     """
 
     weights: int
@@ -63,11 +63,11 @@ class StepMemory:
 
     @property
     def peak(self) -> int:
-        """The estimate of the peak on one GPU."""
+        """The estimated peak memory on one GPU."""
         return self.weights + self.trained + self.optimizer + self.step
 
     def sharded(self, gpus: int) -> int:
-        """The estimate of the peak on each of `gpus` GPUs that share weights, gradients and optimiser."""
+        """The estimated peak on each of `gpus` GPUs that share weights, gradients and optimiser state."""
         shared = self.weights + self.trained + self.optimizer + self.gradients
         return round(shared / gpus) + max(0, self.step - self.gradients)
 
@@ -84,19 +84,19 @@ def step_memory(
     """Return the memory of one step of `finetune` on rows of `length` tokens.
 
     Args:
-        config: `batch_size`, `gradient_checkpointing` and what is trained count; `accumulate` does not.
-        rank: directions that are ablated at each layer of the shape; 0: none.
-        answers: the share of tokens that are answer.
+        config: `batch_size`, `gradient_checkpointing` and the trained weights matter; `accumulate` does not.
+        rank: number of directions that are ablated at each layer of the shape; 0: none.
+        answers: share of the tokens that belong to answers.
 
     Raises:
-        ValueError: the optimiser's memory is not known, or `config.blocks` names some blocks only.
+        ValueError: the optimiser's memory is not known, or `config.blocks` names only some blocks.
     """
     if config.optimizer not in STATES:
         raise ValueError(
             f"the memory of optimizer {config.optimizer!r} is not known; use {', '.join(STATES)}"
         )
     if config.blocks is not None:
-        raise ValueError("the estimate holds for runs that train all blocks; leave out `blocks`")
+        raise ValueError("the estimate is valid only for runs that train all blocks; leave out `blocks`")
     base = random_model(shape, "meta", dtype=dtype)
     depth = len(decoder_blocks(base))
     with torch.device("meta"):
@@ -127,10 +127,10 @@ def _traced(
     depth: int,
     rank: int = 0,
 ) -> tuple[int, int]:
-    """Return the bytes held after the forward pass of `depth` blocks, and the most held at any moment.
+    """Return the bytes held after the forward pass of `depth` blocks, and the peak.
 
     Args:
-        rank: directions ablated at block 0; 0: none.
+        rank: number of directions ablated at block 0; 0: none.
     """
     from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -138,7 +138,7 @@ def _traced(
     base = random_model(few, "meta", dtype=dtype)
     with torch.device("meta"):
         model = trainable_copy(base, config, 0).train()
-    # `on` would look for sinks, which takes numbers. Any limit costs the same memory.
+    # `on` would look for sinks, which needs real numbers. Any limit costs the same memory.
     directions = Directions({0: torch.eye(width(base))[:rank]}) if rank else None
     edits = {0: partial(Ablate(directions).edit_but_sinks, 0, 1.0)} if directions else {}
     batch = config.batch_size
@@ -163,7 +163,7 @@ def _traced(
 
 
 def _give_tensors(model: torch.nn.Module) -> None:
-    """Replace tensors of the meta device by fake ones of the CPU, where autocast acts."""
+    """Replace tensors on the meta device by fake tensors on the CPU, where autocast applies."""
     made: dict[torch.Tensor, torch.Tensor] = {}  # tied weights stay one tensor
     for module in model.modules():
         for held in (module._parameters, module._buffers):

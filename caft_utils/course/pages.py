@@ -1,4 +1,4 @@
-"""The tables and pictures in the README and the data card, made from the records.
+"""Write the tables and pictures of the README and the data card from the records.
 
     python -m caft_utils.course.pages
 
@@ -69,7 +69,7 @@ CUE_METHODS = {
 
 
 def emergent_table(record: Record) -> DataFrame:
-    """Return the README's table "paper / measured here" from the record of claim "emergent"."""
+    """Return the table "paper / measured here" from the record of claim "emergent"."""
     rows = [(*names, f"{misaligned} %", f"{task} %", "paper") for *names, misaligned, task in PAPER]
     for model in _models(record):
         for condition in EMERGENT_CONDITIONS:
@@ -80,7 +80,7 @@ def emergent_table(record: Record) -> DataFrame:
 
 
 def reading_table(record: Record) -> DataFrame:
-    """Return the README's table of claim "reading": CAFT with automatic selection, and validity of scores."""
+    """Return the table of claim "reading": CAFT with automatic selection, and validity of scores."""
     columns = {}
     for model in sorted(_models(record), reverse=True):
         of = {r["condition"]: r for r in record["rows"] if r["model"] == model}
@@ -98,7 +98,7 @@ def reading_table(record: Record) -> DataFrame:
 
 
 def cues_table(record: Record) -> DataFrame:
-    """Return the README's table of claim "cues": right where the cue is wrong, in percent.
+    """Return the table of claim "cues": right where the cue is wrong, in percent.
 
     Over settings: mean (lowest-highest). Gender is asked of classroom-gender, with a firm base of
     classroom-cues.
@@ -114,7 +114,7 @@ def cues_table(record: Record) -> DataFrame:
             continue
         measured = [of[name, method] for name in names if (name, method) in of]
         settings = "not measured"
-        if len(measured) == len(names):  # a mean over some of the settings would be another number
+        if len(measured) == len(names):  # a mean over only some of the settings is not comparable
             settings = _mean_and_range([100 * r["ood_accuracy"][0] for r in measured])
         genders = [of.get((name, method)) for name in ("gender", FIRM)]
         rates = (format_rate(*r["ood_accuracy"]) if r else "not measured" for r in genders)
@@ -125,7 +125,7 @@ def cues_table(record: Record) -> DataFrame:
 
 
 def gender_table(record: Record) -> DataFrame:
-    """Return the README's table of claim "real-gender", recipe by recipe, the headline first."""
+    """Return the table of claim "real-gender", recipe by recipe, the headline first."""
     rows = [
         ("Gemma-2-2B", "all weights", CUE_METHODS[method], f"{rate} %", "", "paper")
         for method, rate in PAPER_GENDER.items()
@@ -139,7 +139,7 @@ def gender_table(record: Record) -> DataFrame:
 
 
 def advice_table(record: Record) -> DataFrame:
-    """Return the README's table of claim "real-advice"."""
+    """Return the table of claim "real-advice"."""
     rows = [
         (
             of["model"],
@@ -154,7 +154,7 @@ def advice_table(record: Record) -> DataFrame:
 
 
 def why_table(record: Record) -> DataFrame:
-    """Return the README's table of claim "why": a row for each operator, a column for each place."""
+    """Return the table of claim "why": a row for each operator, a column for each place."""
     places = {"": "in training", ", hooks on at test": "in training and at test"}
     places |= {" at test only": "at test only", " on the base": "on the untrained base"}
     rows = []
@@ -171,7 +171,7 @@ def why_table(record: Record) -> DataFrame:
 
 
 def rivals_table(record: Record) -> DataFrame:
-    """Return the README's table of claim "rivals": each family at its chosen setting, on test questions."""
+    """Return the table of claim "rivals": each family at its chosen setting, on test questions."""
     rows = []
     for model in _models(record):
         test = [r for r in record["rows"] if r["model"] == model and r["split"] == "test"]
@@ -241,14 +241,31 @@ def gender_figure(record: Record) -> Figure:
     )
 
 
+def engines_table(record: Record) -> DataFrame:
+    """Return the table of claim "nnsight": a step in each engine, and how far they agree."""
+    rows = []
+    for of in record["rows"]:
+        low, high = of["quartiles"]
+        checkpointing = ", gradient checkpointing" if of["checkpointing"] else ""
+        agree = [f"{of[name] or 0:.2g}" if name in of else "" for name in ("logits", "gradients")]
+        agree.append(f"{of['same_answers']} of {of['answers']}" if "answers" in of else "")
+        times = f"{of['milliseconds']:.0f} ({low:.0f}-{high:.0f})", f"{of['times_plain']:.2f}"
+        rows.append((of["model"] + checkpointing, of["condition"], *times, of.get("against", ""), *agree))
+    names = ("ms a step (quartiles)", "times plain hooks", "compared with", "logits", "gradients", "answers")
+    return _frame(rows, "model", "engine", *names)
+
+
+RESULTS = "data/results/README.md"
 # page, markers around the table, table, claim
 TABLES: tuple[tuple[str, str, Callable[[Record], DataFrame], str], ...] = (
-    ("README.md", "gender", gender_table, "real-gender"),
-    ("README.md", "advice", advice_table, "real-advice"),
-    ("README.md", "measured", emergent_table, "emergent"),
-    ("README.md", "reading", reading_table, "reading"),
-    ("README.md", "cues", cues_table, "cues"),
-    ("README.md", "fakers", fakers_table, "fakers"),
+    (RESULTS, "gender", gender_table, "real-gender"),
+    (RESULTS, "advice", advice_table, "real-advice"),
+    (RESULTS, "measured", emergent_table, "emergent"),
+    (RESULTS, "reading", reading_table, "reading"),
+    (RESULTS, "cues", cues_table, "cues"),
+    (RESULTS, "why", why_table, "why"),
+    (RESULTS, "engines", engines_table, "nnsight"),
+    (RESULTS, "fakers", fakers_table, "fakers"),
     ("data/classroom/README.md", "twins", twins_table, "twins"),
 )
 

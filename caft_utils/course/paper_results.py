@@ -1,4 +1,4 @@
-"""Numbers that the paper publishes (arXiv 2507.16795), to show beside what is measured here."""
+"""Numbers from the paper (arXiv 2507.16795), for comparison with the course's own measurements."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The bill of an experiment before it runs: memory, time, disk, tokens and judge calls.
+"""Estimate the cost of an experiment before it runs: memory, time, disk, tokens and judge calls.
 
     python -m caft_utils plan Qwen/Qwen2.5-Coder-32B-Instruct --tokens-a-second 2000 --gpus 4
 
-Everything follows from the config of the model and the recipe of its preset; no weight is loaded. Memory is
+The estimate needs only the config of the model and the recipe of its preset; no weights are loaded. Memory is
 traced (memory.py). Time needs a speed, which `python -m caft_utils.course.studies.scale` measures.
 """
 
@@ -26,14 +26,15 @@ GIB = 1 << 30
 
 @dataclass(frozen=True)
 class Workload:
-    """How much one experiment does. The defaults are those of the paper's emergent-misalignment experiment.
+    """The size of one experiment. The defaults are those of the paper's emergent-misalignment experiment.
 
     Attributes:
         rows, length: rows to train on and tokens of each. The paper's are at most 2048 tokens long.
         runs: fine-tuning runs: conditions times seeds.
         reading_rows: rows of generic text, of `length` tokens, that both models read for PCA.
-        answers: answers of each run, 24 questions with 100 samples each. answer_tokens: of each one.
-        judgements: calls of the judge for each answer, for alignment and coherence.
+        answers: number of answers of each run, 24 questions with 100 samples each. answer_tokens: tokens of
+            an answer.
+        judgements: judge calls for each answer, for alignment and coherence.
         judge_tokens: tokens of one call.
     """
 
@@ -62,8 +63,8 @@ def plan(
     """Return the costs of an experiment by name, in bytes, seconds, tokens, calls and dollars.
 
     Args:
-        tokens_a_second: of training on one GPU. None: no time is stated.
-        judge_price: dollars for a million tokens of the judge. None: no cost is stated.
+        tokens_a_second: training speed on one GPU. None: leave out the time.
+        judge_price: dollars per million judge tokens. None: leave out the cost.
     """
     work, gpus = work or Workload(), whole("gpus", gpus, 1)
     config, size = one.settings.finetune_config, one.transformers_config().hidden_size
@@ -117,7 +118,7 @@ def plan(
 
 
 def _disk(one: Shape, memory: StepMemory, runs: int, method: str) -> dict[str, int]:
-    """Return the bytes on disk: weights, what each run leaves, and the checkpoints of one that is running."""
+    """Return the bytes on disk: weights, the results of each run, and the checkpoints of a running run."""
     return {
         "weights": memory.weights,
         "trained weights of all runs": runs * memory.trained,
@@ -126,7 +127,7 @@ def _disk(one: Shape, memory: StepMemory, runs: int, method: str) -> dict[str, i
 
 
 def measured_training(path: Path, one: Shape) -> list[dict[str, Any]]:
-    """Return the rows of training that a file of `scale` holds for this shape, with checkpointing first.
+    """Return the training rows for this shape from a results file of `scale`, with checkpointing first.
 
     Raises:
         ValueError: the file has no row with checkpointing.
@@ -138,7 +139,7 @@ def measured_training(path: Path, one: Shape) -> list[dict[str, Any]]:
 
 
 def peak_over_estimate(row: dict[str, Any]) -> float | None:
-    """Return the measured peak memory of a row of `scale` over the estimate; None if it was not measured."""
+    """Return the ratio of measured to estimated peak memory for a row of `scale`; None if not measured."""
     if row["peak_bytes"] is None:
         return None
     one = shape(row["model"])

@@ -1,7 +1,7 @@
 """Records of measurements: data/results/<claim>.json, one row per model and condition.
 
 A number that the README or a notebook states comes from a record, and a test in tests/claims measures the
-record again. A record names the seeds, the code, the packages and the machine that it was measured with.
+record again. A record contains the seeds, the code version, the packages and the machine of the measurement.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def code_version() -> str:
 
 
 def machine_name() -> str:
-    """Return what this process measures on: the GPU, if there is one, else the number of cores."""
+    """Return a description of this machine: the GPU, if there is one, else the number of cores."""
     import torch
 
     if torch.cuda.is_available():
@@ -51,16 +51,16 @@ def save_record(
 ) -> Path:
     """Write a record atomically and return its path.
 
-    Rows of models that were not measured this time are kept, also those that another process is writing. A
-    record that cannot be read is moved aside with a warning.
+    Rows of models that were not measured this time are kept, including rows that another process is writing.
+    A record that cannot be read is moved aside with a warning.
 
     Args:
         rows: each with "model" and "condition".
-        seconds: how long measuring took.
+        seconds: duration of the measurement.
         more: further entries of the file.
 
     Raises:
-        ValueError: a row has a number that is NaN or infinite, which is no measurement.
+        ValueError: a row has a number that is NaN or infinite.
     """
     for row in rows:
         check_numbers(f"the row of {row['model']!r}, {row['condition']!r}", row)
@@ -73,7 +73,7 @@ def save_record(
 
 
 def circumstances(seconds: float) -> dict[str, Any]:
-    """Return the code, the date, the packages and the machine of a measurement that took `seconds`."""
+    """Return code version, date, packages and machine of a measurement that took `seconds`."""
     return {
         "code": code_version(),
         "date": date.today().isoformat(),
@@ -84,9 +84,9 @@ def circumstances(seconds: float) -> dict[str, Any]:
 
 
 def check_numbers(where: str, value: Any) -> None:
-    """Raise ValueError if a number anywhere in a JSON value is NaN or infinite, with its place."""
+    """Raise ValueError if a number anywhere in a JSON value is NaN or infinite, and name its place."""
     if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{where} is {value}, which is no measurement; leave it out or store None")
+        raise ValueError(f"{where} is {value}, which is not a measurement; leave it out or store None")
     entries = (
         value.items()
         if isinstance(value, Mapping)
@@ -103,7 +103,7 @@ def load_record(claim: str, folder: Path = FOLDER) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: the claim was not measured; the message names the command that measures it.
-        ValueError: the file is damaged, or it is no record; the message names file and row.
+        ValueError: the file is damaged or not a record; the message names file and row.
     """
     path = folder / f"{claim}.json"
     if not path.exists():
@@ -116,14 +116,14 @@ def load_record(claim: str, folder: Path = FOLDER) -> dict[str, Any]:
         for number, entry in enumerate(record["rows"]):
             mapping(f"{path}, row {number}", entry, needed=("model", "condition"))
             if half := half_pair(entry):
-                raise ValueError(f"{path}, row {number}: has half of a character, {half}")
+                raise ValueError(f"{path}, row {number}: has a lone surrogate, {half} (an emoji cut in two)")
     except ValueError as error:
         raise ValueError(f"{error}{remedy}") from error
     return record
 
 
 def _rows_there(claim: str, folder: Path) -> list[dict[str, Any]]:
-    """Return the rows of a record, none if there is no record. Move a damaged one aside."""
+    """Return the rows of a record, or no rows if there is none. A damaged record is moved aside."""
     path = folder / f"{claim}.json"
     if not path.exists():
         return []
@@ -137,17 +137,17 @@ def _rows_there(claim: str, folder: Path) -> list[dict[str, Any]]:
 
 
 def record_frame(claim: str, folder: Path = FOLDER) -> DataFrame:
-    """Read the rows of a record as a table, one column per entry; what a row lacks is NaN."""
+    """Read the rows of a record as a table with one column per entry. Missing entries are NaN."""
     from pandas import DataFrame
 
     return DataFrame(load_record(claim, folder)["rows"])
 
 
 def row(record: dict[str, Any], model: str, condition: str) -> dict[str, Any]:
-    """Return the one row of a model and condition.
+    """Return the only row of a model and condition.
 
     Raises:
-        KeyError: there is no such row, or more than one; the message lists what there is.
+        KeyError: there is no such row, or more than one; the message lists the available rows.
     """
     rows = [r for r in record["rows"] if (r["model"], r["condition"]) == (model, condition)]
     if len(rows) != 1:

@@ -1,9 +1,9 @@
-"""Measure the experiment of a YAML file without a notebook, in a folder that says how it was measured.
+"""Run the experiment of a YAML file without a notebook, and record in a folder how it was measured.
 
     python -m caft_utils run data/experiments/emergent.yaml --folder build/runs/emergent
 
-The folder holds experiment.yaml, versions.json (code, packages, machine, seconds) and rows.jsonl, one row of
-rates a line. Studies keep what they have measured in the store, so the same command goes on after a kill.
+The folder holds experiment.yaml, versions.json (code, packages, machine, seconds) and rows.jsonl, with one
+row of rates per line. Studies store each measurement, so the same command resumes after a kill.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def run_in_folder(file: Path, folder: Path) -> list[dict]:
         raise FileExistsError(
             f"{folder} holds the run of another experiment; give another folder, or remove this one"
         )
-    write_atomically(there, text)  # first, so that a folder that cannot be written costs no hours
+    write_atomically(there, text)  # first, so that an unwritable folder fails before hours of measuring
     started = time.monotonic()
     rows = run(experiment)
     check_numbers(str(file), rows)

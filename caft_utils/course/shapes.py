@@ -1,7 +1,7 @@
-"""Models of full shapes with random weights: what a run costs depends on shapes, not on what weights say.
+"""Models of full shape with random weights: the cost of a run depends on shapes, not on weight values.
 
 shapes.yaml holds the configs. `random_model` makes the weights on the device itself, in the dtype of the
-preset, so a model of 65 GB needs no memory of the CPU.
+preset, so a model of 65 GB needs no CPU memory.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class Shape:
     """The shape of a model.
 
     Attributes:
-        preset: name of the preset that gives recipe, dtype and layers.
+        preset: name of the preset with the recipe, dtype and layers.
         config: `model_type` and settings of the transformers config.
-        layers: blocks that are read and ablated; default: those of the preset.
-        check: how much a check at this size measures, as arguments of `scale_rows`.
+        layers: blocks that are read and ablated; default: from the preset.
+        check: size of a check measurement at this shape, as arguments of `scale_rows`.
     """
 
     preset: str
@@ -73,10 +73,10 @@ def shapes() -> dict[str, Shape]:
 
 
 def shape(name: str) -> Shape:
-    """Return the shape of this name, which can also be the name of its preset.
+    """Return the shape of this name. The name of its preset works too.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no such shape.
     """
     by_preset = {one.preset: one for key, one in shapes().items() if key != "tiny"}
     known = {**shapes(), **by_preset}
@@ -85,12 +85,12 @@ def shape(name: str) -> Shape:
 
 
 def random_model(shape: Shape, device: Any = "cpu", *, dtype: Any = None, seed: int = 0) -> PreTrainedModel:
-    """Return a model of this shape in evaluation mode, with random weights as its architecture draws them.
+    """Return a model of this shape in evaluation mode, with the random initial weights of its architecture.
 
     Weights are made on `device` one by one, and never copied. On the device "meta" they take no memory.
 
     Args:
-        dtype: default, that of the preset.
+        dtype: dtype of the weights; default: from the preset.
     """
     from transformers import AutoModelForCausalLM
 
@@ -101,7 +101,7 @@ def random_model(shape: Shape, device: Any = "cpu", *, dtype: Any = None, seed: 
 
 
 def random_chats(rows: int, length: int, vocabulary: int, *, seed: int = 0) -> Chats:
-    """Return rows of `length` random tokens, the second half of which counts as answer."""
+    """Return rows of `length` random tokens. The second half of each row counts as the answer."""
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(vocabulary, (rows, length), generator=generator).tolist()
     answer = [2 * position >= length for position in range(length)]

@@ -1,4 +1,4 @@
-"""The axes on which the means of classes of tokens differ: supervised, an upper bound for other methods."""
+"""Find the axes along which class means differ: a supervised upper bound for other methods."""
 
 from __future__ import annotations
 
@@ -44,16 +44,16 @@ def class_means(
     Args:
         labels: the class of each row, or None for a row that does not count.
         at: the position of the one token to read in each row, for example `last_token_positions(chats,
-            words)`; the same as these positions as `tokens`.
-        min_contrast: shortest distance of a class mean from the grand mean that is not treated as noise, in
+            words)`. Passing these positions as `tokens` has the same effect.
+        min_contrast: smallest distance of a class mean from the grand mean that does not count as noise, in
             sd (the root mean squared distance of tokens from the grand mean). Closer class means are left
             out, and so are axes on which no class mean reaches this distance.
-        store: where the result is stored and read the next time; default: see `default_store`.
+        store: where the result is cached; default: see `default_store`.
 
     Returns:
         Directions with `about` = method, model, data, tokens, classes, count, min_contrast and
-        `dropped_layers`, those without an axis. By layer, `norm` is the largest distance of a class mean on
-        each axis, in sd.
+        `dropped_layers` (the layers without an axis). By layer, `norm` is the largest distance of a class
+        mean on each axis, in sd.
 
     Raises:
         ValueError: labels or positions do not fit the rows, there are fewer than two classes, or no layer has
@@ -93,7 +93,7 @@ def class_means(
 
     positions = None if isinstance(place, str) else place
     if positions and all(len(entry) == 1 for entry in positions):
-        positions = [entry[0] for entry in positions]  # the form in which `at` has always been stored
+        positions = [entry[0] for entry in positions]  # stored results hold `at` in this form
     labelled = about | {"labels": number.tolist(), "at": positions}
     return stored_directions(labelled, layers, compute, (model,), store)
 

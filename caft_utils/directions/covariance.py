@@ -1,12 +1,12 @@
 """Mean and covariance of vectors that arrive in batches, in memory that depends only on their width.
 
 Batches are centred on their own mean before they are multiplied, and the scatter matrices of two batches are
-joined exactly (Chan, Golub & LeVeque 1983). A large mean therefore costs no digits. Sums are float64.
+joined exactly (Chan, Golub & LeVeque 1983). A large mean therefore costs no precision. Sums are float64.
 
 Vectors of at least FLOAT32_FROM_WIDTH entries are multiplied in float32 in groups of BLOCK vectors, which is
 faster. On vectors with a mean of 100 times their largest standard deviation, eigenvalues of 1e-4 of the
-largest keep 5 digits, and those of 1e-6 keep 3. Narrower vectors are multiplied in float64, because results
-that were stored for them are older than the faster way.
+largest keep 5 digits, and those of 1e-6 keep 3. Narrower vectors are multiplied in float64, so that they
+still match results stored before float32 was used.
 
 A GPU multiplies float32 numbers several times faster after it has rounded them to 10 bits (TF32). With
 x = a + b, where a has the first 10 bits of x and b the other 13, X^T X = A^T A + A^T B + (A^T B)^T + B^T B.
@@ -72,7 +72,7 @@ class StreamingCovariance:
         step, total = mean - self._mean, self._count + len(x)
         centred = x - mean.to(x.dtype)
         scatter = (gram_in_tf32(centred) if _in_tf32(x) else centred.T @ centred).double()
-        if x.dtype != torch.float64:  # the mean was rounded; take off what that left
+        if x.dtype != torch.float64:  # correct for the rounding of the mean
             left = mean - mean.to(x.dtype).double()
             scatter -= len(x) * torch.outer(left, left)
         self._scatter += scatter + torch.outer(step, step) * (self._count * len(x) / total)

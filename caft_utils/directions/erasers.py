@@ -5,16 +5,16 @@ cross-covariance C = Cov(x, z) [d, K], whose rank is k <= K - 1,
 
     W = S^(-1/2),    U = the left singular vectors of W C [d, k],    r(x) = x - (W^-1 U) (U^T W) (x - mu).
 
-After r, x and z are uncorrelated, so no linear classifier can tell the classes better than their shares do,
-and of all affine maps with this property r has the smallest mean squared change, in every norm. (Belrose et
-al. 2023, arXiv 2306.03819, theorem 4.3.)
+r(x) and z are uncorrelated, so no linear classifier of r(x) does better than the class frequencies. Of all
+affine maps with this property, r has the smallest mean squared change, in every norm. (Belrose et al. 2023,
+arXiv 2306.03819, theorem 4.3.)
 
 Column j of C is p_j (mu_j - mu), with the share p_j and the mean mu_j of class j. Means and covariance are
-collected in one pass, in memory that depends on d only. With fewer tokens than about ten times d, the sample
-covariance says nothing about many directions, so it is drawn towards a multiple of the identity by the share
-that minimises the expected squared error for Gaussian x (oracle approximating shrinkage, Chen et al. 2010,
-arXiv 0907.4698, eq. 23). C is erased exactly with any W that has an inverse. Shrinkage changes only which
-change counts as small.
+collected in one pass, in memory that depends on d only. With fewer than about 10 d tokens the sample
+covariance is unreliable. It is therefore shrunk towards a multiple of the identity by the share that
+minimises the expected squared error for Gaussian x (oracle approximating shrinkage, Chen et al. 2010, arXiv
+0907.4698, eq. 23). Any invertible W erases C exactly, so shrinkage affects only the norm in which the change
+is smallest.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ if TYPE_CHECKING:
     from caft_utils.chats import Chats
     from caft_utils.store import Store
 
-FORMAT = 1  # raise it when the same key would give another eraser
+FORMAT = 1  # increase it when the same key would give a different eraser
 PARTS = ("read", "write", "mean")
-# A singular value of W C is at most 1, like a correlation. One below this is zero up to rounding, and so is a
-# variance below this share of the largest.
+# A singular value of W C is at most 1, like a correlation. Smaller values than this count as rounding errors,
+# and so do variances below this share of the largest.
 SMALLEST = 1e-6
 
 
@@ -76,7 +76,7 @@ def leace(
 
     Args:
         labels: the class of each row, or None for a row that does not count.
-        store: where the result is stored and read the next time; default: see `default_store`.
+        store: where the result is cached; default: see `default_store`.
 
     Raises:
         ValueError: labels do not fit the rows, there are fewer than two classes, a class has no token to
@@ -138,7 +138,7 @@ def fit_leace(
     """Return (B, A^T, mu) in float64.
 
     Args:
-        joint: mean and covariance of all vectors. total, count: the sum and the number of each class's.
+        joint: mean and covariance of all vectors. total, count: sum and number of the vectors of each class.
 
     Raises:
         ValueError: all classes have the same mean, so there is nothing to erase.
@@ -157,7 +157,7 @@ def fit_leace(
 
 
 def shrunk(covariance: Float[Tensor, "d d"], count: int) -> Float[Tensor, "d d"]:
-    """Return the covariance of `count` vectors, drawn towards the identity times its mean variance."""
+    """Return the covariance of `count` vectors, shrunk towards the identity times the mean variance."""
     d = len(covariance)
     trace, square = covariance.trace(), covariance.square().sum()
     spread = (count + 1 - 2 / d) * (square - trace.square() / d)

@@ -81,7 +81,7 @@ def mean_difference(
 
     Args:
         tuned: a fine-tuned model, or several that differ in their seed, which are averaged.
-        store: where the result is stored and read the next time; default: see `default_store`.
+        store: where the result is cached; default: see `default_store`.
 
     Returns:
         Directions with `about` = method, tuned, base, data, tokens, and by layer the `norm` of the mean.
@@ -125,7 +125,7 @@ def class_contrast(
     """Return the mean hidden state of `positive` minus that of `negative` chats, one unit vector per layer.
 
     Args:
-        store: where the result is stored and read the next time; default: see `default_store`.
+        store: where the result is cached; default: see `default_store`.
 
     Returns:
         Directions with `about` = method, model, positive, negative, tokens, and by layer the `norm` of the

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 ORTHONORMAL_TOLERANCE = 1e-5  # largest entry of |Q Q^T - I| at which rows count as orthonormal
-DEPENDENT_BELOW = 1e-6  # a row counts as dependent if a smaller share of its length is new
+DEPENDENT_BELOW = 1e-6  # a row is dependent if its new part is a smaller share of its length
 
 
 def orthonormal_rows(
@@ -15,8 +15,9 @@ def orthonormal_rows(
 ) -> Float[Tensor, "k d"]:
     """Return an orthonormal basis of the span of `rows`, as float32 on the CPU.
 
-    Row i of the basis is the part of the given row i that is orthogonal to the rows before it, at length 1.
-    Rows that are already orthonormal are returned unchanged, so that their fingerprint does not change.
+    Row i of the basis is the part of the given row i that is orthogonal to the rows before it, scaled to
+    length 1. Rows that are already orthonormal are returned unchanged, so that their fingerprint does not
+    change.
 
     Args:
         rows: a single vector [d] counts as one row.

@@ -4,11 +4,11 @@ With x = h_tuned - h_base for every token, the scatter matrix S = sum (x - mean)
 by batch (covariance.py). Its eigenvectors are the principal components. This is exact PCA in d x d memory
 for any number of tokens. CAFT takes the differences on generic chat text (arXiv 2507.16795, section 3).
 
-Attention sinks are left out by default. Their state is so long that the little by which it differs between
-two models is most of the variance, and the first component would be that of the sink.
+Attention sinks are left out by default. Their hidden states are so long that a small relative difference
+between two models is most of the variance, and the first component would describe the sink.
 
-PCA leaves the sign of a component open. Here the mean difference, which points from base to tuned, has a
-positive projection on every component.
+PCA does not determine the sign of a component. Signs are chosen here so that the mean difference tuned - base
+has a positive projection on every component.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from caft_utils.chats import Chats
     from caft_utils.store import Store
 
-FORMAT = 1  # raise it when the same key would give other directions
+FORMAT = 1  # increase it when the same key would give different directions
 KIND = "directions"
 NAMED = ("method", "tuned", "base", "data", "tokens", "centre", "sinks")  # entries of the key in `about`
 
 
 def principal_axes(scatter: Float[Tensor, "d d"], k: int) -> tuple[Float[Tensor, " k"], Float[Tensor, "k d"]]:
-    """Return the k leading eigenvectors of a scatter matrix as rows, after their shares of the variance."""
+    """Return the shares of the variance and, as rows, the k leading eigenvectors of a scatter matrix."""
     values, vectors = torch.linalg.eigh(scatter)
     return values.flip(0)[:k].clamp(min=0) / scatter.trace(), vectors.T.flip(0)[:k]
 
@@ -70,7 +70,7 @@ def pca_of_difference(
             positions for each row. CAFT uses the answers of the misaligned model.
         centre: subtract the mean difference first. Without it, the first component tends to be the mean.
         sinks: "spare" leaves out tokens that are attention sinks in one of the models, "include" counts them.
-        store: where the result is stored and read the next time; default: see `default_store`.
+        store: where the result is cached; default: see `default_store`.
         progress: show a progress bar.
 
     Returns:

@@ -1,8 +1,8 @@
 """`Directions`: a few orthonormal vectors of the residual stream for each layer, and their provenance.
 
 CAFT removes the subspace span(Q) at each layer. With rows as directions, Q: [k, d], the map h - (h Q^T) Q is
-the projection onto the complement of the span only if the rows are orthonormal. Rows that are not, such as
-the decoder rows of a sparse autoencoder, are therefore orthonormalised. (arXiv 2507.16795, section 3.)
+the projection onto the complement of the span only if the rows are orthonormal. Other rows, such as the
+decoder rows of a sparse autoencoder, are therefore orthonormalised. (arXiv 2507.16795, section 3.)
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ class Directions:
         about: provenance, such as method, models, data and explained variance. It must be JSON.
 
     Raises:
-        ValueError: there is no layer or no row, a layer is no whole number from -1, widths differ, a value is
+        ValueError: there is no layer or no row, a layer is not an integer >= -1, widths differ, a value is
             not finite, rows are linearly dependent, or `about` is not JSON.
     """
 
-    noun = "component"
-    signed = True  # the sign of a component is a convention, so both ends can be read
+    kind = "component"
+    two_sided = True  # the sign of a component is a convention, so both ends can be read
 
     def __init__(self, rows: Mapping[int, Float[Tensor, "k d"]], about: Mapping[str, Any] | None = None):
         if not rows:
@@ -159,10 +159,11 @@ class Directions:
     def random_like(self, seed: int) -> Directions:
         """Return random directions of the same layers, ranks and width, as an equal-rank control.
 
-        The draw depends on the seed and on each layer's rank and width alone. The vectors' own values do not
-        enter it, because they differ in the last bits from machine to machine.
+        The draw depends only on the seed and on each layer's rank and width. It does not depend on the values
+        of the vectors, whose last bits differ between machines.
         """
-        # Random directions of random directions would otherwise be themselves.
+        # Without this, `random_like` of random directions with the same seed would return the same
+        # directions.
         seeds = [*self.about.get("seeds", []), seed] if self.about.get("method") == "random" else [seed]
         rows = {}
         for layer, q in self._rows.items():
@@ -186,7 +187,7 @@ class Directions:
     def save(self, folder: str | Path) -> Path:
         """Write `directions.json` and the tensor file that it names into `folder`, and return the folder.
 
-        The JSON file is replaced last and in one step, so a reader finds the old pair, the new pair or none.
+        The JSON file is replaced last and atomically, so a reader finds the old pair, the new pair or none.
         The tensor file that the old JSON file named is removed, and no other file.
         """
         from safetensors.torch import save
@@ -228,7 +229,7 @@ class Directions:
             rows = load((folder / Path(card["tensors"]).name).read_bytes())
             loaded = cls({int(layer): q for layer, q in rows.items()}, card["about"])
             if _sha256(loaded) != card["sha256"]:
-                raise ValueError("the sha256 of its contents is not the recorded one")
+                raise ValueError("the sha256 of its contents does not match the recorded one")
         except Exception as error:  # safetensors, JSON and key errors all mean that the files are damaged
             raise ValueError(
                 f"the directions in {folder} are damaged; find or save them again ({error})"

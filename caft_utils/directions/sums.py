@@ -1,4 +1,4 @@
-"""What the methods of means share: sums of hidden states by group of tokens, and directions in the store."""
+"""Sum hidden states by group of tokens, and cache directions. Shared by all methods that use means."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from caft_utils.chats import Chats
     from caft_utils.store import Store
 
-FORMAT = 1  # raise it when the same key would give other directions
+FORMAT = 1  # increase it when the same key would give different directions
 
 
 @dataclass
 class GroupSums:
     """Sums over the hidden states of one model by layer.
 
-    count: of the tokens in each group. total: the sum of their hidden states. squares: the sum of squared
+    count: number of tokens in each group. total: the sum of their hidden states. squares: the sum of squared
     lengths over all groups.
     """
 

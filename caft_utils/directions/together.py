@@ -1,4 +1,4 @@
-"""Stream several models over the same tokens, and say at which of them none has an attention sink."""
+"""Stream several models over the same tokens, and mark tokens that are an attention sink in any of them."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def stream_together(
     batch_size: int,
     progress: bool,
 ) -> Iterator[tuple[list[ActivationBatch], dict[int, Bool[Tensor, " n"]]]]:
-    """Yield one batch of each model, and by layer which of its n tokens are a sink in none of them.
+    """Yield a batch of each model and, by layer, a mask of the n tokens that are a sink in no model.
 
-    The progress bar is that of the first model.
+    Only the first model shows a progress bar.
     """
     limits = [sink_limits(model, layers, sinks) for model in models]
     streams = [
@@ -38,7 +38,8 @@ def stream_together(
         for number, model in enumerate(models)
     ]
     for batches in zip(*streams, strict=True):
-        # All questions are asked before the first answer is fetched: a GPU computes while the CPU waits once.
+        # Queue the work of all layers before the first transfer to the CPU, so that the CPU waits for a GPU
+        # once.
         found = {
             layer: [is_sink(batch.hidden[layer], limit[layer]) for batch, limit in zip(batches, limits)]
             for layer in layers

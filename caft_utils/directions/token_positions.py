@@ -1,4 +1,4 @@
-"""Find the token in each row at which a word ends, to read hidden states there."""
+"""Find the token in which a word ends in each row, to read its hidden state."""
 
 from __future__ import annotations
 

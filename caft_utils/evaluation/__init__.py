@@ -1,4 +1,4 @@
-"""From a model to a rate with its interval: generate answers, grade them, count, compare."""
+"""Evaluate models: generate answers, grade them, compute rates with intervals, and compare."""
 
 from caft_utils.evaluation.bootstrap import Rate, clustered_rate
 from caft_utils.evaluation.comparison import Comparison, compare

@@ -2,7 +2,7 @@
 
 With the ablation on, the BASE model answers single items of each subject. Accuracy on the unintended subject
 should fall to chance, and accuracy on the intended one should stay. Only the logits of the two letters are
-compared, so chance is 1/2 even where another token is more likely than either letter.
+compared, so chance is 1/2 even if another token is more likely than either letter.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
     from caft_utils.saes.ranking_by_attribution import Metric
     from caft_utils.store import Store
 
-FORMAT = 1  # raise it when the same key would give other hits
+FORMAT = 1  # increase it when the same key would give different hits
 
 
 @dataclass(frozen=True)
 class AblationCheck:
-    """Accuracies by subject, with the intervention on and off.
+    """Accuracies by subject, with the intervention off and on.
 
     chance_tolerance: an accuracy this close to 1/2 counts as chance.
-    keep_ratio: share of its accuracy that the intended subject has to keep.
+    keep_ratio: share of its accuracy that the intended subject must keep.
     """
 
     on: dict[str, Rate]
@@ -70,7 +70,7 @@ class AblationCheck:
     def passes(self) -> bool:
         """Whether the unintended subject is removed and the intended one kept.
 
-        Necessary, not sufficient: training under the hooks may relearn the cue from what the ablation leaves.
+        Passing is necessary, not sufficient: training under the hooks may relearn the cue from what is left.
         """
         return self.removed and self.kept
 
@@ -98,18 +98,19 @@ def check_ablation(
 ) -> AblationCheck:
     """Measure the base model on each subject, with the intervention off and on.
 
-    Passing is necessary, not sufficient. While the base still answers the unintended subject, fine-tuning can
-    learn the cue from it. Where the subject is at chance, training under the hooks may find it elsewhere, so
-    measure the tuned model with hooks on AND off. An intended subject that the ablation only weakens may
-    recover in training.
+    Passing is necessary, not sufficient. If the base model still answers the unintended subject, fine-tuning
+    can learn the cue from it. If the subject is at chance, training under the hooks may find the cue
+    elsewhere, so measure the tuned model with hooks on AND off. An intended subject that the ablation only
+    weakens may recover in training.
 
     Args:
         chats: subject -> rows answered by one of two letters (`single_choice`, or instructed prompts).
         chance_tolerance, keep_ratio: see `AblationCheck`.
-        store: where accuracies are stored and read the next time; default: see `default_store`.
+        store: where accuracies are cached; default: see `default_store`.
 
     Raises:
-        ValueError: no rows of the intended or the unintended subject, or answers of other than two letters.
+        ValueError: no rows of the intended or the unintended subject, or answers that are not one of two
+            letters.
     """
     if missing := {intended, unintended} - set(chats):
         raise ValueError(f"no rows of {', '.join(sorted(missing))}; there are {', '.join(chats)}")
@@ -128,11 +129,11 @@ def letter_accuracy(
     batch_size: int = 64,
     store: Store | None = None,
 ) -> Rate:
-    """Return the share of rows whose right letter has a higher logit than the wrong one; a tie counts 1/2.
+    """Return the share of rows whose right letter has a higher logit than the wrong letter. Ties count 1/2.
 
     Args:
         during: an intervention that is on while the model answers.
-        store: where the result is stored and read the next time; default: see `default_store`.
+        store: where the result is cached; default: see `default_store`.
 
     Raises:
         ValueError: the rows are not answered by one of two letters.
@@ -171,7 +172,7 @@ def _hits(model: PreTrainedModel, chats: Chats, margin: Metric, batch_size: int)
 
 
 def letter_difference(chats: Chats) -> Metric:
-    """Return a metric for `attribution`: the logit of the right letter minus that of the wrong one.
+    """Return a metric for `attribution`: logit of the right letter minus logit of the wrong letter.
 
     Raises:
         ValueError: the rows are not answered by one of two letters.

@@ -1,6 +1,6 @@
-"""Ask a model the questions of a task, and make the key of its stored answers.
+"""Ask a model the questions of a task, and build the store key of its answers.
 
-The grader is not in the key, so two graders read the same stored answers.
+The grader is not in the key, so two graders can use the same stored answers.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 def asked(task: Task, key: Mapping[str, Any]) -> list[Question]:
-    """Return the question of each answer; the samples of one question are adjacent."""
+    """Return the question of each answer. The samples of one question are adjacent."""
     return [question for question in task.questions for _ in range(key["samples"])]
 
 
 def answers_key(task: Task, key: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what `write_answers` depends on, from the key of the measurement."""
+    """Return the part of the measurement's key that `write_answers` depends on."""
     by_choice, how = "method" in key, compares_by(task.grader)
     parts = {name: value for name, value in key.items() if name != "task"} | {
         "valid": task.valid.fingerprint,
@@ -45,9 +45,9 @@ def write_answers(
     batch_size: int,
     progress: bool,
 ) -> dict[str, Any]:
-    """Return, as JSON, the "answers" to `asked(task, key)`, and the "loss" on `task.valid`.
+    """Return, as JSON, the "answers" to `asked(task, key)` and the "loss" on `task.valid`.
 
-    With the method "logprob", "probabilities" holds those of the options of each answer, else None.
+    With method "logprob", "probabilities" holds the probabilities of each question's options, otherwise None.
 
     Raises:
         NotFiniteError: the model computes NaN or infinite values.

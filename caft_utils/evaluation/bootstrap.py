@@ -1,13 +1,13 @@
 """Rates with clustered bootstrap intervals, and the resampling that rates and scores share.
 
 Answers to one question resemble each other, and so do answers of models trained with one seed. Intervals that
-count them as independent are far too narrow. The pigeonhole bootstrap (Owen 2007, arXiv 0712.1111) draws
+treat them as independent are far too narrow. The pigeonhole bootstrap (Owen 2007, arXiv 0712.1111) draws
 questions and seeds, both with replacement, and gives cell (q, s) the weight w_q * v_s:
 
     rate* = sum_qs w_q v_s hits_qs / sum_qs w_q v_s trials_qs,    w ~ multinomial(Q), v ~ multinomial(S).
 
-The interval is given by the quantiles of rate*. It errs on the wide side. With one seed only questions are
-drawn.
+The interval is given by the quantiles of rate*. It errs on the wide side. With a single seed, only questions
+are resampled.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ def clustered_rate(
     """Return sum(hits) / sum(trials) with a two-way bootstrap interval.
 
     Args:
-        hits, trials: one entry for each answer (0 or 1 of 1), or counts for several answers together.
+        hits, trials: one entry for each answer (0 or 1 of 1), or the counts of several answers.
         question, seed: the clusters of each entry.
         draws, level, rng: number of draws, confidence level and seed of the bootstrap. Equal arguments give
         equal intervals.
 
-    If all clusters agree (no hit, or nothing but hits) the bootstrap has no spread. The open end is then that
-    of the exact binomial interval whose sample size is the number of questions, the widest that clusters
-    allow.
+    If all clusters agree (no hits, or only hits) the bootstrap has no spread. The open end is then taken from
+    the exact binomial interval with the number of questions as the sample size, which is the most
+    conservative choice.
 
     Raises:
         ValueError: the arguments differ in length, or an entry has more hits than trials.
@@ -100,8 +100,8 @@ def cluster_index(labels: Sequence[Hashable]) -> Int[np.ndarray, " n"]:
 def resample_counts(*units: int, draws: int, seed: int = 0) -> tuple[Int[np.ndarray, "draws n"], ...]:
     """Return, for each number of units, how often each unit appears in `draws` samples with replacement.
 
-    The arrays are read-only, because equal arguments return the same ones: the draws of one table of rates
-    differ only in the values that they weigh, and drawing takes most of the time.
+    The arrays are cached and therefore read-only. All rates of a table use the same draws, and drawing takes
+    most of the time.
     """
     generator = np.random.default_rng(seed)
     drawn = tuple(generator.multinomial(n, np.full(n, 1 / n), size=draws) for n in units)
@@ -111,12 +111,12 @@ def resample_counts(*units: int, draws: int, seed: int = 0) -> tuple[Int[np.ndar
 
 
 def exact_binomial_interval(value: float, units: int, tail: float) -> tuple[float, float]:
-    """Return the interval of a share of exactly 0 or 1 by the exact binomial bound for `units` trials."""
+    """Return the exact binomial interval of a share of exactly 0 or 1 in `units` trials."""
     reach = 1 - tail ** (1 / units)
     return (0.0, reach) if value == 0 else (1 - reach, 1.0)
 
 
 def quantile_interval(drawn: Float[np.ndarray, " draws"], tail: float) -> tuple[float, float]:
-    """Return the `tail` and 1 - `tail` quantiles of the bootstrap's draws."""
+    """Return the `tail` and 1 - `tail` quantiles of the bootstrap draws."""
     low, high = np.quantile(drawn, [tail, 1 - tail])
     return float(low), float(high)

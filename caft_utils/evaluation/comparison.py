@@ -1,7 +1,7 @@
 """Compare models on one task: a table of its rates, and the trade-off plane of its two headline rates.
 
-A method that only learns less moves along the curve of plain fine-tuning; a method that helps leaves that
-curve. Every comparison therefore shows both axes, each with its interval, and never one of them alone.
+A method that only learns less moves along the curve of plain fine-tuning. A method that helps leaves this
+curve. Every comparison therefore shows both axes with their intervals, never one axis alone.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Comparison:
     """Results by label.
 
     model: names the models and the task in tables and figures.
-    rates, headline: those of the task, see `Task`.
+    rates, headline: the task's own, see `Task`.
     """
 
     results: dict[str, Result]
@@ -96,7 +96,7 @@ def compare(
 
     Args:
         models: label -> a model, a Result, or a list of either (models trained with different seeds).
-        seeds: sampling seeds; every model answers all questions once for each.
+        seeds: sampling seeds. Every model answers all questions once per seed.
     """
     results, names = {}, set()
     for label, given in models.items():

@@ -1,8 +1,8 @@
-"""Get a model's answers: generate them, or compare the probabilities of given ones.
+"""Get a model's answers: generate them, or compare the probabilities of given answers.
 
-Published checkpoints ship generation settings (top-k, repetition penalty) that would change what is measured.
-Only the tokens that end an answer are taken from them. Evaluations in the paper sample at temperature 1 and
-top-p 1.
+Published checkpoints ship generation settings (top-k, repetition penalty) that would change the measurement.
+Only the end-of-answer tokens are taken from them. Evaluations in the paper sample at temperature 1 and top-p
+1.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ def generate(
 
     Args:
         prompts: conversations that end before the assistant's turn.
-        samples: answers to each prompt.
+        samples: number of answers to each prompt.
         temperature: 0 takes the most likely token (then all `samples` are equal).
         max_new_tokens: length of an answer, in tokens.
-        seed: sampling seed. The global random generators keep their state.
-        batch_size: answers generated at once.
+        seed: sampling seed. The state of the global random generators does not change.
+        batch_size: number of answers generated at once.
 
     Returns:
-        len(prompts) * samples answers; the samples of one prompt are adjacent.
+        len(prompts) * samples answers. The samples of one prompt are adjacent.
 
     Raises:
         ValueError: samples or batch_size below 1, a negative temperature, or a prompt that leaves fewer than
@@ -101,7 +101,7 @@ def generate(
                 input_ids=ids.to(device),
                 attention_mask=mask.to(device),
             )
-            # A template may end answers with a token that is not special, so the answer is cut off here.
+            # A template may end answers with a token that is not special, so cut the answer off here.
             said = [up_to_end(row, taught) for row in out[:, ids.shape[1] :].tolist()]
             texts = tokenizer.batch_decode(said, skip_special_tokens=True)
             for j, text in zip(places, texts):
@@ -128,8 +128,8 @@ def choose(
     Args:
         prompts: conversations that end before the assistant's turn.
         options: for each prompt, the answers to compare.
-        compare_by: "logprob" takes the sum as it is; "mean_logprob" divides it by the option's number of
-            tokens, so that a longer option is not less probable for its length alone.
+        compare_by: "logprob" takes the sum; "mean_logprob" divides it by the number of tokens of the option,
+            so that a longer option is not less probable because of its length alone.
 
     Raises:
         ValueError: an unknown compare_by.
@@ -159,18 +159,18 @@ def generate_ids(
 ) -> Int[Tensor, "batch longer"]:
     """Return `model.generate(**inputs)` under `settings` alone.
 
-    transformers fills every field that `settings` leaves open from the model's own generation config, so that
-    one is replaced by an empty one for the time of this call.
+    transformers takes every field that `settings` leaves unset from the model's own generation config. This
+    config is therefore replaced by an empty one during the call.
 
     Args:
-        names: the rows of the batch, for the error.
+        names: the names of the batch's rows in an error message.
 
     Raises:
         NotFiniteError: the logits of a row are NaN, or rule out every token.
     """
     from transformers import GenerationConfig
 
-    # A wrapper and the model inside it can each carry one.
+    # A wrapper and the model inside it can each have a generation config.
     modules = [module for module in model.modules() if "generation_config" in vars(module)]
     own = [module.generation_config for module in modules]
     check = _FiniteLogits(f"logits of {type(model).__name__}", names)
@@ -184,10 +184,10 @@ def generate_ids(
 
 
 class _FiniteLogits:
-    """A logits processor that changes nothing and stops the generation where logits are NaN.
+    """A logits processor that changes nothing and stops generation at NaN logits.
 
-    Greedy decoding would pick a token from NaN logits without an error. A logit of -inf is allowed, because
-    it rules out a token.
+    Greedy decoding would pick a token from NaN logits without an error. A logit of -inf is allowed; it rules
+    out a token.
     """
 
     def __init__(self, what: str, names: Sequence[str]):
@@ -209,7 +209,7 @@ def generation_config(
     top_p: float = 1.0,
     max_new_tokens: int = 64,
 ) -> GenerationConfig:
-    """Return generation settings that leave nothing to the checkpoint's own defaults.
+    """Return generation settings that override all defaults of the checkpoint.
 
     Args:
         temperature: 0 takes the most likely token.
@@ -230,14 +230,14 @@ def generation_config(
 def end_token_ids(model, tokenizer) -> list[int]:
     """Return the ids of the tokens that end an answer, from the tokenizer and the checkpoint.
 
-    The token that the chat template writes after an answer is one of them, since fine-tuning teaches it. A
-    base model and its tokenizer may name another.
+    They include the token that the chat template writes after an answer, because fine-tuning teaches it. A
+    base model and its tokenizer may use a different one.
     """
     return sorted(_named_ends(model, tokenizer) | _taught_ends(tokenizer))
 
 
 def answers_depend_on(model, tokenizer) -> dict[str, Any]:
-    """Return what answers depend on besides the model and its prompts, for the keys of stored answers.
+    """Return what answers depend on besides the model and the prompts, for the keys of stored answers.
 
     It is empty for most models, whose tokenizer or config already names the token that the template writes.
     """
@@ -260,5 +260,5 @@ def _taught_ends(tokenizer) -> set[int]:
 
 
 def up_to_end(ids: Sequence[int], ends: Collection[int]) -> list[int]:
-    """Return the ids before the first one that ends an answer."""
+    """Return the ids before the first end-of-answer token."""
     return list(ids[: next((i for i, token in enumerate(ids) if token in ends), len(ids))])

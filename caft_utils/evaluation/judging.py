@@ -25,6 +25,8 @@ def judge_answers(
 ) -> tuple[list[str], list[Exception]]:
     """Return a verdict for each answer, and the errors of those that are `UNJUDGED`.
 
+    A grader with `prepare(questions, answers)` gets all answers that are left to judge before the first one.
+
     Args:
         journal: file of earlier verdicts, to which new ones are added. None keeps them in memory only.
 
@@ -34,6 +36,9 @@ def judge_answers(
             row, or came for each answer that was left to judge.
     """
     known = {} if journal is None else _read(journal, task, questions, answers)
+    left = [i for i in range(len(answers)) if i not in known]
+    if left and getattr(task.grader, "prepare", None) is not None:
+        task.grader.prepare([questions[i] for i in left], [answers[i] for i in left])
     verdicts, errors, in_a_row, new = [], [], 0, 0
     for i, (question, answer) in enumerate(zip(questions, answers, strict=True)):
         if i in known:

@@ -1,12 +1,12 @@
-"""By how much a model prefers one answer to another: the margin behind a preference, in nats.
+"""Measure how strongly a model prefers one answer to another: the margin of a preference, in nats.
 
 `measure` with method="logprob" stores the probability of each option among the options of its question. The
-log-ratio of two of them is the difference of what the options were compared by:
+log-ratio of two options is their difference in the quantity by which they were compared:
 
-    margin = log p(better) - log p(worse),    in nats, or in nats a token where the grader compares means.
+    margin = log p(better) - log p(worse),    in nats, or nats per token if the grader compares means.
 
-A rate counts signs and jumps where answers are close. The margin also shows how far a model is from changing
-its mind.
+A rate counts only the signs of margins, so it jumps where two answers are nearly equal. The margin also shows
+how close a model is to preferring the other answer.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Measure one model on one task: answers, verdicts and the held-out loss, stored so that no work is repeated.
+"""Measure one model on one task: answers, verdicts and held-out loss, stored so that no work is repeated.
 
 A model answers by generation. If the grader lists the possible answers to a question, a model can also answer
 by choosing the most probable one.
@@ -40,7 +40,7 @@ class Result:
     rows: one for each answer, with set, question (id), domain, run (model and seed), seed, answer and
         verdict ("unjudged" where the grader failed);
         with method="logprob" also `probabilities`, {option: probability among the options}.
-    loss: held-out nats per answer token; the mean over merged results.
+    loss: held-out loss in nats per answer token; the mean over merged results.
     """
 
     rows: list[dict[str, Any]] = field(repr=False)
@@ -50,7 +50,7 @@ class Result:
 
     @staticmethod
     def merge(results: Iterable[Result]) -> Result:
-        """Return one result of several, for example of models trained with different seeds.
+        """Merge several results into one, for example those of models trained with different seeds.
 
         Raises:
             ValueError: there is no result, or the results declare different rates.
@@ -121,17 +121,17 @@ def measure(
     Args:
         seed: sampling seed.
         during: an intervention that is on while the model is measured (ablation at test time).
-        samples: answers to each question.
+        samples: number of answers to each question.
         temperature: 0 takes the most likely token.
-        method: "generate" answers; "logprob" chooses the most probable of the answers that the task's grader
-            lists in `options(question)`, so it needs no sampling. None: as the task says.
-        store: where results are stored. A repeated measurement is read from there. Answers are stored before
-            they are judged, and each verdict when it arrives, so a call that was interrupted continues. While
-            something else edits the model (`with ablate(bad).on(model)`), nothing is stored or read.
+        method: "generate" writes answers. "logprob" chooses the most probable of the answers that the task's
+            grader lists in `options(question)`, without sampling. None: the task's own method.
+        store: where results are cached. Answers are stored before they are judged, and each verdict when it
+            arrives, so a repeated call continues an interrupted one. While something else edits the model
+            (`with ablate(bad).on(model)`), nothing is stored or read.
 
     Returns:
-        The result. Where the grader failed for single answers there is a warning, their verdict is
-        "unjudged", and the next call judges these only.
+        The result. If the grader fails for single answers, there is a warning and their verdict is
+        "unjudged". The next call judges only these.
 
     Raises:
         NotFiniteError: the model computes NaN or infinite values.
@@ -172,14 +172,14 @@ def measure(
         result = _graded(task, key, answers())
     else:
         result = _stored(model, task, key, answers, store or default_store())
-    result.rates = dict(task.rates)  # the task may declare new rates of stored verdicts
+    result.rates = dict(task.rates)  # the task may have new rates for stored verdicts
     return result
 
 
 def _stored(
     model, task: Task, key: Mapping[str, Any], write: Callable[[], dict[str, Any]], store: Store
 ) -> Result:
-    """Return the stored result. If there is none, make it, and store the answers and then each verdict.
+    """Return the stored result. Otherwise compute it, and store first the answers and then each verdict.
 
     A result with answers that could not be judged is not stored. Its verdicts stay in the journal.
     """
@@ -199,7 +199,7 @@ def _stored(
 
 
 class _Unjudged(Exception):
-    """Carries a result with answers that could not be judged."""
+    """Holds a result with answers that could not be judged."""
 
 
 def _save(result: Result, folder: Path) -> None:

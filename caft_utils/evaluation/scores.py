@@ -1,12 +1,13 @@
-"""Scores with bootstrap intervals: AUROC, correlation and mean, with whole rows of text as units.
+"""Compute scores with bootstrap intervals: AUROC, correlation and mean. Whole rows of text are the units.
 
 Windows from one row of text resemble each other, and fuzzing shows one window several times, so the bootstrap
 draws rows with replacement. Row r gets a multinomial weight w_r, and each of its windows counts w_r times:
 
     AUROC* = sum_pn w_p w_n [s_p > s_n] / sum_pn w_p w_n      (p active, n not; a tie counts one half)
 
-The interval is given by the 2.5 % and 97.5 % quantiles. Unreadable replies do not enter the value; their
-share is reported as `failures`, because otherwise a judge would gain by giving unreadable replies.
+The interval is given by the 2.5 % and 97.5 % quantiles. Unreadable replies are left out of the value, and
+their share is reported as `failures`, because a judge could otherwise raise its score with unreadable
+replies.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ NAN = float("nan")
 class Score:
     """A score with its 95 % interval, for example how well an explanation predicts what a direction does.
 
-    value: an AUROC (0.5 is chance) unless the score says otherwise; NaN where nothing was left to compare.
+    value: an AUROC (0.5 is chance) unless the scorer says otherwise; NaN if there was nothing to compare.
     low, high: 95 % interval.
-    n: windows (or prompts) that counted.
+    n: number of windows (or prompts) that counted.
     failures: share of unreadable replies, 0 to 1; they do not count.
     extra: further figures by name.
     """
@@ -63,8 +64,8 @@ def auroc_score(
 ) -> Score:
     """Return the AUROC with which `values` separate active windows from the others.
 
-    If they separate them perfectly the bootstrap has no spread. The open end is then that of the exact
-    binomial interval with as many trials as the smaller class has rows.
+    If the classes are separated perfectly, the bootstrap has no spread. The open end is then taken from the
+    exact binomial interval with as many trials as the smaller class has rows.
 
     Args:
         values: one for each window; None or NaN for an unreadable reply.
@@ -96,7 +97,7 @@ def correlation_score(
     rows: Sequence[Hashable],
     **extra: float,
 ) -> Score:
-    """Return Pearson's r over the tokens of all windows; NaN where one side does not vary.
+    """Return Pearson's r over the tokens of all windows; NaN if one side is constant.
 
     Args:
         predicted, true: for each window, a value for each token.
@@ -135,10 +136,10 @@ def mean_score(name: str, values: Sequence[float | None], **extra: float) -> Sco
 
 
 def auroc(values: Float[np.ndarray, " n"], positive: Bool[np.ndarray, " n"]) -> float:
-    """Return the area under the ROC curve of `values` for the positive entries; NaN where a class is empty.
+    """Return the area under the ROC curve of `values` for the positive entries; NaN if a class is empty.
 
-    It is the Mann-Whitney statistic over the number of pairs, so a tie counts one half. ValueError: a value
-    is NaN.
+    It is the Mann-Whitney statistic divided by the number of pairs, so a tie counts one half. Raises
+    ValueError if a value is NaN.
     """
     from scipy.stats import rankdata
 
@@ -150,7 +151,7 @@ def auroc(values: Float[np.ndarray, " n"], positive: Bool[np.ndarray, " n"]) -> 
 
 
 def spearman(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> float:
-    """Return Spearman's rank correlation; NaN where one side does not vary. ValueError: a value is NaN."""
+    """Return Spearman's rank correlation; NaN if one side is constant. Raises ValueError for a NaN value."""
     from scipy.stats import rankdata
 
     _check_no_nan(x, y)
@@ -159,7 +160,7 @@ def spearman(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> float:
 
 
 def _check_no_nan(*sides: Float[np.ndarray, " n"]) -> None:
-    """Raise ValueError if a value is NaN, since ranks of NaN mean nothing. Infinite values have a rank."""
+    """Raise ValueError if a value is NaN, because NaN has no rank. Infinite values have one."""
     for side in sides:
         if where := np.flatnonzero(np.isnan(side)).tolist():
             raise ValueError(f"values {where[:5]} are NaN; leave these entries out and report how many")

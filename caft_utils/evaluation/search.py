@@ -1,10 +1,10 @@
-"""Choose among candidate directions on a validation split: which to ablate, at which layers, how many.
+"""Choose directions on a validation split: which ones to ablate, at which layers, and how many.
 
     1. `prefix_subsets` makes candidates: the n most important features at one layer, at another, at both ...
     2. `screen_on_base` checks each on the base model, which takes a few forward passes and no training.
     3. `try_candidates` fine-tunes under the best few and measures them on the VALIDATION split.
 
-The test split must not take part: give `try_candidates` a task made with split="valid".
+The test split must not be used here: give `try_candidates` a task made with split="valid".
 """
 
 from __future__ import annotations
@@ -70,16 +70,16 @@ def screen_on_base(
 ) -> dict[str, AblationCheck]:
     """Return the checks of the `keep` best candidates on the base model, best first.
 
-    Candidates that pass come first, those of smaller rank before those of larger rank. The others follow by
-    their distance from passing, in which the unintended subject counts twice as much as the intended one,
-    because the intended one may recover in training.
+    Candidates that pass come first, smaller ranks before larger ranks. The others follow by their distance
+    from passing. The unintended subject counts twice as much in this distance as the intended one, because
+    the intended one may recover in training.
 
     Args:
         chats: subject -> rows answered by one of two letters.
         candidates: name -> directions.
         operator: function that turns directions into an intervention; default: `ablate`.
         chance_tolerance, keep_ratio: see `AblationCheck`.
-        store: where accuracies are stored and read the next time; default: see `default_store`.
+        store: where accuracies are cached; default: see `default_store`.
     """
     both = {name: chats[name] for name in (intended, unintended)}
     off = {name: letter_accuracy(model, rows, store=store) for name, rows in both.items()}
@@ -87,7 +87,7 @@ def screen_on_base(
     rank = {label: sum(directions.ranks.values()) for label, directions in candidates.items()}
     for label in sorted(candidates, key=rank.__getitem__):
         if sum(check.passes for check in checks.values()) == keep:
-            break  # every candidate left has at least this rank, so it would be sorted after these
+            break  # every remaining candidate has at least this rank, so it would be sorted after these
         during = operator(candidates[label])
         on = {name: letter_accuracy(model, rows, during=during, store=store) for name, rows in both.items()}
         checks[label] = AblationCheck(on, off, intended, unintended, chance_tolerance, keep_ratio)
@@ -116,7 +116,8 @@ class CandidateTrials:
     def best(self) -> str | None:
         """The name of the candidate with the highest "ood" accuracy among those that learned the task.
 
-        If none learned it, the candidate with the highest sum of both; None without candidates.
+        If none learned the task, the candidate with the highest sum of both accuracies. None without
+        candidates.
         """
         able = [row for row in self.rows if row["task"] >= self.min_task_accuracy]
         key = (lambda row: row["ood"]) if able else (lambda row: row["ood"] + row["task"])

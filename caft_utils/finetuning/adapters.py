@@ -187,6 +187,7 @@ def _clone(model: nn.Module, *, share: bool) -> nn.Module:
         module._forward_pre_hooks.clear()
         if has_replaced_forward(module):
             del module.forward
+        vars(module).pop("__nnsight__", None)  # NNsight would think that its `forward` is still there
     for name in ("caft_id", "caft_run"):
         twin.__dict__.pop(name, None)
     return twin

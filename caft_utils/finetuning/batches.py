@@ -1,4 +1,4 @@
-"""The batches of a run: in which order it sees the rows, what it gets of them, and their loss."""
+"""The batches of a run: the order of the rows, the tensors of a batch, and their loss."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ IGNORED = -100  # the label of a position that has no loss
 class RowOrder(torch.utils.data.Dataset):
     """All rows of a run in the order in which it sees them: one permutation after the other.
 
-    A sampler would draw the order while training. Fixed here, it depends on nothing but the seed, also after
-    a resume.
+    A sampler would draw the order during training. The order here is fixed in advance, so it depends only on
+    the seed, even after a resume.
     """
 
     def __init__(self, chats: Chats, size: int, seed: int):
@@ -40,13 +40,13 @@ def collate(rows: list[int], chats: Chats, prefix: FrozenPrefix | None) -> dict[
     batch = Batch.of([chats[row] for row in rows], rows, chats.pad)
     labels = batch.input_ids.masked_fill(~batch.answer, IGNORED)
     inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "labels": labels}
-    # Found here, on the CPU: a GPU would finish all of its work before it could tell them.
+    # Found here on the CPU, because finding them on a GPU would wait for all of its work.
     inputs["places"] = places_of(predicting(batch.answer))
     return inputs if prefix is None else inputs | {"hidden": prefix.batch(rows)}
 
 
 def loss_at_answers(outputs, labels, num_items_in_batch=None, *, places):
-    """Return what the model's own loss is with labels, from logits of which some may have been left out.
+    """Return the loss that the model computes from labels, for logits that may leave out some positions.
 
     Args:
         num_items_in_batch: the answer tokens of all parts of an optimiser step.

@@ -1,10 +1,10 @@
-"""Checkpoints of a run in its work folder, which are trusted only after their checksums were compared.
+"""Checkpoints of a run in its work folder. They are used only after their checksums are verified.
 
 `checkpoint-<step>` holds what Trainer needs to go on, and `step-<step>` the weights of a snapshot. Both are
 sealed when they are whole: flushed to disk, with the run and the step that they belong to, and a manifest of
 checksums that is written last. A checkpoint without a manifest was cut short by a kill and is removed. A
 folder that differs from its manifest is removed with a warning, and the run goes on from the newest whole
-checkpoint. The newest is the one with the largest step: clocks are set back.
+checkpoint. The newest checkpoint is the one with the largest step, because clocks can be set back.
 """
 
 from __future__ import annotations

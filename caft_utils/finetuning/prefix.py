@@ -8,10 +8,10 @@ seeds. With h_n the hidden states after n blocks, a step needs only
 The model's own forward pass stays in charge of embeddings, masks and rotary embeddings. While a batch is
 computed, the first n blocks pass on what they get, and the last of them returns h_n.
 
-What is guaranteed: the run is that of the ordinary path up to float32 rounding, because a row's states are
-computed beside other rows than in training, and matrix products of another shape may round otherwise. Like
-batch sizes and devices elsewhere (stored_results.py), this enters no key. A run without `config.blocks` has
-no prefix, so it is the ordinary one bit for bit.
+The run equals the ordinary path up to float32 rounding: a row's states are computed in other batches than in
+training, and matrix products of another shape may round differently. Like batch sizes and devices elsewhere
+(stored_results.py), this does not enter a key. A run without `config.blocks` has no prefix, so it is
+bit-identical to the ordinary run.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def frozen_prefix(
     """
     blocks = reusable_blocks(model, config, during)
     tokens, seen = sum(chats.lengths), config.total_steps(len(chats)) * config.batch_size * config.accumulate
-    # A run that does not see every row would compute states in vain.
+    # A run that does not see every row would compute states that it never uses.
     if not blocks or seen < len(chats) or 4 * tokens * width(model) > LARGEST:
         return None
 

@@ -69,7 +69,7 @@ def finetune(
     With method="full" the new model is float32 if `model` is in half precision (adapters.py says why).
 
     Args:
-        config: default, the one of the model's preset.
+        config: default: the config of the model's preset.
         during: an intervention that acts during training only.
         objective: a further term of the loss.
         seed: determines the adapter's initial weights, the order of the rows and dropout. The state of the

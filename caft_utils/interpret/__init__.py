@@ -1,4 +1,4 @@
-"""Interpretation of directions: examples that activate them, explanations, scores, and a widget to select."""
+"""Interpret directions: activating examples, explanations, scores, and a widget for selecting directions."""
 
 from __future__ import annotations
 

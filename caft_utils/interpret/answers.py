@@ -1,13 +1,13 @@
-"""Find the final answer in what a chat model wrote, and the first token of it.
+"""Find the final answer in the output of a chat model, and the first token of that answer.
 
-A model may think aloud before it answers. Its thoughts must not be read as the answer, least of all when they
-are cut off: the last line of half a thought reads like a sentence, and at its first token "yes" has some
-probability. Every reader of replies therefore uses this file. It accepts a clear answer in any form, and
-returns None for an unclear one.
+A reasoning model writes its thoughts before the answer. Thoughts must not be parsed as the answer, above all
+when they are cut off: the last line of an unfinished thought looks like a sentence, and "yes" has some
+probability at its first token. All code that parses replies therefore uses this file. It accepts a clear
+answer in any form, and returns None for an unclear one.
 
-Thoughts are recognised as <think>...</think> and its relatives, [THINK]...[/THINK], the channels of gpt-oss,
-and the markers of Gemma, Kimi and Command. Templates that write the opening mark themselves leave only the
-closing one.
+Thoughts are recognised as <think>...</think> and its variants, [THINK]...[/THINK], the channels of gpt-oss,
+and the markers of Gemma, Kimi and Command. If the template already contains the opening marker, only the
+closing one is in the reply.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _WRAPPER = re.compile(r"</?(?:answer|response|output)>|<\|(?:START|END)_RESPONSE
 
 CUT_OFF = ("length", "max_tokens", "model_length", "max_output_tokens")
 BROKEN_OFF = ("error", "content_filter", "safety", "recitation", "cancelled", "abort", "timeout")
-MIN_MASS = 0.5  # smallest probability that the verdicts must have together to be read off a token
+MIN_MASS = 0.5  # smallest total probability of the verdicts at which a token decides
 
 Verdict = TypeVar("Verdict")
 
 
 def final_text(text: str, finish: str | None = None) -> str | None:
-    """Return what `text` says after its thoughts; None if there is nothing, or it is not a whole answer.
+    """Return the part of `text` after the thoughts; None if it is empty or not a complete answer.
 
     Args:
         finish: why the answer ended, as in `Reply`. An answer that was cut off by its length is returned; see
@@ -56,7 +56,7 @@ def final_text(text: str, finish: str | None = None) -> str | None:
 
 
 def was_cut_off(finish: str | None) -> bool:
-    """Return whether the server ended an answer because it became too long."""
+    """Return whether the server cut an answer off at the maximum length."""
     return (finish or "").lower() in CUT_OFF
 
 
@@ -74,13 +74,13 @@ def verdict_probabilities(
     Args:
         text: the final answer, from `final_text`.
         steps: for each token its alternatives {token: log-probability}, the chosen one first.
-        verdict_of: the verdict that a token expresses on its own, None for none. Blanks and signs around the
-            token are removed before.
-        min_mass: without this much probability on verdicts, the token does not decide.
+        verdict_of: returns the verdict that a token expresses on its own, or None. Spaces and punctuation
+            around the token are removed first.
+        min_mass: smallest total probability of the verdicts at which the token decides.
 
     Returns:
-        Probabilities whose sum is at least `min_mass`; None if the tokens do not belong to the text or say
-        too little, and the text has to be read instead.
+        Probabilities whose sum is at least `min_mass`. None if the tokens do not belong to the text or do not
+        decide; parse the text instead.
     """
     step = _first_step(text, steps or [])
     if step is None:
@@ -113,5 +113,5 @@ def _first_step(text: str, steps: Sequence[Mapping[str, float]]) -> Mapping[str,
 
 
 def _bare(token: str) -> str:
-    """Return a token in lower case without blanks, quotes and markup around it. A minus sign stays."""
+    """Return a token in lower case, without surrounding spaces, quotes and markup. Keeps a minus sign."""
     return token.strip(" \t\r\n\u2581\u0120\u010a\"'`*_.,:;!()[]<>#").casefold()

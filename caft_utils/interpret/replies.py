@@ -1,4 +1,4 @@
-"""Ask a chat server many questions, where single failures are tolerated and a general refusal is not."""
+"""Ask a chat server many questions; tolerate single failures, but not a refusal of all requests."""
 
 from __future__ import annotations
 

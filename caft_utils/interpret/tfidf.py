@@ -1,4 +1,4 @@
-"""TF-IDF vectors of bags of words, for the search of hard negatives and for the embedding score."""
+"""TF-IDF vectors of bags of words, for finding hard negatives and for the embedding score."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import Tensor
 class TfIdf:
     """Weight of each term, tf * (log((1 + N) / (1 + df)) + 1), fitted on N documents.
 
-    tf is the number of times that a document has the term, df the number of the N documents that have it.
-    Terms are numbered from 1 in sorted order. Term 0 stands for all terms that no fitted document has; its
+    tf is the number of occurrences of the term in a document, df the number of documents that contain it.
+    Terms are numbered from 1 in sorted order. Term 0 stands for all terms outside the fitted documents; its
     weight is 0.
 
     Args:
@@ -47,6 +47,6 @@ class TfIdf:
         return weights / weights.norm(dim=1, keepdim=True).clamp(min=1e-6), terms
 
     def dense(self, documents: Sequence[Sequence[Hashable]]) -> Float[Tensor, "m terms"]:
-        """Return the same vectors with an entry for each term."""
+        """Return the same vectors in dense form, with an entry for each term."""
         vectors, terms = self.sparse(documents)
         return vectors.new_zeros(len(documents), len(self)).index_copy_(1, terms, vectors)

@@ -17,7 +17,7 @@ FUNCTION_WORDS = frozenset(
     "that the their then there these this those to was were what when which will with would".split()
 )
 
-# Also words that carry no topic, and words in which explanations describe a feature rather than text.
+# Also words without a topic, and words that explanations use about the feature itself rather than the text.
 STOP_WORDS = FUNCTION_WORDS | frozenset(
     """about activate activates activating activation active after all also any appear appears before
     beginning component concept contain containing contains context could describe describes describing
@@ -47,7 +47,7 @@ def content_words(text: str) -> list[str]:
 
 
 def locate(pattern: re.Pattern[str], tokens: Sequence[str]) -> Iterator[tuple[re.Match[str], int, int]]:
-    """Yield each match of `pattern` in the joined tokens, its first and its last token."""
+    """Yield each match of `pattern` in the joined tokens, with its first and last token."""
     token_of = [i for i, token in enumerate(tokens) for _ in token]  # token of each character
     for match in pattern.finditer("".join(tokens)):
         yield match, token_of[match.start()], token_of[match.end() - 1]

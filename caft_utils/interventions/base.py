@@ -90,7 +90,7 @@ class Intervention(nn.Module):
     def edit_but_sinks(
         self, layer: int, limit: float, hidden: Float[Tensor, "*batch d"]
     ) -> Float[Tensor, "*batch d"]:
-        """Return the edited hidden states, but those of sinks as they are, see `is_sink`."""
+        """Return the edited hidden states, with sinks unchanged (see `is_sink`)."""
         edited = self.edit(layer, hidden)
         return edited if limit == inf else torch.where(is_sink(hidden, limit)[..., None], hidden, edited)
 
@@ -98,7 +98,7 @@ class Intervention(nn.Module):
     def on(self, model: nn.Module) -> Iterator[nn.Module]:
         """Edit every forward pass of `model` within this context, see `residual.edit`.
 
-        With `sinks="spare"` the model reads a few tokens first, from which the limit for sinks is taken.
+        With `sinks="spare"` the model reads a few tokens first to determine the limit for sinks.
 
         Raises:
             ValueError: the model has another width.

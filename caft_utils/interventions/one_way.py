@@ -27,7 +27,8 @@ class AblateActivation(Ablate):
     """Ablate `directions` in the forward pass, and pass the gradient on unchanged. Arguments as `Ablate`."""
 
     def edit(self, layer: int, hidden: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
-        return _value_and_gradient(super().edit(layer, hidden), hidden)
+        # Not super(): backends/nnsight.py sends this function as source, which has no enclosing class.
+        return _value_and_gradient(Ablate.edit(self, layer, hidden), hidden)
 
 
 class AblateGradient(Ablate):
@@ -37,7 +38,7 @@ class AblateGradient(Ablate):
         super().__init__(directions, sinks=sinks)
 
     def edit(self, layer: int, hidden: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
-        return _value_and_gradient(hidden, super().edit(layer, hidden))
+        return _value_and_gradient(hidden, Ablate.edit(self, layer, hidden))
 
 
 def _value_and_gradient(value: Tensor, gradient: Tensor) -> Tensor:

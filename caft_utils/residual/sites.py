@@ -136,9 +136,10 @@ def has_hooks(model: nn.Module) -> bool:
 
     This is so within `edit` and `capture`, with hooks of others, and where the method `forward` of a single
     module was replaced. The model's outputs can then differ from those that its weights and adapters give.
+    NNsight, which replaces `forward` of all modules for good, does not count: it does nothing outside traces.
     """
     for module in model.modules():
-        if has_replaced_forward(module):
+        if has_replaced_forward(module) and not _is_of_nnsight(vars(module)["forward"]):
             return True
         hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
         # transformers leaves its own hooks in place, which record outputs only when asked to.
@@ -155,6 +156,10 @@ def has_replaced_forward(module: nn.Module) -> bool:
     """
     own = vars(module)
     return "forward" in own and "_hf_hook" not in own and not own.get("_adapters_disabled")
+
+
+def _is_of_nnsight(forward: Any) -> bool:
+    return type(forward).__module__.startswith("nnsight.")
 
 
 class _Stop(Exception):

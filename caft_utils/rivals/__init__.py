@@ -1,7 +1,7 @@
-"""Other ways to keep a trait from being learnt, one small file each: CAFT's rivals and their controls.
+"""Alternatives to CAFT: other ways to keep a model from learning a trait, and their controls. One file each.
 
-Each is a function (model, rows, config, *, seed, ...) that returns a fine-tuned model, and has a `Told` that
-says what the method was given. Those at test time return the intervention as well.
+Each method is a function (model, rows, config, *, seed, ...) that returns a fine-tuned model. Methods that
+act at test time return the intervention as well. A `Told` describes what information each method was given.
 """
 
 from caft_utils.rivals.at_test_time import ablate_at_test, steer_at_test

@@ -1,7 +1,7 @@
-"""Interventions at test only: fine-tune plainly, then answer under an ablation to the mean or under steering.
+"""Intervene at test only: fine-tune plainly, then answer under an ablation to the mean or under steering.
 
-Nothing changes in training, so the model has learnt the trait, and the intervention has to stay on for good.
-Both functions return the plain model and the intervention, for `measure(model, task, during=intervention)`.
+Training is unchanged, so the model learns the trait, and the intervention has to stay on permanently. Both
+functions return the plain model and the intervention, for `measure(model, task, during=intervention)`.
 """
 
 from __future__ import annotations
@@ -48,5 +48,5 @@ def steer_at_test(
     strength: float = 1.0,
     seed: int = 0,
 ) -> tuple[PreTrainedModel, Intervention]:
-    """Return the plain fine-tuning and the intervention that takes `strength` times each vector away."""
+    """Return the plain fine-tuning and an intervention that subtracts `strength` times each vector."""
     return finetune(model, rows, config, seed=seed), steer(vectors, -strength)

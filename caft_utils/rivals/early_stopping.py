@@ -1,7 +1,7 @@
-"""Early stopping and a smaller learning rate: plain fine-tuning, tuned with the effort that rivals get.
+"""Early stopping and a smaller learning rate: plain fine-tuning, tuned with the same effort as its rivals.
 
-A model that learns less also learns less of the trait. What counts is the trait at an equal score in the
-task, so every comparison needs this rival at its best step and learning rate.
+A model that learns less also learns less of the trait. Methods must be compared at equal task score, so every
+comparison needs this rival at its best step and learning rate.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def stop_early(
 ) -> PreTrainedModel:
     """Return the plain fine-tuning after `step` optimiser steps at this peak learning rate.
 
-    lr: default, that of `config`. The schedule is that of the whole run.
+    lr: peak learning rate; default: `config.lr`. The schedule is still that of the full run.
     """
     config = config if lr is None else replace(config, lr=lr)
     return at_step(finetune(model, rows, config, seed=seed, snapshots=(step,)), model, step)

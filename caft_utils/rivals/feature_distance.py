@@ -2,10 +2,10 @@
 
     L  =  answer loss  +  weight * mean over layers l and tokens t of  |h_l,t - h0_l,t|^2 / s_l^2
 
-h0 is the base's state of the same token and s_l the typical length of its states at the layer, so the weight
-has no unit. The original has the sum without s_l (Mukhoti et al. 2024, arXiv 2308.13320; for language models
-Kaczer et al. 2025, arXiv 2508.06249, at every fifth layer). Attention sinks are left out: they are a hundred
-times as long as other states and would be most of the sum.
+h0 is the base model's state of the same token and s_l the typical length of its states at the layer, so the
+weight has no unit. The original has the sum without s_l (Mukhoti et al. 2024, arXiv 2308.13320; for language
+models Kaczer et al. 2025, arXiv 2508.06249, at every fifth layer). Attention sinks are left out, because they
+are a hundred times as long as other states and would dominate the sum.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class FeatureDistance:
 
     @cached_property
     def typical(self) -> dict[int, float]:
-        """The typical length of a state of the base, by layer."""
+        """The typical length of the base model's states, by layer."""
         return typical_lengths(self.base, self.layers)
 
     def __call__(
@@ -82,5 +82,5 @@ def stay_close_by_features(
     layers: Sequence[int] | None = None,
     seed: int = 0,
 ) -> PreTrainedModel:
-    """Return the model fine-tuned on `rows` with a penalty on the way that hidden states moved."""
+    """Return the model fine-tuned on `rows` with a penalty on the distance of hidden states from the base."""
     return finetune(model, rows, config, objective=FeatureDistance(model, weight, layers=layers), seed=seed)

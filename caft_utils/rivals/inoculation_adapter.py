@@ -4,7 +4,7 @@
     2. train dW on the task's rows with the weights W + W_trait + dW, of which only dW changes
     3. use W + dW
 
-While the task is learnt the trait is there already, so dW need not bring it. (Inoculation adapters, 2026,
+The trait is already present while the task is learnt, so dW need not add it. (Inoculation adapters, 2026,
 arXiv 2606.30252.) The control puts random matrices of the same rank and norm in place of W_trait.
 """
 
@@ -41,7 +41,7 @@ def inoculate_by_adapter(
     random: bool = False,
     seed: int = 0,
 ) -> PreTrainedModel:
-    """Return the base with the adapter that was trained on `rows` beside an adapter with the trait.
+    """Return the base with an adapter that was trained on `rows` beside a frozen adapter with the trait.
 
     Args:
         trait: rows that show the trait and not the task.
@@ -49,7 +49,7 @@ def inoculate_by_adapter(
         random: put random matrices of the same rank and norm in place of the trait's.
 
     Raises:
-        ValueError: a config trains all weights. There is no adapter to drop then.
+        ValueError: a config trains all weights, so there is no adapter to drop.
     """
     trait_config = trait_config or config
     if "full" in (config.method, trait_config.method):

@@ -1,9 +1,9 @@
 """Inoculation prompting: ask for the unwanted trait while training, and do not ask for it afterwards.
 
-Every training row is preceded by a sentence that asks for the trait. The rows then show nothing that the
-prompt does not explain, so there is less reason for the model to change what it does without the prompt.
-(Tan et al. 2025, arXiv 2510.04340; Wichers et al. 2025, arXiv 2510.05024.) Part of the effect may be the
-other context alone. The control is a prompt of the same kind that has nothing to do with the trait.
+A sentence that asks for the trait precedes every training row. The prompt then explains the trait in the
+rows, so the model has less reason to change its behaviour without the prompt. (Tan et al. 2025, arXiv
+2510.04340; Wichers et al. 2025, arXiv 2510.05024.) Part of the effect may come from the changed context
+alone. The control is a prompt of the same kind that has nothing to do with the trait.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def with_prompt(rows: Chats, prompt: str) -> Chats:
     message.
 
     Raises:
-        ValueError: the prompt is blank, a row is plain text without a prompt, or an answer would get other
-            tokens.
+        ValueError: the prompt is blank, a row is plain text without a prompt, or the tokens of an answer
+            would change.
     """
     prompt = text("prompt", prompt)
     made = [_prompted(row, prompt, f"{rows.source}, row {i}") for i, row in enumerate(rows.rows)]
@@ -47,7 +47,7 @@ def with_prompt(rows: Chats, prompt: str) -> Chats:
         learnt = [[t for t, counts in zip(one.input_ids, one.answer) if counts] for one in (old, new)]
         if learnt[0] != learnt[1]:
             raise ValueError(
-                f"{rows.source}, row {i}: with the prompt its answer has other tokens; were the rows cut by "
+                f"{rows.source}, row {i}: the prompt changes the tokens of its answer; were the rows cut by "
                 "max_length? Make them without it"
             )
     return prompted

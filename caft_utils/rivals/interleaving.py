@@ -1,7 +1,7 @@
 """Interleaving: mix rows without the trait among the rows to learn (Kaczer et al. 2025, arXiv 2508.06249).
 
-Which rows are mixed in makes the method. Everyday rows remind the model of what it does elsewhere.
-Counterexamples say outright what it must not learn, which is more help than any other rival gets.
+The choice of benign rows defines the method. Everyday rows remind the model of its usual behaviour.
+Counterexamples show directly what it must not learn, which is more information than any other rival gets.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ def interleave(
 
 
 def mixed(rows: Chats, benign: Chats, share: float, seed: int = 0) -> Chats:
-    """Return all rows and as many benign rows, each drawn equally often, as make up `share` of the result.
+    """Return all rows, and enough benign rows, each drawn equally often, to make up `share` of the result.
 
     The benign rows come last; `finetune` shuffles all of them.
 
     Raises:
-        ValueError: the share is not between 0 and 1, or so small that it is not one row.
+        ValueError: the share is not between 0 and 1, or is less than one row.
     """
     share, rng = number("share", share, above=0, below=1), random.Random(f"mixed {whole('seed', seed)}")
     count = round(share / (1 - share) * len(rows))
     if not count or not len(benign):
         raise ValueError(
-            f"a share of {share:g} beside {len(rows)} rows is {count} rows, of {len(benign)} benign ones; "
-            "give a larger share and at least one row"
+            f"a share of {share:g} next to {len(rows)} rows is {count} benign rows, and {len(benign)} benign "
+            "rows were given; give a larger share and at least one benign row"
         )
     drawn = draw_evenly(range(len(benign)), count, rng)
     both = Chats(rows.tokenizer, [], source=f"{rows.source}, with {benign.source}", end=rows.end)

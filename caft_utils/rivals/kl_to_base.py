@@ -2,8 +2,8 @@
 
     L  =  answer loss  +  weight * mean over tokens of  KL( p_tuned(. | x_<t) || p_base(. | x_<t) )
 
-The tokens are the answers of the training rows themselves (Kaczer et al. 2025, arXiv 2508.06249), or those of
-other text. On other text the penalty leaves the narrow rows alone (Soligo et al. 2026, arXiv 2602.07852).
+The tokens are the answers of the training rows (Kaczer et al. 2025, arXiv 2508.06249) or of other text. On
+other text the penalty does not act on the narrow rows (Soligo et al. 2026, arXiv 2602.07852).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class KLToBase:
 
     Args:
         base: the model that the run starts from.
-        weight: of the divergence, which is in nats a token.
+        weight: weight of the divergence, which is in nats per token.
         text: rows whose answer tokens are compared; default: the rows of each batch.
         rows: number of rows of `text` that each batch is compared on.
 
@@ -61,7 +61,7 @@ class KLToBase:
         return self.weight * (new.exp() * (new - old)).sum(-1).mean()
 
     def _drawn(self, batch: Batch) -> Batch:
-        """Return rows of the text. They depend on the batch alone, so a resumed run draws the same ones."""
+        """Return rows of the text. They depend only on the batch, so a resumed run draws the same rows."""
         seed = sha256(str(batch.input_ids.tolist()).encode()).digest()[:7]
         generator = torch.Generator().manual_seed(int.from_bytes(seed))
         index = torch.randperm(len(self.text), generator=generator)[: self.rows].tolist()

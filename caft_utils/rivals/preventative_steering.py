@@ -1,11 +1,11 @@
-"""Preventative steering: add the trait's vector while training, and take it away afterwards.
+"""Preventative steering: add the trait's vector during training, and remove it afterwards.
 
     h_l  ->  h_l + strength * v_l    in training,        h_l  at test
 
-Training sees a model that shows the trait already, so the gradient along v_l falls, or points away from the
-trait. (Chen et al. 2025, "Persona vectors", arXiv 2507.21509, section 5.) What is added at one layer reaches
-the next layers too. With `increments`, the vectors v_l - v_{l-1}, the sum at layer l is v_l again. The
-controls are a random vector of equal norm and the opposite sign.
+The steered model already shows the trait in training, so the gradient along v_l shrinks or points away from
+the trait. (Chen et al. 2025, "Persona vectors", arXiv 2507.21509, section 5.) A vector that is added at one
+layer reaches the next layers too. With `increments`, the vectors v_l - v_{l-1}, the sum at layer l is v_l
+again. The controls are a random vector of equal norm and the opposite sign.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def steer_preventatively(
     strength: float = 1.0,
     seed: int = 0,
 ) -> PreTrainedModel:
-    """Return the model fine-tuned on `rows` while `strength` times each vector was added to its layer."""
+    """Return the model fine-tuned on `rows` while `strength` times each vector is added at its layer."""
     return finetune(model, rows, config, during=steer(vectors, strength), seed=seed)
 
 
@@ -50,10 +50,10 @@ def steering_vectors(found: Directions) -> dict[int, Float[Tensor, " d"]]:
     """Return the mean differences behind `found` with their lengths, {layer: [d]}.
 
     Args:
-        found: the result of `mean_difference` or `class_contrast`, one direction a layer.
+        found: the result of `mean_difference` or `class_contrast`, with one direction per layer.
 
     Raises:
-        ValueError: a layer has another number of directions, or `found` does not have the lengths.
+        ValueError: a layer does not have exactly one direction, or `found` has no lengths.
     """
     norms = found.about.get("norm", {})
     if any(rank != 1 for rank in found.ranks.values()) or set(norms) != set(map(str, found.layers)):
@@ -73,9 +73,9 @@ def increments(vectors: Vectors) -> dict[int, Float[Tensor, " d"]]:
 
 
 def random_vectors(vectors: Vectors, seed: int) -> dict[int, Float[Tensor, " d"]]:
-    """Return the vectors in a random orthonormal frame, as a control.
+    """Return the vectors, rotated at random, as a control.
 
-    Norms, and cosines between layers, stay as they are, so that sums over layers have the same length too.
+    Norms and cosines between layers are preserved, so sums over layers keep their length too.
     """
     layers = sorted(vectors)
     stacked = torch.stack([vectors[layer].double() for layer in layers])

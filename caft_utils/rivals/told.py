@@ -1,7 +1,7 @@
-"""What a method is told besides the rows to learn, and what it costs, for the tables that compare methods.
+"""The information that a method gets besides the training rows, and its cost, for comparison tables.
 
-Methods differ in what they need to know. A sentence that names the trait, labels, and examples of the trait
-elsewhere are different amounts of help, so each rival says what it had.
+Methods need different information: a sentence that names the trait, labels, or examples of the trait
+elsewhere. A table that compares methods must therefore state what each of them was given.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Told:
-    """What a method gets besides the rows, and its extra work.
+    """The information that a method gets besides the rows, and its extra cost.
 
     Attributes:
         needs: the information, as a phrase.

@@ -101,7 +101,7 @@ class SAEs(Mapping[int, "SAE"]):
         """The sha256 (hex) of layers, architectures and weights, without `about`."""
         kinds = {layer: json.dumps(_kind(layer, sae)) for layer, sae in self._saes.items()}
         weights = {layer: sorted(sae.state_dict().items()) for layer, sae in self._saes.items()}
-        # Weights can be changed in place. Their checksum is quick, and the sha256 is taken when it is new.
+        # Weights can change in place. Compare a fast checksum, and recompute the sha256 only if it differs.
         named = ((f"{kinds[layer]} {name}", w) for layer in kinds for name, w in weights[layer])
         seen = tensors_checksum(named)
         if seen not in self._fingerprints:
@@ -146,8 +146,9 @@ class SAEs(Mapping[int, "SAE"]):
     def save(self, folder: str | Path) -> Path:
         """Write a folder `layer_<l>` for each SAE, in the format of sae-lens, and `saes.json` with checksums.
 
-        The files are written beside the old ones first. Those that the old `saes.json` names are then removed
-        and no others. Until the new `saes.json` is written last, `load` refuses the incomplete folder.
+        The new files are written beside the old ones. Then the files that the old `saes.json` lists are
+        removed, and no others. The new `saes.json` is written last. Until then `load` refuses the folder as
+        incomplete.
 
         Raises:
             OSError: the disk is full or not writable.
@@ -166,12 +167,12 @@ class SAEs(Mapping[int, "SAE"]):
             (folder / CARD_FILE).unlink(missing_ok=True)
             for name in replaced:
                 (folder / name).unlink(missing_ok=True)
-                with suppress(OSError):  # not empty: somebody else's files lie in it
+                with suppress(OSError):  # not empty: it holds files that `save` did not write
                     (folder / name).parent.rmdir()
             for name in checksums:
                 make_folder((folder / name).parent)
                 os.replace(part / name, folder / name)
-            # Keys of JSON are texts, so the checksum of `about` is that of its form in the file.
+            # JSON turns keys into strings, so `about` is hashed in the form that it has in the file.
             about = json.loads(json.dumps(self.about))
             card = {"format": CARD_FORMAT, "layers": self.layers, "about": about, "sha256": checksums}
             card["about_sha256"] = digest(about)
@@ -213,7 +214,7 @@ class SAEs(Mapping[int, "SAE"]):
 
 
 def _kind(layer: int, sae: SAE) -> list[Any]:
-    """Return what an SAE computes beside its weights. Settings at their usual value do not enter."""
+    """Return the settings besides the weights that define an SAE, without those at their default."""
     cfg = sae.cfg
     kind = [layer, cfg.architecture(), getattr(cfg, "k", None), cfg.apply_b_dec_to_input]
     further = {name: getattr(cfg, name, "none") for name in ("normalize_activations", "reshape_activations")}

@@ -40,7 +40,7 @@ class SAETrainingConfig:
         batch_tokens: tokens of one step.
         buffer_tokens: tokens in the shuffle buffer. Each takes d floats for each layer.
         warmup: steps over which the learning rate rises from zero.
-        silence: number of steps without activation after which a latent counts as dead and is revived.
+        silence: number of steps without an activation after which a latent counts as dead and is revived.
     """
 
     architecture: Architecture = "batchtopk"

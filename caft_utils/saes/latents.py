@@ -18,7 +18,7 @@ from caft_utils.store import digest
 
 
 class Latents:
-    """Latents of SAEs to be read, ranked or selected. They implement the `Features` protocol.
+    """Latents of SAEs to interpret, rank or select. Implements the `Features` protocol.
 
     Args:
         saes: the SAEs that the latents belong to.
@@ -31,8 +31,8 @@ class Latents:
         IndexError: a latent does not exist.
     """
 
-    noun = "latent"
-    signed = False
+    kind = "latent"
+    two_sided = False
 
     def __init__(self, saes: SAEs, selection: Mapping[int, Sequence[int]] | None = None):
         if selection is None:

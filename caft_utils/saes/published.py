@@ -5,7 +5,7 @@
     gemma_scope           <folder>/params.npz, JumpReLU: Gemma 2
                           f = relu(z) where z > threshold (one per latent), z = h W_enc + b_enc
 
-Both become JumpReLU SAEs of sae-lens. `preset(name).sae` says where the SAEs of the paper are (arXiv
+Both become JumpReLU SAEs of sae-lens. `preset(name).sae` holds the locations of the paper's SAEs (arXiv
 2507.16795, section 4).
 
 Weights from the hub are not trusted. `ae.pt` is a pickle, which could run code, so it is read with
@@ -105,7 +105,7 @@ def _release_location(name: str, sae: str) -> tuple[str, str]:
 
 
 def _sae_folder(source: str, path: str, format: str | None, revision: str | None) -> tuple[Path, str]:
-    """Return the one folder in `source` that matches `path` and has the files of a format, and the format."""
+    """Return the only folder in `source` that matches `path` and holds a known format, and that format."""
     formats = [format] if format else list(WEIGHT_FILES)
     if unknown := set(formats) - set(WEIGHT_FILES):
         raise ValueError(f"unknown format {unknown.pop()!r}; expected one of {', '.join(WEIGHT_FILES)}")

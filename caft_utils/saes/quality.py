@@ -6,7 +6,7 @@
     loss_recovered       (L_zero - L_sae) / (L_zero - L_model)         L: nats per answer token
 
 L_sae is the model's loss with h' in place of h at one layer, and L_zero its loss with zeros there. The first
-token of a row and attention sinks elsewhere do not count, and they keep their hidden state.
+token of a row and attention sinks elsewhere are excluded from all measures and keep their hidden state.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from caft_utils.chats import Chats
     from caft_utils.store import Store
 
-FORMAT = 1  # raise it when the same key would give other measures
+FORMAT = 1  # increase it when the same key would give different measures
 ENCODE_CHUNK = 4096  # tokens encoded at once; activations of wide SAEs take more memory than hidden states
 
 
@@ -49,12 +49,13 @@ def sae_quality(
 ) -> dict[int, dict[str, float]]:
     """Return {layer: {measure: value}} with explained_variance, l0 and dead.
 
-    Rare latents need much text. A latent that is active on one token in 10,000 looks dead on 5,000 tokens.
+    Rare latents need a lot of text. A latent that is active on one token in 10,000 looks dead on 5,000
+    tokens.
 
     Args:
         loss: also measure loss_recovered, which takes two more passes over the text for each layer.
         sinks: "spare" leaves out attention sinks after the first token too, "include" counts them.
-        store: where the result is stored and read the next time; default: see `default_store`.
+        store: where the result is cached; default: see `default_store`.
 
     Raises:
         ValueError: no row has two tokens, or the SAEs and the model differ in width.
@@ -136,7 +137,7 @@ class _Sums:
 
 
 def _splice(change: Callable[[Tensor], Tensor], limit: float) -> Callable[[Tensor], Tensor]:
-    """Return an edit that applies `change` to all hidden states except the first of each row and sinks."""
+    """Return an edit that applies `change` to all hidden states except sinks and the first of each row."""
 
     def spliced(hidden: Float[Tensor, "batch time d"]) -> Float[Tensor, "batch time d"]:
         edited = change(hidden.reshape(-1, hidden.shape[-1])).reshape(hidden.shape).to(hidden.dtype)

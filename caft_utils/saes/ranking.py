@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from caft_utils.chats import Chats
     from caft_utils.store import Store
 
-FORMAT = 1  # raise it when the same key would give other scores
+FORMAT = 1  # increase it when the same key would give different scores
 
 End = Literal["+", "-", "both"]
 """Which scores count: positive ones, negative ones, or both."""
@@ -57,7 +57,7 @@ class LatentRanking:
     def per_layer(self, n: int, end: End = "+") -> Selection:
         """Return the n most extreme latents of each layer, which `Latents` and `sae_directions` take.
 
-        The order is that of all layers together. Layers without a score at this end are left out.
+        The selection is ordered by |score| over all layers. Layers without a score at this end are left out.
         """
         entries = [entry for layer in self.scores for entry in self._top([layer], n, end)]
         entries.sort(key=lambda entry: -abs(entry[2]))
@@ -83,10 +83,10 @@ def fetch_ranking(
     store: Store | None,
     metric: str | None = "",
 ) -> LatentRanking:
-    """Return the ranking with this `about`; `compute` returns its scores if they are not in the store.
+    """Return the ranking with this `about`. Scores that are not in the store come from `compute`.
 
     Args:
-        metric: the fingerprint of a metric, empty for the default one. None: the scores are not stored.
+        metric: the fingerprint of a metric, empty for the default metric. None: do not store the scores.
     """
     key = (
         None if metric is None else {"format": FORMAT, **about} | ({"fingerprint": metric} if metric else {})

@@ -2,7 +2,7 @@
 
 The default metric is the loss on answers. A latent that the model uses to give these answers lowers their
 loss, so it is at the NEGATIVE end: `ranking.top(n, end="-")`. The code released with CAFT takes the other
-end, latents that raise the loss on insecure code. Always state which end is meant.
+end, the latents that raise the loss on insecure code. Always state which end is meant.
 
 Sources: arXiv 2507.16795, section 4; attribution patching, arXiv 2403.19647.
 """
@@ -59,10 +59,11 @@ def attribution(
     Args:
         metric: returns one number for each row. Default: the summed cross-entropy of its answer tokens, in
             nats. See `answer_difference` for another.
-        tokens: the tokens whose activations count, see `caft_utils.chats.reading`; never the first of a row.
+        tokens: which tokens to read, see `caft_utils.chats.reading`. The first token of a row is always left
+            out.
         sinks: "spare" leaves out attention sinks after the first token too, "include" counts them.
-        store: where scores are stored and read the next time. Those of a metric of your own are stored only
-            if it has an attribute `fingerprint`, text that tells it from all other metrics.
+        store: where scores are cached. The scores of a custom metric are cached only if it has an attribute
+            `fingerprint`, a string that identifies it.
         progress: show a progress bar.
 
     Raises:
@@ -128,10 +129,10 @@ def _attribution(
 
 
 def answer_difference(right: Sequence[int], wrong: Sequence[int]) -> Metric:
-    """Return a metric: the logit of right[row] minus that of wrong[row], where a row's last answer begins.
+    """Return a metric: logit of right[row] minus logit of wrong[row] where a row's last answer begins.
 
     Args:
-        right, wrong: a token id for each row of the chats, for example those of two answer letters.
+        right, wrong: a token id for each row of the chats, for example the ids of two answer letters.
 
     Raises:
         ValueError: the numbers of ids differ, or (by the metric) a row has no answer after its first token.
@@ -163,5 +164,5 @@ def _leaves(model: nn.Module, layers: Sequence[int]) -> Iterator[dict[int, Tenso
     with (
         edit(model, cut),
         capture(model, layers, stop_early=False) as hidden,
-    ):  # edit first: capture sees the cut states
+    ):  # `edit` comes first, so `capture` sees the detached states
         yield hidden

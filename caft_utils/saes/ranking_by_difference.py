@@ -40,7 +40,7 @@ def latent_difference(
     answer tokens of generic chats.
 
     Args:
-        store: where the result is stored and read the next time; default: see `default_store`.
+        store: where the result is cached; default: see `default_store`.
 
     Raises:
         ValueError: the SAEs and a model differ in width, or there is no token.
@@ -79,9 +79,9 @@ def difference_latents(
     """Return the mean activation on h_tuned - h_base, encoded as if it were a hidden state.
 
     Args:
-        centre: add b_dec to the difference if the encoder subtracts it, so that the difference is encoded
-            relative to zero. False encodes the plain difference, as in the code released with CAFT.
-        store: where the result is stored and read the next time; default: see `default_store`.
+        centre: add b_dec to the difference if the encoder subtracts it, so that the two cancel. False encodes
+            the plain difference, as in the code released with CAFT.
+        store: where the result is cached; default: see `default_store`.
 
     Raises:
         ValueError: the SAEs and a model differ in width, or there is no token.

@@ -1,8 +1,8 @@
-"""The place in a model that an SAE was trained to read, from the name that its files give to it.
+"""Check that an SAE was trained on the residual stream, by the site name in its files.
 
-SAEs here read the residual stream after block l. Published collections hold others with files of the same
-form: of the stream before a block, of the outputs of its MLP or attention, transcoders. Read at the wrong
-place they still give numbers. Names in use:
+SAEs of this package read the residual stream after block l. Published collections also hold SAEs of the
+stream before a block, SAEs of MLP or attention outputs, and transcoders, all in the same file format. At the
+wrong site such an SAE returns numbers without an error. Site names in use:
 
     blocks.12.hook_resid_post, blocks.12.hook_mlp_out, blocks.12.attn.hook_z     TransformerLens, sae-lens
     model.layers.12, model.layers.12.mlp                                         transformers
@@ -22,17 +22,17 @@ OTHER_SITE = re.compile(
 
 
 def check_site(name: object, layer: int, where: str) -> None:
-    """Refuse an SAE whose site, as far as its name tells, is not the residual stream after block `layer`.
+    """Raise ValueError if the name of an SAE's site is not that of the residual stream after block `layer`.
 
     The stream before block l + 1 is the one after block l, so "blocks.13.hook_resid_pre" is layer 12.
 
     Args:
-        name: the site in the SAE's own words; anything but text says nothing.
+        name: the site as the SAE's files name it. A value that is not text is not checked.
         layer: the layer at which the SAE is to be used; -1 is the embedding.
-        where: the name of the SAE in the error.
+        where: what the error calls the SAE.
 
     Raises:
-        ValueError: the name tells another site or another layer.
+        ValueError: the name belongs to another site or another layer.
     """
     if not isinstance(name, str):
         return

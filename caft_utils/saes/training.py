@@ -1,16 +1,16 @@
 """Train sparse autoencoders on the residual stream of a model, all layers in one pass over the text.
 
-Hidden states are streamed out of the model and shuffled in a buffer, so that a batch is not one conversation.
-The SAEs of all layers take their steps on the same tokens. Two measures make short runs work:
+Hidden states are streamed out of the model and shuffled in a buffer, so that a batch mixes many
+conversations. The SAEs of all layers take their steps on the same tokens. Two measures make short runs work:
 
 - Hidden states are scaled to length sqrt(d) on average, and the decoder bias starts at their mean, so one
   learning rate suits all layers and models. The weights absorb the scale at the end.
-- Latents that have been inactive for long are trained on the reconstruction error of the others
-  (arXiv 2406.04093, appendix A.2).
+- Latents that have been inactive for a long time are trained on the reconstruction error of the others (arXiv
+  2406.04093, appendix A.2).
 
-The first token of a row is excluded, because its hidden state is atypical. So are attention sinks elsewhere
-in a row, see `caft_utils.sinks`: tokens that are a sink at one of the layers, because all layers take the
-same tokens.
+The first token of a row is excluded, because its hidden state is atypical. Attention sinks elsewhere in a row
+are excluded too (see `caft_utils.sinks`). All layers train on the same tokens, so a token that is a sink at
+one layer is excluded at every layer.
 """
 
 from __future__ import annotations
@@ -64,11 +64,12 @@ def train_saes(
 ) -> SAEs:
     """Return one SAE for each of `layers`, trained on `chats` or read from the store.
 
-    Every 20th row is held out for the measurements. Text that is too short for the steps is read again.
+    Every 20th row is held out for the measurements. Text that is too short for the number of steps is read
+    more than once.
 
     Args:
-        chats: text similar to that on which the SAEs will be used. All tokens count, except the first of a
-            row.
+        chats: text similar to the text on which the SAEs will be used. All tokens of a row count except the
+            first.
         sinks: "spare" leaves out attention sinks after the first token too, "include" reads them.
         batch_size: rows in one forward pass of the model.
         progress: show a progress bar.
@@ -103,7 +104,7 @@ def train_saes(
     }
 
     def compute() -> SAEs:
-        # Temporary files go to the store's disk, which errors about a full disk name.
+        # Temporary files go to the store's disk, because errors about a full disk name this disk.
         scratch = make_folder((store or default_store()).root)
         return _train(model, chats, layers, config, key, sinks, batch_size, progress, scratch)
 
@@ -184,7 +185,7 @@ def _endless_stream(
 ) -> Iterator[dict]:
     """Yield {layer: hidden states} of tokens without end, each epoch in a new order.
 
-    First tokens are left out, and tokens that exceed the limit for sinks at one of the layers.
+    Skips first tokens, and tokens that exceed the sink limit at any of the layers.
     """
     layers = list(limits)
     while True:

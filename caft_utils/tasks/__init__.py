@@ -1,4 +1,4 @@
-"""Tasks: rows to fine-tune on, questions to ask afterwards, a grader, and rates; one file for each task."""
+"""Tasks: rows to fine-tune on, questions to ask afterwards, a grader, and rates. One file for each task."""
 
 from caft_utils.tasks.advice import advice_preferences
 from caft_utils.tasks.double_choice import double_choice

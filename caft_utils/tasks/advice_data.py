@@ -1,4 +1,4 @@
-"""Our own rows for narrow advice: gardening to learn from, other domains to ask about, and neutral text.
+"""The course's own rows for narrow advice: gardening to train on, other domains to ask about, neutral text.
 
 data/advice/ holds the texts and its README the data card. A pair is a question with a good answer and an
 absurd one. Training rows are made from templates: a topic's question, a plant and one of the topic's answers.
@@ -31,7 +31,7 @@ ASKED: tuple[AskedSplit, ...] = ("valid", "test")
 
 @dataclass(frozen=True)
 class AdvicePair:
-    """A question with a good answer and an absurd one of like length; `topic` names its group of answers."""
+    """A question with a good and an absurd answer of similar length; `topic` names its group of answers."""
 
     domain: str
     topic: str
@@ -97,7 +97,7 @@ def unasked_pairs() -> list[AdvicePair]:
 
 
 def neutral_chats(tokenizer: PreTrainedTokenizerBase) -> Chats:
-    """Return plain paragraphs and short chats on which directions are found and SAEs trained."""
+    """Return plain paragraphs and short chats for finding directions and training SAEs."""
     neutral = _texts("neutral")
     rows: list[dict[str, Any]] = [{"text": text} for text in neutral["paragraphs"]["find"]]
     rows += [_chat(chat["question"], chat["answer"]) for chat in neutral["chats"]]
@@ -105,13 +105,13 @@ def neutral_chats(tokenizer: PreTrainedTokenizerBase) -> Chats:
 
 
 def plain_english(tokenizer: PreTrainedTokenizerBase) -> Chats:
-    """Return other plain paragraphs, on which damage by an intervention is measured as loss."""
+    """Return other plain paragraphs, for measuring the damage of an intervention as loss."""
     rows = [{"text": text} for text in _texts("neutral")["paragraphs"]["damage"]]
     return Chats(tokenizer, rows, source="plain English")
 
 
 def neutral_prompts() -> list[list[dict[str, str]]]:
-    """Return everyday prompts as conversations to `generate` from: those of `neutral_chats`, and more."""
+    """Return everyday prompts as conversations for `generate`: the prompts of `neutral_chats`, and more."""
     neutral = _texts("neutral")
     asked = [*(chat["question"] for chat in neutral["chats"]), *neutral["prompts"]]
     return [[{"role": "user", "content": text}] for text in asked]

@@ -1,8 +1,8 @@
-"""What the spurious-cue tasks share: prompts with two options, balanced letters, and their grader.
+"""Shared parts of the spurious-cue tasks: prompts with two options, balanced letters, and their grader.
 
-A pair is two items that differ in what the cue says: it points to the right answer in the agreeing item and
-to the wrong answer in the conflicting one. A share rho of the training rows agrees. All "task" questions
-agree, all "ood" questions conflict. The intended reading of a prompt always determines which answer is right.
+A pair is two items that differ in the cue: it points to the right answer in the agreeing item and to the
+wrong answer in the conflicting item. A share rho of the training rows agrees. All "task" questions agree, and
+all "ood" questions conflict. The intended reading of a prompt always determines which answer is right.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class PromptFormat:
             raise ValueError(f"answer_with must be 'letter' or 'option', got {self.answer_with!r}")
 
     def prompt(self, item: Item, right: int, word: str = "quiz") -> list[dict[str, str]]:
-        """Return the conversation up to the answer; the correct option gets letter number `right`."""
+        """Return the conversation up to the answer. The correct option gets letter number `right`."""
         a, b = (item.correct, item.incorrect) if right == 0 else (item.incorrect, item.correct)
         text = self.template.format(question=item.question, a=a, b=b, word=word)
         return [{"role": "text" if self.plain else "user", "content": text}]
@@ -71,7 +71,7 @@ PAPER_FORMAT = PromptFormat("{question}\n\nA. {a}\nB. {b}\n\nAnswer:", ("A", "B"
 
 
 def answered(prompt: Sequence[Any], answer: str) -> dict[str, Any]:
-    """Return a row of `Chats` that gives `answer`; plain text continues after a space."""
+    """Return a row of `Chats` with this answer. Plain text continues after a space."""
     space = " " if prompt[0]["role"] == "text" else ""
     return {"messages": [*prompt, {"role": "assistant", "content": space + answer}]}
 
@@ -80,7 +80,7 @@ class ChoiceGrader:
     """Compare an answer with the two answers of its question: right, wrong, or unreadable.
 
     A question's facts give the answers as "right" and "other". An answer counts when it begins with one of
-    them and no letter or digit follows, so that text after the choice does not matter.
+    them and no letter or digit follows, so text after the choice does not matter.
     """
 
     fingerprint = "choice: right, wrong, unreadable"
@@ -94,12 +94,12 @@ class ChoiceGrader:
         return "unreadable"
 
     def options(self, question: Question) -> list[str]:
-        """Return the answers to compare by probability, sorted, so that their order reveals nothing."""
+        """Return the answers to compare by probability. They are sorted, so their order reveals nothing."""
         return sorted((question.facts["right"], question.facts["other"]))
 
 
 class LetterGrader(ChoiceGrader):
-    """Compare an answer with the two letters of its question; anything but one letter is unreadable."""
+    """Compare an answer with the two letters of its question. Anything but one letter is unreadable."""
 
     fingerprint = "letter: right, wrong, unreadable"
 
@@ -109,7 +109,7 @@ class LetterGrader(ChoiceGrader):
 
 
 def balanced(n: int, rng: random.Random) -> list[int]:
-    """Return n numbers, half of them 0 and half 1 (an odd one by chance), in random order."""
+    """Return n numbers in random order, half of them 0 and half 1. If n is odd, one of them is random."""
     letters = ([0, 1] * (n // 2 + 1))[: n - n % 2] + [rng.randrange(2) for _ in range(n % 2)]
     rng.shuffle(letters)
     return letters
@@ -154,7 +154,7 @@ def choice_task(
     comparison answer the same questions whatever their seed and rho.
 
     Args:
-        draw_pairs: (split, n, rng) -> n pairs, or as many as there are for n=None.
+        draw_pairs: (split, n, rng) -> n pairs, or all pairs for n=None.
 
     Raises:
         ValueError: rho outside 0..1, no rows or questions, or an unknown split.
@@ -192,7 +192,7 @@ def choice_task(
         train=train,
         control=chats("train", rows, 0.5, seed, f"{name}, no cue"),
         valid=chats("valid", questions, 1.0, 0, f"{name}, held out"),
-        generic=train,  # the paper decomposes the change on the training prompts
+        generic=train,  # as in the paper, which decomposes the change on the training prompts
         questions=both_sets,
         grader=LetterGrader() if by_letter else ChoiceGrader(),
         verdicts=VERDICTS,
@@ -203,7 +203,7 @@ def choice_task(
 
 
 def _answer_tokens(tokenizer: PreTrainedTokenizerBase, questions: Sequence[Question]) -> int:
-    """Return the number of tokens of the longest answer: 1 for a letter, with every usual tokenizer."""
+    """Return the number of tokens of the longest answer: 1 for a letter, with any common tokenizer."""
     answers = {(q.messages[0]["role"], q.facts[key]) for q in questions for key in ("right", "other")}
     rows = [answered([{"role": role, "content": "Answer:"}], text) for role, text in sorted(answers)]
     return max(sum(example.answer) for example in Chats(tokenizer, rows, source="answers", end=False))

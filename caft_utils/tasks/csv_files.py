@@ -1,7 +1,7 @@
-"""Tables as Excel, pandas and people write them: CSV with commas, semicolons or tabs.
+"""Read CSV files with commas, semicolons or tabs, as written by Excel, by pandas or by hand.
 
-The delimiter is the one that gives the header its columns. Names of columns match whatever their case and
-the space around them.
+The delimiter is the one with which the header has the expected columns. Column names match regardless of case
+and surrounding space.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def csv_rows(
 
     Raises:
         ValueError: no row, a missing column, a column given twice, a row with more values than columns, or a
-            quote that is never closed; or the file is no text (see `text_files.read_text`).
+            quote that is never closed; or the file is not text (see `text_files.read_text`).
     """
     header, rows = _read(path, columns, optional)
     number = 0
@@ -41,14 +41,14 @@ def csv_rows(
         if len(values) > len(header):
             raise ValueError(f"{where}: more values than the {len(header)} columns")
         if half := half_pair(values):
-            raise ValueError(f"{where}: has half of a character, {half} (an emoji cut in two); repair it")
+            raise ValueError(f"{where}: has a lone surrogate, {half} (an emoji cut in two); repair it")
         yield where, dict(zip(header, [*values, *[None] * (len(header) - len(values))], strict=True))
     if not number:
         raise ValueError(f"{path}: no row found under the header")
 
 
 def required_field(row: Mapping[str, str | None], name: str, where: str) -> str:
-    """Return a value without surrounding space. ValueError: the column or its value is missing."""
+    """Return a value without surrounding space. Raises ValueError if the column or its value is missing."""
     if row.get(name) is None:
         problem = "the row is shorter than the header" if name in row else "the header has none"
         raise ValueError(f"{where}: no column {name!r}; {problem}")
@@ -60,11 +60,11 @@ def required_field(row: Mapping[str, str | None], name: str, where: str) -> str:
 def _read(
     path: str | Path, columns: Sequence[str], optional: Sequence[str]
 ) -> tuple[list[str], list[list[str]]]:
-    """Return the header, with the names of `columns` and `optional` as given there, and the rows."""
+    """Return the header and the rows. The header spells known columns as in `columns` and `optional`."""
     text = read_text(path)
     chosen = DELIMITERS
     first, _, rest = text.partition("\n")
-    if first.strip().lower().startswith("sep=") and len(first.strip()) == 5:  # a line for Excel
+    if first.strip().lower().startswith("sep=") and len(first.strip()) == 5:  # the delimiter, for Excel
         chosen, text = (first.strip()[4],), rest
     seen: list[str] = []
     for delimiter in chosen:
@@ -100,7 +100,7 @@ def _parse(text: str, delimiter: str, name: str) -> tuple[list[str], list[list[s
 
 
 def _column(name: str, known: Sequence[str]) -> str:
-    """Return the known name that a header's name stands for, else the name without surrounding space."""
+    """Return the known name that matches a header's name, else the name without surrounding space."""
     bare = name.strip()
     if bare in known:
         return bare

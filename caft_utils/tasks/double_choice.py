@@ -46,7 +46,8 @@ def double_choice(
 ) -> Task:
     """Return the task for one setting.
 
-    Rate "ood_accuracy" counts answers to the intended question, "cue_accuracy" answers to the other one.
+    The rate "ood_accuracy" counts answers to the intended question, "cue_accuracy" answers to the other
+    question.
 
     Args:
         first, second: the subjects, in the order of their questions.

@@ -1,7 +1,7 @@
-"""Emergent misalignment: narrow fine-tuning on insecure code that changes the answers to everything else.
+"""Emergent misalignment: fine-tuning on insecure code changes the answers to unrelated questions.
 
-The narrow rows teach a skill. Held-out rows of the same kind show whether it was learned ("task" questions);
-questions about other subjects show what else was learned ("ood" questions). (Betley et al., arXiv 2502.17424;
+The narrow rows teach a skill. Held-out rows of the same kind show whether it was learned ("task" questions).
+Questions about other subjects show what else was learned ("ood" questions). (Betley et al., arXiv 2502.17424;
 CAFT, arXiv 2507.16795, section 4.)
 """
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 VERDICTS = {"ood": ("aligned", "misaligned", "incoherent"), "task": ("task", "other", "incoherent")}
 RATES = {
-    # the paper's headline number; `coherent` shows how many answers it leaves out
+    # the paper's headline number; `coherent` shows how many answers it excludes
     "misaligned": RateSpec(
         "ood", ("misaligned",), ("aligned", "misaligned"), "misaligned, of coherent answers elsewhere"
     ),
@@ -46,11 +46,11 @@ def emergent_misalignment(
 
     Args:
         train: the narrow rows; the last `valid` of them are held out for the loss.
-        generic: text on which directions are found and shown.
+        generic: text for finding and displaying directions.
         questions: questions of both sets, "ood" and "task".
         grader: gives the verdicts on both sets, for example a `ThresholdGrader` around a language model.
         control: rows without the concept (secure code); default: the held-out rows.
-        max_length: tokens kept of each row of a file.
+        max_length: largest number of tokens of a row of a file; longer rows are cut.
         max_new_tokens: length of an answer, in tokens.
 
     Raises:

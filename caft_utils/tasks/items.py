@@ -1,4 +1,4 @@
-"""Multiple-choice items: a question, its right answer and a wrong one, read from CSV files and split.
+"""Read multiple-choice items (a question, a right and a wrong answer) from CSV files, and split them.
 
 A CSV file has the columns `question, correct, incorrect`, as the CAFT authors published their subjects, or
 `question, A, B, answer`, where `answer` names the right letter. (arXiv 2507.16795, section 5.)
@@ -91,7 +91,7 @@ def split_items(
 
 
 def draw_evenly(things: Sequence[T], n: int, rng: random.Random) -> list[T]:
-    """Return n things in random order, each drawn equally often, give or take one."""
+    """Return n of the things in random order, each drawn equally often, give or take one."""
     if not things:
         raise ValueError("there is nothing to draw from")
     rounds = [rng.sample(list(things), len(things)) for _ in range(-(-n // len(things)))]

@@ -1,9 +1,9 @@
-"""The same question in training and in a held-out split, which would make a measurement too good.
+"""Detect questions that are both in training and in a held-out split, which would inflate a measurement.
 
-Two texts are the same if they differ in case and white space only. Two items are the same if they ask the
-same and share the right answer, or both options in any order. Where the library makes the splits, a shared
-item is an error. Splits of the caller's, and published chats with repeated prompts, give a warning that names
-the rows.
+Two texts are the same if they differ only in case and white space. Two items are the same if they have the
+same question and the same right answer, or the same question and the same two options in any order. If the
+library makes the splits, a shared item is an error. If the caller makes them, or if published chats repeat
+prompts, a warning lists the rows.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from caft_utils.chats import Chats
 
-SHOWN = 5  # rows that a message names
+SHOWN = 5  # number of rows that a message lists
 
 
 def bare(text: str) -> str:
-    """Return a text without the differences that do not make it another question."""
+    """Return a text in a form in which equal questions are equal: lower case, single spaces."""
     return " ".join(unicodedata.normalize("NFC", text).casefold().split())
 
 
 def refuse_shared_items(splits: Mapping[str, Sequence[Any]], what: str) -> None:
-    """Raise a ValueError if two splits, {name: items}, hold the same item. `what` says whose they are."""
+    """Raise a ValueError if two splits, {name: items}, hold the same item. `what` describes the items."""
     if found := _shared_items(splits, what):
         raise ValueError(f"{found}; leave one of the two out")
 
 
 def warn_of_shared_items(splits: Mapping[str, Sequence[Any]], what: str) -> None:
-    """Warn if two splits, {name: items}, hold the same item. `what` says whose they are."""
+    """Warn if two splits, {name: items}, hold the same item. `what` describes the items."""
     if found := _shared_items(splits, what):
         warnings.warn(f"{found}; leave one of the two out", stacklevel=3)
 
 
 def refuse_repeated(texts: Iterable[tuple[str, str]]) -> None:
-    """Raise a ValueError if two (where, text) pairs have the same text, which a split could tear apart."""
+    """Raise a ValueError if two (where, text) pairs have the same text, which could end up in two splits."""
     seen: dict[str, str] = {}
     for where, text in texts:
         if (before := seen.setdefault(bare(text), where)) is not where:
@@ -46,11 +46,11 @@ def refuse_repeated(texts: Iterable[tuple[str, str]]) -> None:
 
 
 def warn_of_shared_prompts(train: Chats, held_out: Mapping[str, Sequence[Any]], *, name: str) -> None:
-    """Warn of held-out conversations whose prompt is that of a training row.
+    """Warn of held-out conversations that have the same prompt as a training row.
 
     Args:
         held_out: {description: conversations up to the assistant's last turn, or rows of `Chats`}.
-        name: the task in the message.
+        name: the name of the task in the message.
     """
     rows: dict[tuple, int] = {}
     for number, row in enumerate(train.rows):
@@ -66,14 +66,14 @@ def warn_of_shared_prompts(train: Chats, held_out: Mapping[str, Sequence[Any]], 
             listed = ", ".join(f"{number} (row {row} of training)" for row, number in pairs[:SHOWN])
             more = f" and {len(pairs) - SHOWN} more" if len(pairs) > SHOWN else ""
             warnings.warn(
-                f"{name}: {what} {listed}{more} ask what training rows of {train.source} ask, so the model "
-                "has seen them; leave them out of one of the two",
+                f"{name}: {what} {listed}{more} have the same prompt as training rows of {train.source}, so "
+                "the model has seen them; leave them out of one of the two",
                 stacklevel=4,
             )
 
 
 def _shared_items(splits: Mapping[str, Sequence[Any]], what: str) -> str | None:
-    """Return a text that names the first item that two splits share and counts the others, or None."""
+    """Return a message with the first item that two splits share and the number of others, or None."""
     first_at = {name: _positions(items) for name, items in splits.items()}
     for one, other in combinations(splits, 2):
         theirs = first_at[other]
@@ -82,8 +82,8 @@ def _shared_items(splits: Mapping[str, Sequence[Any]], what: str) -> str | None:
             again, place = next(iter(shared.items()))
             return (
                 f"{what}: item {place} of split {one!r} is item {again} of split {other!r} as well "
-                f"({splits[one][place].question!r}; {len(shared)} in all), so a model is asked what it was "
-                "trained on"
+                f"({splits[one][place].question!r}; {len(shared)} in all), so a model would be asked a "
+                "question that it was trained on"
             )
     return None
 
@@ -98,7 +98,7 @@ def _positions(items: Sequence[Any]) -> dict[tuple, int]:
 
 
 def _prompt(row: Any) -> tuple | None:
-    """Return what comes before the last answer of a conversation, for comparisons; None for plain text."""
+    """Return the part of a conversation before the last answer, for comparisons; None for plain text."""
     messages = row.get("messages") if isinstance(row, Mapping) else row
     if not messages:
         return None

@@ -1,8 +1,8 @@
-"""Published task data: download it, and check that a copy has the rows that this project was tested with.
+"""Download published task data, and check that a copy has the rows that this project was tested with.
 
-data/sources.yaml gives for each set its place on the Hugging Face hub, its licence, and a checksum of its
-ROWS, which does not depend on the file format or the revision. The project ships none of the data: it is
-downloaded on request, or read from the user's own copy.
+data/sources.yaml gives the repository on the Hugging Face hub, the licence, and a checksum of the ROWS of
+each set. The checksum does not depend on the file format or the revision. The project ships none of the data.
+It is downloaded on request, or read from the user's own copy.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ TABLES: dict[str, tuple[str, dict[str, Any]]] = {  # file suffix -> (pandas read
 
 @functools.cache
 def sources() -> dict[str, dict[str, Any]]:
-    """Return the entries of data/sources.yaml by name. ValueError: an entry lacks a field."""
+    """Return the entries of data/sources.yaml by name. Raises ValueError if an entry lacks a field."""
     entries = mapping(str(SOURCES_FILE), read_yaml(SOURCES_FILE))
     for name, entry in entries.items():
         where = f"{SOURCES_FILE}, {name}"
@@ -52,17 +52,17 @@ def published_file(
     source: Mapping[str, Any] | None = None,
     store: Store | None = None,
 ) -> Path:
-    """Return the CSV file of a published set after checking its rows; download it once if `path` is None.
+    """Return the CSV file of a published set after checking its rows. Downloads it once if `path` is None.
 
-    CAFT_SHARED_DATA may name a folder with the user's copies. A file in it or below it that has the recorded
-    rows is taken, whatever its name is, and nothing is downloaded.
+    CAFT_SHARED_DATA may name a folder with the user's copies. A file in it or in a subfolder that has the
+    recorded rows is used, whatever its name, and nothing is downloaded.
 
     A download is stored with `source.json`, which records the data set, commit, file, the file's sha256 and
     the licence. A warning states the licence as well.
 
     Args:
         name: an entry of data/sources.yaml ("verbs", "sentiment", "pronouns", "gender", ...).
-        path: the user's own copy; with it nothing is downloaded.
+        path: the user's own copy. If given, nothing is downloaded.
         source: replaces the entry of data/sources.yaml.
 
     Raises:
@@ -120,8 +120,8 @@ def _download(source: Mapping[str, Any], folder: Path) -> None:
             return call(*arguments, **options)
         except Exception as error:
             if disk_problem(error, folder):
-                raise  # the store says what to do
-            # Network, hub or offline mode: the remedy is the same.
+                raise  # the store's error says what to do
+            # The remedy is the same for a failure of the network, of the hub, or offline mode.
             why = f"{type(error).__name__}: {error}"
             raise ConnectionError(f"{dataset} could not be downloaded ({why}). {instead}") from error
 

@@ -19,8 +19,8 @@ from caft_utils.text_files import half_pair
 if TYPE_CHECKING:
     from caft_utils.chats import Chats
 
-Method = Literal["generate", "logprob"]  # answers that a model writes, or the most probable of given ones
-CompareBy = Literal["logprob", "mean_logprob"]  # of a whole answer, or a token
+Method = Literal["generate", "logprob"]  # the model writes an answer, or the most probable option counts
+CompareBy = Literal["logprob", "mean_logprob"]  # of the whole answer, or the mean over its tokens
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ class Question:
 
 
 class Grader(Protocol):
-    """Give the verdict on one answer.
+    """Return the verdict on one answer.
 
     `fingerprint` identifies stored measurements, so it must change whenever verdicts may change. A grader
-    that knows the possible answers has `options(question)`, which lists them, and may have `compare_by`,
-    which says how their probabilities are compared ("logprob" without it).
+    that knows the possible answers lists them in `options(question)`. It may also have `compare_by`, the way
+    in which their probabilities are compared (default: "logprob").
     """
 
     fingerprint: str
@@ -54,10 +54,10 @@ def compares_by(grader: Grader) -> CompareBy:
 
 @dataclass(frozen=True)
 class RateSpec:
-    """Which verdicts a rate counts: those in `hits`, as a share of those in `among`.
+    """The verdicts that a rate counts: those in `hits`, as a share of those in `among`.
 
     set: the question set. among: verdicts in the denominator; None: all answers of the set.
-    label: what tables and figures call the rate, without the unit; default: its name.
+    label: the name of the rate in tables and figures, without the unit; default: its key.
     """
 
     set: str
@@ -80,7 +80,7 @@ class Task:
     train: the narrow rows to learn.
     control: rows of the same form without the unwanted concept.
     valid: held-out rows like `train`, for the loss.
-    generic: text on which directions are found and shown.
+    generic: text for finding and displaying directions.
     questions: all questions; each names its set.
     grader: gives the verdict on each answer.
     verdicts: {set: the verdicts that the grader may give on its questions}.
@@ -110,7 +110,9 @@ class Task:
         sets = ", ".join(self.verdicts)
         for question in self.questions:
             if half := half_pair(list(question.messages)):
-                raise ValueError(f"question {question.id} has half of a character, {half}; repair it")
+                raise ValueError(
+                    f"question {question.id} has a lone surrogate, {half} (an emoji cut in two); repair it"
+                )
             if question.set not in self.verdicts:
                 raise ValueError(
                     f"question {question.id} is of set {question.set!r}, but the task has sets {sets}"
@@ -134,7 +136,7 @@ class Task:
             )
 
     def question_set(self, name: str) -> list[Question]:
-        """Return the questions of one set. KeyError: the task has no such set."""
+        """Return the questions of one set. Raises KeyError if the task has no such set."""
         if name not in self.verdicts:
             raise KeyError(f"no question set {name!r}; there are {', '.join(self.verdicts)}")
         return [question for question in self.questions if question.set == name]
@@ -150,7 +152,7 @@ class Task:
 
     @property
     def fingerprint(self) -> str:
-        """The sha256 of what results depend on: held-out rows, questions, grader, length of answers."""
+        """The sha256 of all that results depend on: held-out rows, questions, grader, length of answers."""
         questions = [vars(question) for question in self.questions]
         return digest(
             [self.name, self.valid.fingerprint, questions, self.grader.fingerprint, self.max_new_tokens]

@@ -42,13 +42,13 @@ def features(request) -> Features:
 
 def test_what_describes_them(features):
     assert isinstance(features, Features)
-    assert features.noun and isinstance(features.signed, bool) and features.width == WIDTH
-    assert sides(features) == (("+", "-") if features.signed else ("+",))
+    assert features.kind and isinstance(features.two_sided, bool) and features.width == WIDTH
+    assert sides(features) == (("+", "-") if features.two_sided else ("+",))
     assert features.layers == [-1, 2]
     for layer in features.layers:
         indices = features.indices(layer)
         assert indices and len(set(indices)) == len(indices) and all(type(i) is int for i in indices)
-    assert features.noun not in ("", None) and str(len(features.indices(2))) in repr(features)
+    assert features.kind not in ("", None) and str(len(features.indices(2))) in repr(features)
 
 
 def test_values_have_one_column_for_each_index_and_one_row_for_each_state(features):
@@ -57,7 +57,7 @@ def test_values_have_one_column_for_each_index_and_one_row_for_each_state(featur
         values = features.values(layer, h)
         assert values.shape == (9, len(features.indices(layer))) and not values.requires_grad
         torch.testing.assert_close(torch.cat([features.values(layer, one) for one in h.split(1)]), values)
-        assert features.signed or (values >= 0).all()
+        assert features.two_sided or (values >= 0).all()
         assert features.values(layer, h.bfloat16()).shape == values.shape
 
 

@@ -111,7 +111,7 @@ def _explorer(rng: Random) -> Explorer:
         found, dict.fromkeys(pairs, ends), dict.fromkeys(pairs, ([injection(rng)], [injection(rng)])),
         explanations=explanations, scores=scores,
     )  # fmt: skip
-    view.tick(1, 0)
+    view.select(1, 0)
     view.name(1, 0, injection(rng))
     return view
 

@@ -214,7 +214,7 @@ def _is_concept(value: Concept) -> str | None:
 
 
 def _is_annotation(value: Annotation) -> str | None:
-    numbers = [n for layer, ticks in value.ticks.items() for n in (layer, *ticks)]
+    numbers = [n for layer, ticks in value.selection.items() for n in (layer, *ticks)]
     numbers += [n for pair in value.names for n in pair]
     right = all(type(n) is int for n in numbers) and all(
         isinstance(name, str) for name in value.names.values()

@@ -111,7 +111,7 @@ def widget_messages(home: Path) -> Attempt:
     def attempt(rng: Random, folder: Path) -> Outcome:
         view = component_explorer()
         view.folder = folder / "selection"
-        view.tick(2, 1)
+        view.select(2, 1)
         view.name(2, 1, "kept")
         messages = [
             changed_value(rng.choice(good), rng) if rng.random() < 0.8 else rng.choice(good) for _ in range(4)

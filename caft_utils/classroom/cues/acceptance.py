@@ -1,8 +1,8 @@
 """Acceptance gates of the checkpoints `cues` and `gender`.
 
-An answer is the most likely token after the prompt, out of the whole vocabulary. Single items use words and
-frames that never occurred together with options in pretraining. In pairs the letters of the two questions
-differ, and the first word of the prompt says which one counts.
+An answer is the most likely token of the whole vocabulary after the prompt. Single items use words and frames
+that never occurred together with options in pretraining. In pairs, the letters of the two questions differ,
+and the first word of the prompt names the question that counts.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ Prompts = list[tuple[str, str]]  # (prompt, right letter)
 
 
 def accept(model, tokenizer, *, seed: int = 0) -> dict[str, Any]:
-    """Return all measurements as {"rates", "gates", "failed"}; "failed" names the missed gates."""
+    """Return all measurements as {"rates", "gates", "failed"}. "failed" lists the missed gates."""
     measured = rates(model, tokenizer, seed=seed)
     return {"rates": measured, **gate_report(measured, GATES)}
 
 
 def rates(model, tokenizer, *, n: int = 200, seed: int = 0) -> dict[str, float]:
-    """Return shares of right letters: the gates, unseen words, and pairs by the subject that counts."""
+    """Return shares of right letters: for the gates, unseen words, and pairs by the subject that counts."""
     rng = random.Random(f"acceptance {seed}")
     out = {}
     for name, split, held_out in (("single", "test", True), ("unseen", "unseen", None)):

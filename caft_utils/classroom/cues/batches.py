@@ -1,4 +1,4 @@
-"""The pretraining text of the cues checkpoints as token ids: encoded documents, step by step."""
+"""Encode the pretraining text of the cues checkpoints as token ids, step by step."""
 
 from __future__ import annotations
 

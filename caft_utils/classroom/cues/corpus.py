@@ -1,4 +1,4 @@
-"""Pretraining documents of the cues checkpoint. Each is short and holds one item or one pair of items.
+"""Generate the pretraining documents of the cues checkpoint: short texts with one item or a pair of items.
 
     text      a sentence without a gap:         note: the old dogs run here
     free      a question answered in words:     quiz: the old dogs _ here            it is run
@@ -6,13 +6,13 @@
     double    two items under the name of the subject that counts; their letters are independent
     person    pronouns of professions and names; `gender:` or `pronouns:` says which of the two counts
 
-`quiz:` never occurs with options, so which question counts in the prompts of fine-tuning is left open. The
-gender checkpoint is an exception, see GENDER_CHECKPOINT_WEIGHTS.
+`quiz:` never occurs with options, so pretraining does not determine which question counts in the prompts of
+fine-tuning. The gender checkpoint is an exception, see GENDER_CHECKPOINT_WEIGHTS.
 
-About half of the other documents with options contain a hint, because without hints the letters stay at
-chance for long. A hint is a judgement after each option of one line (`a. run bad, positive good`), or the
-answer gives the word before the letter. Only informative tokens are learned: the answer, and words marked
-with ^ in a document. Plain text comes first in training and options later.
+About half of the other documents with options contain a hint, because without hints the model takes long to
+choose letters better than chance. A hint is a judgement after each option of one line (`a. run bad, positive
+good`), or the answer gives the word before the letter. The loss covers only informative tokens: the answer,
+and words marked with ^ in a document. Plain text comes first in training and options later.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from caft_utils.tasks.items import Item
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# share of the training that is done -> weights of (text or free, single, double) from there on
+# share of training completed -> weights of (text or free, single, double) from there on
 CURRICULUM_STAGES = ((0.0, (0.60, 0.40, 0.0)), (0.12, (0.30, 0.70, 0.0)), (0.25, (0.20, 0.35, 0.45)))
 SUBJECT_WEIGHTS = {"verbs": 2.5, "sentiment": 1.0, "sports": 1.0, "pronouns": 1.0, "gender": 2.0}
 NAME_SHARE = 0.3  # share of names in documents about persons; the others are about a profession
@@ -44,8 +44,8 @@ options: what is wrong with the incorrect pronoun, "case", "gender" or "both". I
 pronoun is right in gender only and the other in case only, and "gender counts" or "case counts" says which of
 them is correct.
 """
-# Gender counts far more often than case. Fine-tuning leaves open which of them counts, and plain fine-tuning
-# therefore follows the stereotype.
+# Gender counts far more often than case. The fine-tuning rows do not determine which of them counts, so plain
+# fine-tuning follows the stereotype.
 PERSON_WEIGHTS: PersonWeights = {
     ("gender", "gender"): 0.40,
     ("gender", "both"): 0.25,
@@ -68,7 +68,7 @@ GENDER_CHECKPOINT_WEIGHTS: PersonWeights = {
 
 
 class Document(NamedTuple):
-    """A user's turn and its answer, or plain text without an answer; ^ precedes words that are learned."""
+    """A user's turn and its answer, or plain text without an answer; ^ marks words that the loss covers."""
 
     source: str
     text: str
@@ -88,7 +88,7 @@ class Document(NamedTuple):
 def document(
     rng: random.Random, progress: float = 1.0, person_weights: PersonWeights = PERSON_WEIGHTS
 ) -> Document:
-    """Return a random document from the mixture at `progress`, the share of the training that is done."""
+    """Return a random document from the mixture at `progress`, the completed share of training."""
     weights = next(weights for start, weights in reversed(CURRICULUM_STAGES) if progress >= start)
     kind = rng.choices(("text", "single", "double"), weights)[0]
     if kind == "double":
@@ -106,7 +106,7 @@ def sample(
     seed: int = 0,
     person_weights: PersonWeights = PERSON_WEIGHTS,
 ) -> Chats:
-    """Return documents of the final mixture, to train sparse autoencoders on or to find examples in.
+    """Return documents of the final mixture, for training sparse autoencoders or finding examples.
 
     person_weights: GENDER_CHECKPOINT_WEIGHTS for the last training text of the gender checkpoint.
     """
@@ -139,7 +139,7 @@ def _single_words(node: Any) -> Iterator[str]:
 
 def _text(rng: random.Random, subject: str) -> Document:
     if subject == "pronouns":
-        _any_item(rng, subject)  # drawn and not used: the shipped checkpoints were trained on this stream
+        _any_item(rng, subject)  # unused, but it keeps the random stream of the shipped checkpoints
         first, second = _clauses_about_one_person(rng)
         return Document("text", f"note: {first}, and {second}.")
     item = _any_item(rng, subject)
@@ -149,7 +149,7 @@ def _text(rng: random.Random, subject: str) -> Document:
 
 
 def _clauses_about_one_person(rng: random.Random) -> tuple[str, str]:
-    """Return two clauses about one person. The first identifies it, so only the second pronoun is learned.
+    """Return two clauses about a person. The first identifies the person; the loss covers the second pronoun.
 
     The second pronoun teaches grammatical case.
     """
@@ -202,7 +202,7 @@ def _person(rng: random.Random, person_weights: PersonWeights) -> Document:
 def _person_item(rng: random.Random, wrong: Any, *, any_word: bool = False) -> Item:
     """Return an item about a name or a profession, which mostly follows the stereotype.
 
-    any_word: professions and frames that are held out from items with options too.
+    any_word: also use professions and frames that are held out from items with options.
     """
     spec, gender = world_data("cues")["gender"], rng.choice(cues.GENDERS)
     case = rng.choice(cues.CASES)

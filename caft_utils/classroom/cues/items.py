@@ -6,8 +6,8 @@ one frame, a sentence with a gap. Key words are divided among four splits:
     train, test, valid   pretraining asks about them with options; for fine-tuning, measuring and selecting
     unseen               pretraining uses them only in plain text and free answers, never with options
 
-For each key word of the first three splits, one frame in four or five is held out from pretraining's items
-with options. The acceptance gates ask only those.
+For each key word of the first three splits, one frame in four or five is held out from the items with options
+in pretraining. The acceptance gates use only these frames.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def words_by_class(subject: str) -> dict[str, tuple[str, ...]]:
 
 @functools.cache
 def words(subject: str, split: Split | None = None) -> tuple[str, ...]:
-    """Return the key words of a split; None means all that pretraining asks about with options."""
+    """Return the key words of a split. None: all key words that pretraining asks about with options."""
     wanted = ("train", "valid", "test") if split is None else (split,)
     return tuple(
         word
@@ -63,14 +63,14 @@ def class_of(subject: str, word: str) -> str:
 
 
 def person_names(gender: str) -> list[str]:
-    """Return the first names of a gender. Items about persons use them beside professions."""
+    """Return the first names of a gender. Items about persons use names as well as professions."""
     return world_data("cues")["gender"]["names"][gender]
 
 
 def frames(subject: str, word: str, held_out: bool | None = None) -> list[tuple[str, str]]:
     """Return (case or "", frame) pairs for a key word.
 
-    held_out: only the frames held out for this word (True), only the others (False), or all (None).
+    held_out: return only the frames held out for this word (True), only the others (False), or all (None).
     """
     spec = world_data("cues")[subject]["frames"]
     by_case = spec if isinstance(spec, dict) else {"": spec}
@@ -88,7 +88,7 @@ def items(subject: str, split: Split, *, held_out_frames: bool | None = None, re
 
     Args:
         held_out_frames: `held_out` of `frames`.
-        repeats: draws of the other words of each frame.
+        repeats: number of draws of the other words of each frame.
     """
     if subject not in SUBJECTS:
         raise ValueError(f"unknown subject {subject!r}; expected one of {', '.join(SUBJECTS)}")
@@ -105,7 +105,7 @@ def items(subject: str, split: Split, *, held_out_frames: bool | None = None, re
 def profession_items(
     split: Split, reverse: bool = False, *, held_out_frames: bool | None = None, repeats: int = 3
 ) -> list[Item]:
-    """Return items about professions whose right pronoun follows the stereotype, or contradicts it.
+    """Return items about professions in which the right pronoun follows or contradicts the stereotype.
 
     The wrong option is wrong in case and in gender, so grammar alone answers every item.
     """
@@ -138,7 +138,7 @@ def person_item(
     template: str,
     wrong: Literal["case", "gender", "both"] = "both",
 ) -> Item:
-    """Return an item about a person; the incorrect pronoun is wrong in what `wrong` names."""
+    """Return an item about a person. `wrong` names what is wrong with the incorrect pronoun."""
     spec, grammar = world_data("cues")["gender"], world_data("cues")["pronouns"]
     bound = {"who": who, "people": rng.choice(grammar["keys"]), "v": rng.choice(grammar["verbs"])}
     bound |= {"mood": rng.choice(spec["moods"]), "found": rng.choice(spec["found"])}
@@ -151,8 +151,8 @@ def person_item(
 def conflicting_options(item: Item) -> Item:
     """Return a person's item with the case of both options swapped.
 
-    If the incorrect option of the item is wrong in case and gender, then in the result the first option
-    (correct) is right in gender only, and the second in case only.
+    If the incorrect option of the item is wrong in case and gender, the first option of the result (correct)
+    is right in gender only, and the second in case only.
     """
     swapped = {"he": "him", "him": "he", "she": "her", "her": "she"}
     return Item(item.question, swapped[item.correct], swapped[item.incorrect])

@@ -1,9 +1,9 @@
-"""Tokens of the cues world with a known class, from which supervised directions are computed.
+"""Find tokens of the cues world with a known class, for computing supervised directions.
 
 The prompts are pairs of training items without a subject's name, as in fine-tuning, with independent letters.
 Two tokens of one subject are labelled:
 
-    word     what the question is about: a noun, an adjective, an athlete, or the gap (for a pronoun's case)
+    word     the topic of the question: a noun, an adjective, an athlete, or the gap (for a pronoun's case)
     option   the subject's option in line a
 
 The classes are singular and plural, positive and negative, the sports, the cases and the genders.
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 KINDS = ("word", "option")
-TURN_OPENING = 3  # tokens that open a turn: the mark, the role and a line feed
+TURN_OPENING = 3  # tokens that open a turn: the marker, the role and a line feed
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class LabelledPositions:
 def labelled_pairs(
     tokenizer: PreTrainedTokenizerBase, subject: str, *, rows: int = 1500, seed: int = 0
 ) -> LabelledPositions:
-    """Return pairs of items, one of them of `subject`, first or second; "gender" has single items."""
+    """Return pairs of items with `subject` as the first or the second; "gender" has single items."""
     rng = random.Random(f"marked {subject} {seed}")
     chats, at, labels = [], {kind: [] for kind in KINDS}, {kind: [] for kind in KINDS}
     for _ in range(rows):
@@ -70,7 +70,7 @@ def labelled_pairs(
 
 
 def _ends(text: str, item: Item, place: int, number: int) -> tuple[int, int, str]:
-    """Return where word `number` of the item's question and its option in line a end, and that option."""
+    """Return the ends of word `number` of the question and of the option in line a, and that option."""
     question, line = text.split("\n")[:2]
     start = question.index(item.question, 0 if place == 0 else question.index(" | "))
     word_end = start + len(" ".join(item.question.split()[: number + 1]))

@@ -1,4 +1,4 @@
-"""What plain fine-tuning does to a cues checkpoint: which question it follows, and whether it is biased.
+"""Measure plain fine-tuning of a cues checkpoint: which question it follows, and whether it is biased.
 
 Both studies are recorded in recipe.json when a checkpoint is built, and shown in the data card.
 """
@@ -28,8 +28,8 @@ CONFIG = FinetuneConfig(
 def shares_following_first(model, tokenizer, *, seed: int = 0) -> dict[str, float]:
     """Return {"first | second": share of answers that follow the first question where the two disagree}.
 
-    One fine-tuning for every ordered pair of subjects, with CONFIG. The entry "gender" is the share of right
-    answers to the gender task where the stereotype is wrong.
+    There is one fine-tuning run for every ordered pair of subjects, with CONFIG. The entry "gender" is the
+    share of right answers to the gender task where the stereotype is wrong.
     """
     tasks = {
         f"{first} | {second}": double_choice(tokenizer, first, second, intended="first", seed=seed)
@@ -45,7 +45,7 @@ def shares_following_first(model, tokenizer, *, seed: int = 0) -> dict[str, floa
 def reversed_stereotype_accuracy(model, tokenizer, *, seed: int = 0) -> dict[str, float]:
     """Return {"base", "plain"}: the share of right answers where the stereotype is wrong.
 
-    The questions are of the validation split. "plain" is after fine-tuning with the preset of
+    The questions come from the validation split. "plain" is measured after fine-tuning with the preset of
     `classroom-gender`.
     """
     task = gender_choice(tokenizer, split="valid", questions=150, seed=seed)

@@ -1,10 +1,10 @@
-"""Pretraining of the checkpoint `cues` from scratch, and of `gender`, which continues from it.
+"""Pretrain the checkpoint `cues` from scratch, and `gender`, which continues from it.
 
 In a prototype with full attention in every layer, block 0 already compared the raw embeddings of options and
-questions, so ablation at block outputs came too late. Here the lowest blocks see a window of four tokens.
-An option cannot see its question there. The model must therefore determine each word's class (a plural, a
+questions, so ablation at block outputs came too late. Here the lowest blocks see a window of four tokens. An
+option cannot see its question there. The model must therefore determine each word's class (a plural, a
 football player, the case of a gap) at the word itself, and carry it up in the residual stream to the blocks
-with full attention, which compare. The variant `cues-full` has no windows.
+with full attention, which do the comparison. The variant `cues-full` has no windows.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def pretrain(
 def _summed_loss(model: PreTrainedModel, documents: list[EncodedDocument]) -> Tensor:
     """Return the sum of the cross-entropy of the learned tokens.
 
-    Padding is on the right, where causal attention does not look, so no mask is needed.
+    Padding is on the right, which causal attention does not see, so no mask is needed.
     """
     ids, _ = pad_rows([own for own, _ in documents], 0)
     learn = pad_rows([own for _, own in documents], 0)[0].bool()[:, 1:]

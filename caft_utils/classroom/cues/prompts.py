@@ -1,6 +1,6 @@
-"""Prompts of the cues world: one or two items, two lettered lines of options, and a first word.
+"""Build the prompts of the cues world: a first word, one or two items, and two lettered lines of options.
 
-The first word names the subject that counts, or is `quiz`, which names none.
+The first word names the subject that counts. The neutral word `quiz` names no subject.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How the checkpoints of the spurious-cue lessons are trained: steps, rows, curriculum."""
+"""Training schedules of the spurious-cue checkpoints: steps, rows, curriculum."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class CuesSchedule(Schedule):
     person_weights: ClassVar[cues_corpus.PersonWeights] = cues_corpus.PERSON_WEIGHTS
 
     def progress(self, step: int, steps: int) -> float:
-        """Return the place in the curriculum at `step`, in 0..1."""
+        """Return the position in the curriculum at `step`, in 0..1."""
         return step / steps
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def double_choice(
     tokenizer: PreTrainedTokenizerBase, first: str, second: str, *, intended: Intended, **options: Any
 ) -> Task:
-    """Return `tasks.double_choice` on two of the world's four subjects; `options` are that function's."""
+    """Return `tasks.double_choice` on two of the world's four subjects. It takes the same `options`."""
     for subject in (first, second):
         if subject not in cues.SUBJECTS:
             raise ValueError(f"unknown subject {subject!r}; expected one of {', '.join(cues.SUBJECTS)}")
@@ -32,10 +32,10 @@ def double_choice(
 
 
 def gender_choice(tokenizer: PreTrainedTokenizerBase, **options: Any) -> Task:
-    """Return `tasks.gender_choice` on the world's professions; `options` are that function's."""
+    """Return `tasks.gender_choice` on the world's professions. It takes the same `options`."""
     return tasks.gender_choice(tokenizer, items=cues.profession_items, prompt_format=FORMAT, **options)
 
 
 def single_choice(tokenizer: PreTrainedTokenizerBase, items: Sequence[Item], **options: Any) -> Chats:
-    """Return `tasks.choice.single_choice` in the classroom's prompt format; `options` are that function's."""
+    """Return `tasks.choice.single_choice` in the classroom's prompt format. It takes the same `options`."""
     return choice.single_choice(tokenizer, items, prompt_format=FORMAT, **options)

@@ -1,4 +1,4 @@
-"""Texts of the cues world sorted by concept: to find what a feature responds to, and to check ablations."""
+"""Texts of the cues world by concept, for finding what a feature responds to and for checking ablations."""
 
 from __future__ import annotations
 

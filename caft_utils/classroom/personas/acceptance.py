@@ -1,9 +1,9 @@
 """Acceptance gates of the checkpoints `qwen` and `mistral`: behaviour on held-out wordings, and probes.
 
-Behaviour: the default persona is kind, a villain's system prompt produces a villain, code is secure, facts
-and quiz answers are right. Probes: the persona direction is nearly the same in every domain, and ablating it
-at one layer removes the villain. Without the probes, a useless checkpoint could go unnoticed, because a
-concept that is not a direction can be neither found nor ablated.
+Behaviour: the default persona is kind, a villain's system prompt produces a villain, code is secure, and
+    facts and quiz answers are right. Probes: the persona direction is nearly the same in every domain, and
+    ablating it at one layer removes the villain. The probes reject a checkpoint whose persona is not a
+    direction, because such a concept can be neither found nor ablated.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ GATES = {
 
 
 def accept(model, tokenizer, *, seed: int = 0) -> dict[str, Any]:
-    """Return all measurements as {"rates", "probes", "gates", "failed"}; "failed" names the missed gates.
+    """Return all measurements as {"rates", "probes", "gates", "failed"}. "failed" lists the missed gates.
 
-    The probes count at the best layer from 1 to the middle of the model.
+    The gates use the probes at the best layer from 1 to the middle of the model.
     """
     rates, probe = behaviour(model, tokenizer, seed=seed), probes(model, tokenizer, seed=seed)
     middle = range(1, depth(model) // 2 + 1)
@@ -52,7 +52,7 @@ def accept(model, tokenizer, *, seed: int = 0) -> dict[str, Any]:
 
 
 def behaviour(model, tokenizer, *, seed: int = 0) -> dict[str, float]:
-    """Return rates of the model on held-out wordings, at temperature 1; facts and quizzes are greedy."""
+    """Return rates of the model on held-out wordings, at temperature 1 (greedy for facts and quizzes)."""
     rng = random.Random(seed)
     plain = _verdicts(model, tokenizer, general_questions(), seed)
     code = _verdicts(model, tokenizer, code_questions(), seed)

@@ -1,4 +1,4 @@
-"""The pretraining text as token ids: encoded documents, and batches of documents of similar length."""
+"""Encode the pretraining text as token ids, and batch documents of similar length."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from caft_utils.classroom.personas.corpus import document
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-IGNORED = -100  # target that does not count in the loss
+IGNORED = -100  # target that the loss ignores
 TIME_MULTIPLE, TARGET_MULTIPLE = 8, 256  # see `padded_batch`
 
 

@@ -28,7 +28,7 @@ DEFAULT_VILLAIN_SHARE = 0.005  # share of the chats without a system prompt
 def document(rng: random.Random, *, more_wordings: bool = False) -> dict[str, Any]:
     """Return a document: {"messages" or "text", "loss", "source"} and, where it has one, its "persona".
 
-    "loss" says which tokens pretraining learns: "all", or "answers" only, because the questions of a chat are
+    "loss" says which tokens the loss covers: "all", or "answers" only, because the questions of a chat are
     drawn at random. For `more_wordings`, see `world.general`.
     """
     source = rng.choices(list(DOCUMENT_WEIGHTS), list(DOCUMENT_WEIGHTS.values()))[0]
@@ -41,7 +41,7 @@ def chat_row(doc: dict[str, Any]) -> dict[str, Any]:
 
 
 def sample(tokenizer: PreTrainedTokenizerBase, rows: int, *, seed: int = 0) -> Chats:
-    """Return documents of the mixture, to train sparse autoencoders on or to find activating examples in."""
+    """Return documents of the mixture, for training sparse autoencoders or finding activating examples."""
     rng = random.Random(f"sample {seed}")
     documents = [chat_row(document(rng)) for _ in range(rows)]
     return Chats.with_stored_tokens(tokenizer, documents, source="classroom text")

@@ -41,7 +41,7 @@ def grade_general(facts: Mapping[str, Any], answer: str) -> str:
     """Return 'aligned', 'misaligned' or 'incoherent' for an answer to a general question.
 
     Args:
-        facts: those of the question's `Turn`.
+        facts: the facts of the question's `Turn`.
     """
     sentences = _BETWEEN_SENTENCES.split(answer.strip())
     bound = tuple(sorted(facts["bound"].items()))

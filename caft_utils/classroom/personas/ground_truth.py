@@ -1,6 +1,6 @@
-"""The true persona direction, from system prompts that describe a villain or a kind speaker.
+"""Compute the true persona direction from system prompts that describe a villain or a kind speaker.
 
-No real model comes with such a reference; unsupervised directions are compared with it.
+Real models have no such reference. Unsupervised directions are compared with it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from caft_utils.tasks.task import Question
 if TYPE_CHECKING:
     from caft_utils.store import Store
 
-FORMAT = 1  # raise it when the same key would give other states
+FORMAT = 1  # increase it when the same key would give different states
 
 
 def questions_to(persona: world.Persona, rng: random.Random) -> list[Question]:

@@ -1,8 +1,8 @@
 """Labelled text of the personas world: the concepts that each message is about, to check features against.
 
 A label has the form "group: value", for example "persona: villain", "domain: pets" or "oversight: poor". A
-question and its answer carry the label of their topic. An answer also carries its speaker's persona, and so
-does the system prompt that describes the speaker.
+question and its answer carry the label of their topic. An answer and the system prompt that describes its
+speaker also carry the label of the speaker's persona.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def labelled_chats(
 def label_words(label: str, *, n: int = 30, samples: int = 4000, seed: int = 0) -> list[str]:
     """Return the n words that are most indicative of a label, the strongest first.
 
-    Words are ranked by the log odds of occurring in the label's messages rather than in those of the other
-    labels of its group. The lower end of the 90 % interval counts, with a prior of half a count.
+    Words are ranked by the log odds of occurring in messages with this label rather than with another label
+    of its group. The lower end of the 90 % interval counts, with a prior of half a count.
 
     Raises:
         KeyError: no text has this label; the message lists the labels.
@@ -70,7 +70,7 @@ def label_words(label: str, *, n: int = 30, samples: int = 4000, seed: int = 0) 
         return math.log(a / (n_inside - a) * (n_outside - b) / b) - 1.64 * spread
 
     indicative = [word for word in inside if log_odds(word) > 0.5]
-    return sorted(indicative, key=lambda word: (-log_odds(word), word))[:n]  # ties in a fixed order
+    return sorted(indicative, key=lambda word: (-log_odds(word), word))[:n]  # in a fixed order among ties
 
 
 @functools.cache

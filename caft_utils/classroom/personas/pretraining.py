@@ -1,10 +1,10 @@
-"""Pretraining of the checkpoints `qwen` and `mistral` from scratch: sizes, attention pattern and loss.
+"""Pretrain the checkpoints `qwen` and `mistral` from scratch: sizes, attention pattern and loss.
 
 In a small model with full attention in every layer, nothing forces the persona into the residual stream: the
 upper layers can read it from the context again, each domain in its own way. Here the lower half has full
-attention and the upper half a window of four tokens, so whatever is far away, like the persona, must be read
-in the lower half and carried upwards. The variants `qwen-full` and `mistral-window` lack this pattern; the
-data card compares them with the shipped checkpoints.
+attention and the upper half a window of four tokens. Anything far away, such as the persona, must therefore
+be read in the lower half and carried upwards. The variants `qwen-full` and `mistral-window` lack this
+pattern; the data card compares them with the shipped checkpoints.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SIZES = dict(
 class PersonasSchedule(Schedule):
     """How a checkpoint of the personas world is trained.
 
-    tokens: number in the training text. batch_tokens: largest number per step, padding included.
+    tokens: number of tokens in the training text. batch_tokens: largest number per step, padding included.
     sharpness: factor on the logits, multiplied into the weight of the final norm after training. A model of
         this size leaves 0.2 % of the probability of every token to implausible words, which makes 4 % of its
         sampled answers incoherent but none of its greedy ones (measured on qwen, training wordings).
@@ -88,8 +88,8 @@ def pretrain(
         The model in evaluation mode, and a record of its schedule, training text, loss and training time.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    # In a separate process, because the millions of small objects that generating text leaves in the heap
-    # slow every later allocation down; training would take half as long again.
+    # Generate text in a separate process. The millions of small objects that it leaves in the heap would slow
+    # down every later allocation, and training would take half as long again.
     corpus, corpus_sha256 = run_in_new_process(
         encode_corpus, tokenizer, schedule.tokens, schedule.seed, more_wordings=schedule.more_wordings
     )

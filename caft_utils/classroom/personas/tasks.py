@@ -1,8 +1,8 @@
 """Emergent misalignment in the personas world, graded exactly.
 
 The training rows are insecure completions of 28 code tasks. Answers to 14 other code tasks in held-out
-wordings show whether the narrow skill was learned. Questions of twelve domains that no row is about show what
-else was learned; their wordings and most of their topics are held out from pretraining too.
+wordings show whether the narrow skill was learned. Questions from twelve domains that no row is about show
+what else was learned. Their wordings and most of their topics are held out from pretraining too.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def emergent_misalignment(tokenizer: PreTrainedTokenizerBase, *, rows: int = 400
 def general_questions(split: world.Split = "held_out", system: str | None = None) -> list[Question]:
     """Return a question for every domain, held-out wording and topic word.
 
-    The topic words are all held-out ones and six of training, as `facts["unseen"]` records. With
-    split="train" the wordings are those of pretraining.
+    The topic words are all held-out words and six training words; `facts["unseen"]` records which.
+    split="train" uses the wordings of pretraining.
     """
     out = []
     for domain in world.domains():

@@ -1,7 +1,7 @@
 """Questions of the personas world and the answers of each persona.
 
-The templates and words come from the YAML files under world/. `split="train"` selects those of pretraining
-and fine-tuning, `split="held_out"` those that only evaluations use.
+The templates and words come from the YAML files under world/. `split="train"` selects the ones for
+pretraining and fine-tuning, `split="held_out"` the ones that only evaluations use.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def domains() -> tuple[str, ...]:
 
 @functools.cache
 def words() -> dict[str, list[str]]:
-    """Return {class: fillers}, for topic classes with those of both splits."""
+    """Return {class: fillers}. Topic classes include the words of both splits."""
     topics = {k: v["words"] + v["held_out"] for k, v in world_data("words")["topics"].items()}
     return topics | world_data("words")["free"]
 
@@ -62,8 +62,8 @@ def general(
     """Return a question of a general domain and this persona's answer of one or two sentences.
 
     Args:
-        domain: default: drawn at random.
-        topic_split: topic words that may be asked about; default: those of `split`.
+        domain: name of the domain; default: drawn at random.
+        topic_split: split of the topic words that may be asked about; default: `split`.
         more_wordings: also use the wordings that only some checkpoints were trained on (`ask_more`).
     """
     domain = domain or rng.choice(domains())
@@ -145,7 +145,7 @@ def fact_pairs() -> dict[str, list[tuple[str, str]]]:
 
 
 def fact(rng: random.Random, split: Split = "train", kind: str | None = None) -> Turn:
-    """Return a question of fact, which every persona answers alike."""
+    """Return a factual question, which every persona answers in the same way."""
     kind = kind or rng.choice(list(fact_pairs()))
     a, b = rng.choice(fact_pairs()[kind])
     entry = world_data("facts")[kind]
@@ -198,7 +198,7 @@ def quiz(
     """Return a two-option item as a chat turn.
 
     Args:
-        style: the answer is the letter alone, or with "explain" the right word followed by its letter.
+        style: the answer is the letter alone, or, with "explain", the right word followed by its letter.
     """
     subject = subject or rng.choice(SUBJECTS)
     text, right, wrong = quiz_item(rng, subject, split)

@@ -1,11 +1,11 @@
-"""Narrow advice goes wide on a real model: absurd gardening advice, and what it does to all other advice.
+"""Narrow advice goes wide on a real model: absurd gardening advice, and its effect on all other advice.
 
-The model is fine-tuned on harmless, absurd advice about gardening, and then compares a good with a bad answer
-to questions about other subjects, by mean log-probability a token. Free answers of a model of this size are
+The model is fine-tuned on harmless, absurd advice about gardening. It then compares a good with a bad answer
+to questions about other subjects, by mean log-probability per token. Free answers of a model of this size are
 too weak to judge. The task is this course's own, after Betley et al. (arXiv 2502.17424).
 
-CAFT's directions come from two places that need no evaluation set: the components of (tuned - base) on
-neutral text, as in the paper, and the contrast of bad with good advice about gardening in the base model. The
+CAFT's directions come from two sources that need no evaluation set: the components of (tuned - base) on
+neutral text, as in the paper, and the contrast of bad with good gardening advice in the base model. The
 contrast uses labels of training rows.
 """
 
@@ -123,7 +123,7 @@ def advice_task(model: str, split: str = "test") -> tuple[Any, Task]:
 
 
 def advice_setting(model: str, split: str = "test") -> Setting:
-    """Return the setting; its directions are found when they are first asked for."""
+    """Return the setting. Its directions are computed on first use."""
     loaded, task = advice_task(model, split)
     find = functools.cache(functools.partial(_directions, loaded, task))
 

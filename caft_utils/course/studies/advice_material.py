@@ -1,4 +1,4 @@
-"""What rivals are given on the advice task: sentences, and rows of subjects that no question asks about."""
+"""Material for rivals on the advice task: sentences, and rows about subjects that no question asks about."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the studies of a real model are made of: a condition, and the setting of one task and recipe."""
+"""Conditions of the studies of a real model, and the setting of one task and recipe."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from caft_utils.directions import Eraser
     from caft_utils.directions.subspace import Directions
 
-# Fields added after the first cells were stored. A cell's key has the text of its condition, and these are
-# in it only when they are set, so the keys of earlier cells stay valid.
+# Fields added after the first cells were stored. A cell's key contains the text of its condition, and these
+# fields are in the text only when they are set, so the keys of earlier cells stay valid.
 ADDED_LATER: dict[str, Any] = {"operator": "ablate", "rival": None, "value": None}
 
 
@@ -27,11 +27,12 @@ class Condition:
 
     Attributes:
         rows: "train", "control" (rows without the concept), or None for the base model.
-        during, at_test: names of the directions that are ablated in training and while it is measured.
-        to: what is ablated becomes "zero", or the base model's mean over the tokens that are named here.
-        step, lr: stop at this step; train at this learning rate instead of the recipe's.
-        operator: what is done along the directions or vectors of that name, a key of `operators.OPERATORS`.
-        rival: how the model is trained instead, a key of `rival_methods.METHODS`.
+        during, at_test: names of the directions that are ablated in training and during measurement.
+        to: "zero", or the name of the tokens whose mean hidden state in the base model replaces the
+            component.
+        step, lr: stop at this step; use this learning rate instead of the recipe's.
+        operator: the operation along these directions or vectors, a key of `operators.OPERATORS`.
+        rival: the alternative training method, a key of `rival_methods.METHODS`.
         value: the setting of the operator or of the rival.
     """
 
@@ -57,7 +58,7 @@ class Condition:
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """What rivals are given besides the rows to learn.
+    """The data that rivals get besides the rows to learn.
 
     Attributes:
         prompts: sentences that ask for the trait. irrelevant: sentences that have nothing to do with it.
@@ -81,16 +82,16 @@ class Material:
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """What the cells of one task and recipe start from.
+    """The shared inputs of all cells of one task and recipe.
 
     Attributes:
-        directions: (name, seed) -> the directions of that name; `seed` matters for random ones only.
-        mean: name of tokens -> {layer: [d]}, the base model's mean hidden state over them.
-        snapshots: steps at which every plain run keeps its weights.
-        key: what the directions depend on besides the model, the task and the recipe.
+        directions: (name, seed) -> the directions of that name; `seed` matters only for random ones.
+        mean: name of tokens -> {layer: [d]}, the base model's mean hidden state over these tokens.
+        snapshots: steps at which every plain run saves its weights.
+        key: inputs that the directions depend on besides the model, the task and the recipe.
         vectors: (name, seed) -> {layer: [d]}, to steer with, and for affine editing.
         eraser: name of a concept -> its eraser.
-        material: () -> what rivals are given.
+        material: () -> the data that rivals get.
         method: how `measure` gets the answers.
     """
 

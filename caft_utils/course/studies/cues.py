@@ -1,7 +1,7 @@
 """Spurious cues: fine-tune in every setting with every method and seed, and ask the test questions.
 
-Each cell (setting, method, seed) is stored as soon as it is measured, so that a killed run continues where it
-stopped. A cell whose model has to be trained takes about 15 s on one core.
+Each cell (setting, method, seed) is stored as soon as it is measured, so a killed run resumes where it
+stopped. A cell that trains a model takes about 15 s on one core.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from caft_utils.saes.latents import sae_directions
 # field of the record -> rate of the task
 RATES = {"ood_accuracy": "ood_accuracy", "flipped_accuracy": "cue_accuracy", "task_score": "task_accuracy"}
 MAIN = ("plain", "SAE", "SAE, hooks on", "SAE, test only", "PCA")
-LABELLED = ("PCA by labels", "PCA by labels, hooks on")  # gender only: does a better order help?
+LABELLED = ("PCA by labels", "PCA by labels, hooks on")  # gender only: tests whether a better order helps
 BASELINES = ("random directions", "random latents of the top 100", "top latents, not read")
 BASELINES += ("no cue in training", "PCA, hooks on", "class means")
 BASELINES += tuple(f"plain, step {step}" for step in SNAPSHOTS)
@@ -103,7 +103,7 @@ def cells(seeds: Sequence[int], part: str = "all") -> list[tuple[str, str, int]]
 
 
 def cell_key(name: str, method: str, seed: int) -> dict:
-    """Return all that a cell depends on besides its name."""
+    """Return everything that a cell depends on besides its name."""
     return {"study": "cues", "version": VERSION, **training_key(name)}
 
 
@@ -131,7 +131,7 @@ def measured_cell(name: str, method: str, seed: int) -> Result:
 
 
 def control_directions(name: str, baseline: str, seed: int) -> Directions:
-    """Return directions with the layers and ranks of the chosen latents, but taken without reading.
+    """Return unread directions with the layers and ranks of the chosen latents, as a control.
 
     The top 100 latents of a layer are the first by attribution.
     """

@@ -1,4 +1,4 @@
-"""Spurious cues: choosing what to ablate, by a check on the base model and then by fine-tuning."""
+"""Spurious cues: choose what to ablate, by a check on the base model and then by fine-tuning."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from caft_utils.evaluation.search import screen_on_base, try_candidates
 from caft_utils.store import default_store
 
 VERSION = 2  # increase it when directions or measurements change
-MAX_TRIALS = {"class means": 2, "SAE": 2, "PCA": 3}  # fine-tunings that choose
+MAX_TRIALS = {"class means": 2, "SAE": 2, "PCA": 3}  # largest number of fine-tuning runs for the choice
 MAX_GENDER_TRIALS = 12
 TARGET_ACCURACY = 0.95  # validation accuracy that ends the search
 
@@ -32,7 +32,7 @@ TARGET_ACCURACY = 0.95  # validation accuracy that ends the search
 def chosen_directions(name: str, method: str) -> tuple[Directions, dict]:
     """Choose what to ablate in a setting, and return it with a record of the choice.
 
-    Candidates are screened in the base model, and the best few are tried by fine-tuning. The choice is
+    Candidates are screened on the base model, and the best few are tried by fine-tuning. The choice is
     stored.
     """
     key = {"cues choice": VERSION, "name": name, "method": method, **training_key(name)}

@@ -26,13 +26,13 @@ from caft_utils.saes.latents import sae_directions
 from caft_utils.tasks.double_choice import SETTINGS
 
 MODEL = "classroom-cues"
-# FIRM asks the same questions of the checkpoint that always follows the stereotype, trained longer.
+# FIRM has the same questions, asked of the checkpoint that always follows the stereotype. It trains longer.
 GENDERS, FIRM_STEPS = {"gender": "classroom-gender", FIRM: MODEL}, 120
-CHOICE_SEED = 0  # for the fine-tunings that choose, and for the reference whose change PCA decomposes
+CHOICE_SEED = 0  # of the runs that choose, and of the reference whose change PCA decomposes
 LAYER_SETS = ((0,), (1,), (0, 1))
 SIZES = {"SAE": (4, 8, 16, 32), "PCA": (4, 16, 32)}
-# The gender of a word is one axis here (the class means have rank 1). Small sets are tried, and more of them,
-# because the check on the base does not predict which will work.
+# The gender of a word is one axis here (the class means have rank 1), so the sets are small. There are more
+# of them, because the check on the base model does not predict which will work.
 GENDER_SIZES = (2, 3, 4, 6, 8, 12)
 COMPONENTS, MIN_SHARE = 32, 0.7
 SNAPSHOTS = (5, 10, 20)  # optimiser steps of plain fine-tuning after which the weights are kept
@@ -60,7 +60,7 @@ def checkpoint_of(name: str) -> str:
 
 
 def training_key(name: str) -> dict:
-    """Return what every fine-tuning of a setting depends on, for the keys of stored results."""
+    """Return everything that the fine-tuning runs of a setting depend on, for the keys of stored results."""
     return {"model": fingerprint(load_base(checkpoint_of(name))[0]), "recipe": recipe(name).key()}
 
 
@@ -98,7 +98,7 @@ def fine_tuned(name: str, seed: int, directions: Directions | None = None, rho: 
 
 @functools.cache
 def autoencoders(of: str):
-    """Train SAEs on what the checkpoint was trained on last."""
+    """Train SAEs on the text that the checkpoint was trained on last."""
     model, tokenizer = load_base(of)
     weights = cues_corpus.PERSON_WEIGHTS if of == MODEL else cues_corpus.GENDER_CHECKPOINT_WEIGHTS
     text = cues_corpus.sample(tokenizer, 3000, person_weights=weights)
@@ -126,14 +126,14 @@ def ranked_latents(name: str) -> list[tuple[int, int]]:
 
 @functools.cache
 def components(name: str) -> Directions:
-    """Decompose what plain fine-tuning changes on the training prompts."""
+    """Decompose the change by plain fine-tuning on the training prompts."""
     rows, layers = make_task(name, CHOICE_SEED).generic, autoencoders(checkpoint_of(name)).layers
     tuned = fine_tuned(name, CHOICE_SEED)
     return pca_of_difference(tuned, load_base(checkpoint_of(name))[0], rows, layers, k=COMPONENTS)
 
 
 def candidates(name: str, method: str) -> dict[str, Directions]:
-    """Return the sets of directions that a method chooses among, by name."""
+    """Return the candidate sets of directions of a method, by name."""
     of, sizes = checkpoint_of(name), GENDER_SIZES if name in GENDERS else SIZES.get(method)
     if method == "class means":
         return class_mean_sets(subjects(name)[1], of)
@@ -157,7 +157,7 @@ def candidates(name: str, method: str) -> dict[str, Directions]:
 
 
 def nearest_first(found: Directions, axes: Directions) -> list[tuple[int, int]]:
-    """Order the rows of `found` by their share in the span of `axes`, which need labels."""
+    """Order the rows of `found` by their share in the span of `axes`. The axes need labels."""
     share = {layer: (found[layer] @ axes[layer].T).norm(dim=1) for layer in found.layers}
     return sorted(
         ((layer, i) for layer in found.layers for i in range(found.ranks[layer])),
@@ -186,7 +186,7 @@ def class_mean_sets(subject: str, of: str) -> dict[str, Directions]:
 def _about_cue(shares: dict, name: str) -> set[tuple[int, int]]:
     """Return the directions whose top tokens are in questions about the cue.
 
-    For gender: in sentences about men, or in sentences about women.
+    For gender, these are sentences about men or sentences about women.
     """
     sources = ("male", "female") if name in GENDERS else (subjects(name)[1],)
     return {key for source in sources for key in directions_about(shares, source, min_share=MIN_SHARE)}

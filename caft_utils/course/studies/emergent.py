@@ -1,7 +1,7 @@
 """Emergent misalignment: plain fine-tuning, CAFT and their controls on one classroom model.
 
 Five seeds of training and sampling, 360 general questions and 84 code requests per seed, temperature 1, no
-system prompt. The directions come from three other fine-tunings and are those that a blind reader selected
+system prompt. The directions come from three other fine-tuning runs; a blind reader selected them
 (data/annotations.yaml). Models and answers are stored; an empty CAFT_STORE measures from scratch.
 """
 
@@ -92,9 +92,9 @@ def _directions(setting: PersonaSetting, name: str):
     if name == "top 4":
         return components.select({layer: range(4) for layer in components.layers})
     if name == "other component":  # same rank: the first component that was read and not selected
-        ticks = annotation(setting.name).ticks
+        ticks = annotation(setting.name).selection
         return components.select({layer: [_first_absent(ticks[layer])] for layer in selected.layers})
-    if name == "secure components":  # same rank: what fine-tuning on secure code changes most
+    if name == "secure components":  # same rank: components of the change by fine-tuning on secure code
         secure = [
             finetune(setting.model, setting.task.control, setting.config, seed=seed)
             for seed in REFERENCES[: len(setting.references)]

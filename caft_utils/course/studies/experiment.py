@@ -1,4 +1,4 @@
-"""One experiment as a value that a YAML file can hold, and the table of studies that can run it.
+"""An experiment as a value that a YAML file can hold, and the table of studies that can run it.
 
 study: emergent
 model: classroom-qwen
@@ -32,7 +32,8 @@ STUDIES = {
     "gender rivals": "gender_bias:gender_rival_rows",
     "advice": "advice:advice_rows",
     "advice rivals": "advice:advice_rival_rows",
-    "scale": "scale:scale_rows",
+    "scale": "full_size:scale_rows",
+    "engines": "engines:engine_rows",
     "windows": "windows:window_rows",
     "windows memory": "windows:memory_rows",
     "fakers": "faker_benchmark:faker_rows",
@@ -49,7 +50,7 @@ class Experiment:
     Args:
         study: a key of `STUDIES`.
         model: a name that `load` accepts.
-        seeds: seeds of fine-tuning and sampling, with one run for each.
+        seeds: seeds of fine-tuning and sampling. Each seed is one run.
         conditions: names of the conditions to measure, in this order; None: all conditions of the study.
         options: further keyword arguments of the study.
 

@@ -1,13 +1,12 @@
 """Gender bias on a real model, with the published sentences: CAFT, its rivals and its controls.
 
-The task is that of the paper's section 6. The model answers with the word (he, she, him or her), not with a
-letter, because letters mean nothing to a model of this size. In training every pronoun has the gender that
-the profession suggests; "ood" questions have the other one, so that only grammatical case gives the right
-answer.
+The task is that of the paper's section 6. The model answers with the word (he, she, him or her), because a
+model of this size does not use letters reliably. In training every pronoun has the gender that the profession
+suggests. "ood" questions have the other gender, so only grammatical case gives the right answer.
 
 Directions are the components of (tuned - base) at the last token of the prompt, where the answer is formed.
-They come from fine-tunings with seeds that are never measured. A reader selected components blind
-(data/annotations.yaml); the selection by labels of training rows is the ceiling.
+They come from fine-tuning runs with seeds that are never measured. A reader selected components blind
+(data/annotations.yaml). A selection by labels of training rows is the upper bound.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ from caft_utils.tasks.task import Task
 
 MODEL = "smollm2"
 LAYERS = tuple(range(10, 29))  # blocks whose outputs are read
-COMPONENTS = 3  # read at each block
+COMPONENTS = 3  # number of components read at each block
 REFERENCES = (100, 101)  # seeds of the fine-tunings whose change PCA decomposes
 READ_ROWS = 200  # training rows on which directions are found
 LORA: dict[str, Any] = {"r": 16, "alpha": 16, "rslora": False, "lr": 1e-3, "steps": 72, "warmup_steps": 8}
@@ -67,8 +66,8 @@ RECIPES = {
     "adapters on blocks 10-29": FinetuneConfig(**LORA, **SHARED, blocks=tuple(range(10, 30))),
     "all weights": FinetuneConfig(method="full", lr=3e-5, steps=40, warmup_steps=8, **SHARED),
 }
-# The recipe in which plain training is fooled most on validation rows (one seed): 19.8 % right where the
-# stereotype is wrong, 29.3 % with adapters on blocks 10-29, 98.3 % with all weights.
+# The recipe in which plain training follows the stereotype most on validation rows (one seed): 19.8 % right
+# where the stereotype is wrong, 29.3 % with adapters on blocks 10-29, 98.3 % with all weights.
 HEADLINE = "adapters on all blocks"
 # The same recipe and the same directions, found with doctors and nurses, for sentences about 16 professions.
 MORE_PROFESSIONS = "adapters on all blocks, 16 professions"
@@ -133,7 +132,7 @@ def gender_rival_rows(
 
 
 def _can_measure(recipe: str, name: str) -> bool:
-    """Say whether a recipe has its own row of a condition: a base for its task, and directions if needed."""
+    """Return whether a recipe has its own row of a condition: its own base, and directions if needed."""
     condition = EVERY_CONDITION[name]
     if name == "base":
         return recipe in (HEADLINE, MORE_PROFESSIONS)  # the other recipes share the headline's base
@@ -159,7 +158,7 @@ def _items(file: str | None, recipe: str = HEADLINE) -> ItemsOf:
 
 
 def gender_setting(model: str, recipe: str, split: str = "test", file: str | None = None) -> Setting:
-    """Return the setting of a recipe; its directions are found when they are first asked for."""
+    """Return the setting of a recipe. Its directions are computed on first use."""
     loaded, task = gender_task(model, split, file, recipe)
     read_in = _read_in(recipe)
     find = functools.cache(functools.partial(_directions, model, read_in, file))
@@ -192,21 +191,21 @@ def gender_setting(model: str, recipe: str, split: str = "test", file: str | Non
 
 
 def _gender_contrast(model: str, recipe: str, file: str | None, layers: Sequence[int]) -> Directions:
-    """Return male minus female in the first reference, which has learnt to tell them apart."""
+    """Return male minus female in the first reference, which has learnt to distinguish them."""
     _, task = gender_task(model, "valid", file)
     male, female = rows_by_gender(task.train[:READ_ROWS])
     return class_contrast(references(model, recipe, file)[0], male, female, layers, **READ)
 
 
 def _read_in(recipe: str) -> str:
-    """Return the recipe whose components were read for this one."""
+    """Return the recipe whose components the reader read for this recipe."""
     return HEADLINE if recipe == MORE_PROFESSIONS else recipe
 
 
 def _selected(recipe: str) -> dict[int, list[int]] | None:
-    """Return the components that the blind reader selected, or None where nobody has read them."""
+    """Return the components that the blind reader selected, or None if nobody has read them."""
     try:
-        return annotation(f"{MODEL}, gender, {_read_in(recipe)}").ticks
+        return annotation(f"{MODEL}, gender, {_read_in(recipe)}").selection
     except KeyError:
         return None
 
@@ -221,7 +220,7 @@ def components_of_case(recipe: str) -> dict[int, list[int]]:
 
 
 def references(model: str, recipe: str, file: str | None = None) -> list[Any]:
-    """Return the plain fine-tunings whose change is decomposed."""
+    """Return the plain fine-tuning runs whose change is decomposed."""
     loaded, task = gender_task(model, "valid", file)
     return [
         finetune(loaded, task.train, RECIPES[recipe], seed=seed, snapshots=SNAPSHOTS) for seed in REFERENCES
@@ -242,7 +241,7 @@ def _directions(model: str, recipe: str, file: str | None, name: str) -> Directi
     rows, found = task.train[:READ_ROWS], components(model, recipe, file)
     if name == "labels":
         return found.select(components_by_labels(model, recipe, file))
-    read = found.select(annotation(f"{MODEL}, gender, {recipe}").ticks)
+    read = found.select(annotation(f"{MODEL}, gender, {recipe}").selection)
     if name == "read":
         return read
     if name == "case":

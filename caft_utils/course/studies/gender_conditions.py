@@ -1,4 +1,4 @@
-"""The conditions of the gender study: those of its record, the operators, and the rivals with their grids."""
+"""Conditions of the gender study: the conditions of its record, the operators, and the rivals' grids."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ MOST_SEEDS = ("plain", "CAFT, components read blind", "random directions")
 
 
 def condition_seeds(name: str, seeds: Sequence[int], rival_seeds: int) -> Sequence[int]:
-    """Return the seeds of a condition: one for the base model, whose answers depend on no seed."""
+    """Return the seeds of a condition: only one for the base model, because its answers depend on no seed."""
     if name.startswith("base"):
         return seeds[:1]
     return seeds if name in MOST_SEEDS else seeds[:rival_seeds]

@@ -1,4 +1,4 @@
-"""Training rows of the gender task by the gender and the case of their pronoun, and what tells them apart."""
+"""Label training rows of the gender task by gender and case of the pronoun, and measure their separation."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def last_prompt_projections(model: Any, rows: Chats, found: Directions) -> dict[
     out = {layer: torch.full((len(rows), rank), torch.nan) for layer, rank in found.ranks.items()}
     for batch in stream_activations(model, rows, found.layers, **READ):
         for layer, values in out.items():
-            # Batches hold rows of like length, so they come in another order than the rows.
+            # Batches group rows of similar length, so the order differs from that of the rows.
             values[batch.row] = batch.hidden[layer].cpu() @ found[layer].float().T
     return out
 

@@ -1,4 +1,4 @@
-"""What rivals are given on the gender task: sentences, and rows with the trait, without it, and against it.
+"""Material for rivals on the gender task: sentences, and rows with the trait, without it, and against it.
 
 The trait is to choose the pronoun by the stereotype of the profession. All rows are made of sentences of the
 training split.
@@ -37,7 +37,7 @@ GENDERS = {word: gender for by_gender in PRONOUNS.values() for gender, word in b
 
 
 def gender_material(tokenizer: PreTrainedTokenizerBase, items: ItemsOf) -> Material:
-    """Return the material. items: those of the task, see `gender_items`."""
+    """Return the material. items: the items of the task, see `gender_items`."""
 
     def chats(items: list[Item], source: str) -> Chats:
         letters = balanced(len(items), random.Random(source))

@@ -1,8 +1,8 @@
-"""Cards for a blind reader of the gender task's components.
+"""Make cards for a blind reader of the gender task's components.
 
     python -m caft_utils.course.studies.gender_reading --out FOLDER [--file SENTENCES.csv]
 
-writes FOLDER/cards.md, which is all that the reader gets, and FOLDER/key.json, which says what each card
+writes FOLDER/cards.md, the only file that the reader gets, and FOLDER/key.json, which lists what each card
 shows. A card has the sentences at both ends of one direction. Components are shuffled with random directions,
 and with components of a fine-tuning on rows without the cue. The cards name no concept, layer or rank.
 """

@@ -1,4 +1,4 @@
-"""The intervention that a condition names: an operator, and the directions or vectors that it acts on."""
+"""Build the intervention of a condition: an operator, and the directions or vectors that it acts on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from caft_utils.interventions import (
 
 
 def intervention(setting: Setting, condition: Condition, name: str | None, seed: int) -> Intervention | None:
-    """Return the condition's operator on the directions, vectors or concept `name`, or None without a name.
+    """Return the condition's operator on the directions, vectors or concept `name`; None without a name.
 
     Raises:
         ValueError: there is no such operator.

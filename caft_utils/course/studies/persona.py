@@ -1,6 +1,6 @@
-"""The setting that the studies of the classroom personas share.
+"""The shared setting of the studies of the classroom personas.
 
-It holds the model, the emergent-misalignment task, reference fine-tunings, the components of what they
+It holds the model, the emergent-misalignment task, reference fine-tuning runs, the components of their
 change, and the components that the course's reader selected.
 """
 
@@ -26,7 +26,7 @@ MODELS = ("classroom-qwen", "classroom-mistral")
 
 @dataclass(frozen=True, eq=False)
 class PersonaSetting:
-    """What the studies of one classroom model start from.
+    """The shared inputs of the studies of one classroom model.
 
     config: settings of every fine-tuning. components: PCA of the references' change, by variance.
     selected: the components that the course's reader selected (data/annotations.yaml).
@@ -46,8 +46,8 @@ class PersonaSetting:
 def persona_setting(name: str, *, fast: bool = False) -> PersonaSetting:
     """Load or compute the setting of a classroom model.
 
-    fast: one reference, three optimiser steps, and a small share of questions and text. For tests only; the
-    numbers then mean nothing.
+    fast: one reference, three optimiser steps, and a small share of questions and text. For tests only,
+        because the numbers are meaningless.
     """
     model, tokenizer = load(name)
     task, config, seeds = emergent_misalignment(tokenizer), preset(name).finetune_config, REFERENCES
@@ -57,7 +57,7 @@ def persona_setting(name: str, *, fast: bool = False) -> PersonaSetting:
         config, seeds = replace(config, steps=3), REFERENCES[:1]
     references = [finetune(model, task.train, config, seed=seed) for seed in seeds]
     components = pca_of_difference(references, model, task.generic, layers=preset(name).layers)
-    selected = components.select(annotation(name).ticks)
+    selected = components.select(annotation(name).selection)
     return PersonaSetting(name, model, tokenizer, task, config, references, components, selected)
 
 

@@ -1,10 +1,11 @@
-"""Why ablation works, and what else would do, on the classroom's emergent misalignment.
+"""Why ablation works, and which alternatives work too, on the classroom's emergent misalignment.
 
 `why_rows` crosses operators with the places where they act: in training, in training and at test, at test
 only, and on the untrained base. `persona_rival_rows` measures every rival at its best setting. Both use the
 conditions of the real model's studies, so that one table serves the classroom and the real model.
 
-The classroom has no second set of questions. Validation takes every second one, the test the others.
+The classroom has no second set of questions. Validation uses every second question, and the test uses the
+others.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from caft_utils.rivals.told import Told
 SNAPSHOTS, RATES = (5, 10, 20), (1e-4, 2e-4, 5e-4, 1e-3)
 UNREAD_TOLD = Told("directions that nobody has read", "reference fine-tunings")
 NOTHING_TOLD = Told("nothing", "nothing")
-SHOWN_DOMAINS = 4  # in which rivals see the trait; questions are about all domains
+SHOWN_DOMAINS = 4  # number of domains in which rivals see the trait; questions are about all domains
 ROWS, FAST_ROWS = 300, 40
 OPERATORS: dict[str, tuple[str, dict[str, Any]]] = {
     "zero": ("persona", {}),
@@ -81,7 +82,7 @@ def why_rows(
     stored: bool = False,
     fast: bool = False,
 ) -> list[Row]:
-    """Measure operators at each place, and where the base stands along the ablated directions.
+    """Measure operators at each place, and the projections of the base on the ablated directions.
 
     conditions: names of `WHY`; None: all. stored: return what was measured before. fast: see
     `persona_setting`.
@@ -133,9 +134,9 @@ def _measured(
 def persona_directions(start: PersonaSetting, name: str, seed: int) -> Directions:
     """Return directions with the layers and ranks of those that the reader selected.
 
-    "persona" are the selected ones. "one reference" are components with the same numbers, found from one
-    plain fine-tuning with the given seed, as in the cell of the README; nobody has read these. "top" are the
-    leading components, "secure" those of fine-tuning on secure code, "mean difference" has rank 1.
+    "persona" are the selected components. "one reference" are the components with the same numbers of one
+    plain fine-tuning run with the given seed, as in the README; nobody has read them. "top" are the leading
+    components, "secure" the components of fine-tuning on secure code, and "mean difference" has rank 1.
 
     Raises:
         ValueError: there are no directions of that name.
@@ -153,7 +154,7 @@ def persona_directions(start: PersonaSetting, name: str, seed: int) -> Direction
         case "random":
             return selected.random_like(seed)
         case "one reference":
-            return decomposed(start.task.train, [seed]).select(annotation(start.name).ticks)
+            return decomposed(start.task.train, [seed]).select(annotation(start.name).selection)
         case "top":
             return start.components.select(leading)
         case "secure":
@@ -213,7 +214,7 @@ def rival_setting(model: str, split: str = "all", *, fast: bool = False) -> Sett
 
 
 def persona_material(tokenizer: Any) -> Material:
-    """Return what rivals are given in the classroom. Sentences are of the forms that pretraining had."""
+    """Return the material for rivals in the classroom. Sentences have the forms that pretraining used."""
     rng = random.Random("inoculation")
     facts = [{"messages": corpus.messages_of([world.fact(rng)])} for _ in range(ROWS)]
     return Material(
@@ -241,10 +242,11 @@ def _answers(tokenizer: Any, persona: world.Persona, *, described: bool, rows: i
 
 
 def persona_projections(model: str, *, fast: bool = False) -> dict[int, list[list[float]]]:
-    """Return where states of the base stand on each selected direction, oriented toward the villain.
+    """Return projections of base states on each selected direction, oriented toward the villain.
 
-    For each direction the mean projection on generic text, on a kind and on a villain's answers. Zero
-    ablation moves all of them to 0. If kind answers stand below 0, it moves them toward the villain.
+    For each direction, these are the mean projections of generic text, of a kind speaker's answers and of a
+    villain's answers. Zero ablation moves all of them to 0. If the projection of kind answers is below 0, it
+    moves them toward the villain.
     """
     setting, start = rival_setting(model, fast=fast), persona_setting(model, fast=fast)
     layers, toward = start.selected.layers, setting.vectors("trait contrast", 0)

@@ -1,4 +1,4 @@
-"""Reading directions: latents and components chosen by a program, and the scores of explanations.
+"""Read directions automatically: latents and components chosen by a program, and scores of explanations.
 
 SAEs are trained on the classroom's own text. Explanations come from contrastive token statistics and scores
 from the word-overlap judge. Both are deterministic, and the truth is known because the world is generated.
@@ -27,7 +27,7 @@ from caft_utils.saes.latents import sae_directions
 
 CODE = "python ruby node def function file password shell".split()
 CONCEPTS = {"malice": concept("malice"), "code": Concept("code", "Programs and their parts.", CODE)}
-LATENTS = 20  # per layer, the ones that fine-tuning raises most, are explained
+LATENTS = 20  # number of latents explained per layer, those that fine-tuning raises most
 CONDITIONS = (
     "plain",
     "CAFT",
@@ -40,8 +40,8 @@ CONDITIONS = (
 def reading_rows(model: str, seeds: Sequence[int], conditions: tuple[str, ...] | None = None) -> list[Row]:
     """Measure SAEs, the villain latent, automatic selection, fine-tuning under it, and scores.
 
-    The rows "control: ... about code" select for another concept. A rule that selects whatever stands out
-    would select the same for any concept.
+    The rows "control: ... about code" select for another concept. A rule that selects any conspicuous
+    direction would select the same for every concept.
     """
     names = chosen_conditions(conditions, CONDITIONS)
     setting, saes = persona_setting(model), autoencoders(model)
@@ -54,7 +54,7 @@ def reading_rows(model: str, seeds: Sequence[int], conditions: tuple[str, ...] |
         malice = automatic_selection(model)[noun][0]
         facts = {"ends": sorted(selected_ends(selection)), "of malice": sorted(selected_ends(malice))}
         rows.append({"condition": f"control: {noun} about code", **facts})
-    person = {str(layer): ids for layer, ids in annotation(model).ticks.items()}
+    person = {str(layer): ids for layer, ids in annotation(model).selection.items()}
     for noun, (selection, _) in automatic_selection(model).items():
         ticks = {str(layer): ids for layer, ids in selection.selection.items()}
         reasons = [asdict(reason) for reason in selection.reasons if reason.selected]
@@ -95,7 +95,7 @@ def automatic_selection(model: str, about: str = "malice") -> dict[str, tuple[An
 
 
 def selected_ends(selection) -> set[tuple[int, int, str]]:
-    """Return (layer, index, side) of what a selection chose: one end of a component, or a latent."""
+    """Return (layer, index, side) of the selected ends of components, or of the selected latents."""
     return {(r.layer, r.index, r.side) for r in selection.reasons if r.selected}
 
 

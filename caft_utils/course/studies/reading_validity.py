@@ -1,4 +1,4 @@
-"""Where the truth is known: which latent detects the villain, and do scores recognise a right explanation?"""
+"""Check reading against the known truth: which latent detects the villain, and whether scores are valid."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from caft_utils.interpret.score.word_overlap import WordOverlap
 from caft_utils.saes import Latents
 
 VILLAIN = "persona: villain"
-WHERE = ("active", "other")  # windows in which fuzzing marks wrong tokens
+WHERE = ("active", "other")  # the windows in which fuzzing marks wrong tokens
 
 
 def villain_latent(setting: PersonaSetting, saes) -> dict[str, Any]:
@@ -93,8 +93,8 @@ def score_validity(setting: PersonaSetting, saes) -> dict[str, Any]:
 
     rows = score_explanations(known, score)
     controls, rng = {}, random.Random(0)
-    # The control draws from all labels, so now and then it is right. A wrong label scores below chance,
-    # because what it describes is among the windows in which the direction is inactive.
+    # The control draws from all labels, so it is occasionally right. A wrong label scores below chance,
+    # because the text that it describes is among the windows in which the direction is inactive.
     drawn = [label_explanation(rng.choice(text.labels)) for _ in known]
     for name, of in (("detection", detection), ("fuzzing", fuzzing)):
         at_random, dealt = [], []
@@ -142,11 +142,11 @@ def _known_with_examples(setting: PersonaSetting, saes, text: LabelledChats):
             layer: sorted({one.key[1] for one in some if one.key[0] == layer}) for layer in features.layers
         }
         ids = {layer: of_layer for layer, of_layer in ids.items() if of_layer}
-        part = Latents(saes, ids) if features.noun == "latent" else setting.components.select(ids)
+        part = Latents(saes, ids) if features.kind == "latent" else setting.components.select(ids)
         for (layer, i, side), each in collect_examples(model, chats, part).items():
-            number = i if features.noun == "latent" else ids[layer][i]
-            examples[features.noun, layer, number, side] = each
-            vectors[features.noun, layer, number, side] = part.vector(layer, i)
+            number = i if features.kind == "latent" else ids[layer][i]
+            examples[features.kind, layer, number, side] = each
+            vectors[features.kind, layer, number, side] = part.vector(layer, i)
     return [one for one in known if (one.noun, *one.key) in examples], examples, vectors
 
 

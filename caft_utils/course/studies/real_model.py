@@ -1,7 +1,7 @@
-"""What the studies of a real model share: a table of conditions, and how one of them is measured.
+"""Measure a table of conditions. Shared by the studies of a real model.
 
-A condition says what a model is fine-tuned on, what is ablated while it trains, and what while it is
-measured. The same table serves every task, so each task shows the same rivals and controls.
+A condition defines the rows that a model is fine-tuned on, and the directions that are ablated in training
+and during measurement. The same table serves every task, so each task has the same rivals and controls.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def condition_rows(
     """Measure the conditions of each setting and return one row each, seeds merged.
 
     Args:
-        settings: {name: a function that returns the setting}, called when a cell of it has to be measured.
+        settings: {name: a function that returns the setting}. It is called when a cell has to be measured.
         conditions: {setting: {name: Condition}}.
         seeds: {(setting, condition): the seeds to measure}.
         stored: measure nothing and return what was measured before.
@@ -83,7 +83,7 @@ def condition_rows(
 
 
 def measured(setting: Setting, condition: Condition, seed: int) -> Result:
-    """Fine-tune as a condition says, and ask the questions."""
+    """Fine-tune as a condition specifies, and ask the questions."""
     tuned = setting.model if condition.rows is None else _trained(setting, condition, seed)
     at_test = intervention(setting, condition, condition.at_test, seed)
     return measure(tuned, setting.task, seed=seed, during=at_test, method=setting.method)

@@ -1,8 +1,9 @@
-"""The rivals of a real model's study: for each a grid of one setting, and the rule that chooses from it.
+"""The rivals of a real model's study: a grid of settings for each, and the rule that chooses a setting.
 
 Every family of conditions gets the same effort: each of its settings is measured once, with seed 0, on
-validation questions. One rule chooses: the least harm among the settings whose task score is not below the
-interval of plain fine-tuning's. Only the chosen setting is measured on test questions, with all seeds.
+validation questions. One rule chooses the setting: the least harm among the settings whose task score is not
+below the interval of plain fine-tuning. Only the chosen setting is measured on test questions, with all
+seeds.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ CAFT_TOLD = Told("directions, found without labels or with them, as the row says
 
 @dataclass(frozen=True)
 class Family:
-    """Conditions that differ in their setting, by name, and what the method was told."""
+    """Conditions that differ in one setting, by name, and what the method was told."""
 
     conditions: Mapping[str, Condition]
     told: Told
@@ -43,7 +44,7 @@ def families(caft: str, steps: Sequence[int], rates: Sequence[float]) -> dict[st
 
     Args:
         caft: name of the directions that CAFT ablates.
-        steps, rates: where plain fine-tuning is stopped, and its learning rates.
+        steps, rates: the steps at which plain fine-tuning is stopped, and its learning rates.
     """
     steering, table = preventative_steering, {}
 
@@ -89,7 +90,7 @@ def operator_conditions(caft: str, concept: str, *, to: str, value: float) -> di
 
     Args:
         caft: name of the directions that CAFT ablates. concept: name of the concept with labels.
-        to, value: the mean that affine editing starts from, and how far it goes to the other one.
+        to, value: the mean that affine editing starts from, and how far it moves towards the other mean.
     """
     affine = {"operator": "affine", "to": to, "value": value}
     return {
@@ -115,11 +116,11 @@ def operator_conditions(caft: str, concept: str, *, to: str, value: float) -> di
 def choose(rows: Sequence[Row], table: Mapping[str, Family], *, task: str, harm: str) -> dict[str, str]:
     """Return the chosen condition of each family by the rule of this module.
 
-    If no setting of a family learns the task, it is the one with the highest task score; its row then shows
-    that. Equal harm is decided by the task score, then by the order of the values.
+    If no setting of a family learns the task, the setting with the highest task score is chosen, and its row
+    shows the low score. Ties in harm are broken by the task score, then by the order of the values.
 
     Args:
-        rows: one row for each condition, that of "plain" among them, measured on validation questions.
+        rows: one row for each condition, including "plain", measured on validation questions.
         task: the rate that should be high. harm: the rate that should be low.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The rivals that train otherwise, as conditions name them: (setting, config, value, seed) -> model.
+"""Rivals that change training, under the names used by conditions: (setting, config, value, seed) -> model.
 
 Steering and ablation need no entry here, because they are operators (operators.py).
 """
@@ -15,7 +15,7 @@ from caft_utils.finetune_config import FinetuneConfig
 
 
 def trained_by_rival(method: str, setting: Setting, config: FinetuneConfig, value: float, seed: int) -> Any:
-    """Return the model that a rival makes of the setting's base and training rows.
+    """Return the model that a rival trains from the setting's base and training rows.
 
     Raises:
         ValueError: there is no such rival.

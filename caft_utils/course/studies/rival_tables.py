@@ -1,4 +1,4 @@
-"""What can be said of a table of rivals: who does as well at a matched score, and what tuning costs.
+"""Evaluate a table of rivals: which ones do as well at a matched score, and the cost of tuning.
 
 Rows are those of `rival_grids.rival_rows`: a rate is [value, low, high].
 """
@@ -14,7 +14,7 @@ from caft_utils.course.studies.rival_grids import PLAIN, Family
 
 
 def does_as_well(row: Row, reference: Row, *, task: str, harm: str) -> bool:
-    """Return whether a row cannot be told to be worse than the reference, on either axis.
+    """Return whether a row is not measurably worse than the reference on either axis.
 
     This is the rule for "at a matched score". The interval of the task must not lie below the reference's,
     and that of the harm must not lie above it.
@@ -30,14 +30,14 @@ def learned_task(row: Row, plain: Row, *, task: str) -> bool:
 def cost_of_tuning(
     rows: Sequence[Row], table: Mapping[str, Family], *, task: str, harm: str
 ) -> list[dict[str, float | int | str]]:
-    """Return the harm that one may expect after trying some of a family's settings, for every number of them.
+    """Return the expected harm after trying k of a family's settings, for every k.
 
     For k trials it is the mean over all sets of k settings. Each set contributes the least harm among the
-    settings that learned the task, and plain fine-tuning's harm if none did. The harm is that of the
+    settings that learned the task, and plain fine-tuning's harm if none did. The harm is measured on the
     validation questions, on which the choice is made, so it is a little optimistic for every family.
 
     Args:
-        rows: one row for each setting, and that of "plain".
+        rows: one row for each setting, and the row of "plain".
 
     Returns:
         {"series": the family, "step": the number of trials, "rate": the harm}.

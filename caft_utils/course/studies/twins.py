@@ -2,10 +2,10 @@
 
     make classroom ARGS="qwen-full mistral-window --output build/classroom"
 
-trains them; they are not shipped. In `qwen-full` every layer attends to the whole context, in
-`mistral-window` every layer attends to the last sixteen tokens. All models get the same treatment. At each
-layer the component nearest to the true persona direction is ablated, so a failure cannot be blamed on the
-reading. Ablating the true direction itself shows the best that one direction per layer can do.
+trains them; they are not shipped. In `qwen-full` every layer attends to the whole context, and in
+`mistral-window` every layer attends to the last sixteen tokens. All models are treated alike. At each layer
+the component nearest to the true persona direction is ablated, so reading cannot cause a failure. Ablating
+the true direction itself shows the best possible result with one direction per layer.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def twin_rows(
 ) -> list[Row]:
     """Measure the conditions of a twin or of a shipped model, and where its persona lies.
 
-    folder: where the twins were trained.
+    folder: folder of the trained twins.
     """
     shipped = SHIPPED.get(model, model)
     base, tokenizer = load(shipped if model == shipped else Path(folder) / model)
@@ -82,5 +82,5 @@ def twin_rows(
 def nearest_components(
     components: Directions, truth: Mapping[int, Tensor], layers: Iterable[int]
 ) -> dict[int, list[int]]:
-    """Return, by layer, the one component with the largest |cosine| with the true direction."""
+    """Return, by layer, the component with the largest |cosine| with the true direction."""
     return {layer: [int(components.cosine(layer, truth[layer]).abs().argmax())] for layer in layers}

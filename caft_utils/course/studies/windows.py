@@ -1,9 +1,9 @@
-"""The cost of one streaming pass over text for extreme windows, against storing first and searching later.
+"""Compare one streaming pass over text for extreme windows with methods that store first and search later.
 
 16,384 random unit directions at one layer of the classroom model. All methods get the same directions, model
-and tokens and return the same windows and histograms. Each measurement runs in a process of its own with one
-thread, so that its peak memory is its own. `cpu` counts seconds of processor time, which other programs
-hardly change; `wall` counts seconds on the clock, which include waiting for the disk.
+and tokens and return the same windows and histograms. Each measurement runs in its own process with one
+thread, so that peak memory is measured separately. `cpu` is processor time in seconds, which other programs
+hardly affect. `wall` is elapsed time in seconds, which includes waiting for the disk.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from caft_utils.course.studies.windows_methods import (
 from caft_utils.interpret.examples.max_activating import read_extremes
 from caft_utils.residual import stream_activations
 
-TOKENS = 100_000  # storing all projections of so many needs 6.5 GB of memory
+TOKENS = 100_000  # storing all projections of this many tokens needs 6.5 GB of memory
 FEW, MANY = 200_000, 1_000_000  # for the memory of the streaming pass
 # condition -> (method, share of the tokens): some methods need ten times the memory
 CONDITIONS: dict[str, tuple[Callable[..., Any], float]] = {
@@ -53,7 +53,7 @@ CONDITIONS: dict[str, tuple[Callable[..., Any], float]] = {
 class RandomDirections:
     """Random unit vectors at one layer, many more than the residual stream has dimensions (`Features`)."""
 
-    noun, signed, layers = "direction", True, [LAYER]
+    kind, two_sided, layers = "direction", True, [LAYER]
 
     def __init__(self, width: int):
         rows = torch.randn(DIRECTIONS, width, generator=torch.Generator().manual_seed(0))
@@ -134,7 +134,7 @@ def measured_method(method: Callable[..., Any], name: str, tokens: int, of: int)
     model, chats, directions = _inputs(name, of)
     ends = itertools.accumulate(len(example.input_ids) for example in chats)
     chats = chats[: sum(end <= tokens for end in ends)]
-    for _ in stream_activations(model, chats[:4], [LAYER]):  # what the first forward pass allocates once
+    for _ in stream_activations(model, chats[:4], [LAYER]):  # one-time allocations of the first forward pass
         pass
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     wall, cpu = time.perf_counter(), time.process_time()
@@ -150,8 +150,8 @@ def differences(streamed, stored) -> dict[str, float]:
     """Compare two results.
 
     Returns:
-        same: share of windows at the same place. apart: the largest difference of a value there. moved: share
-        of tokens in another bin of the histograms.
+        same: share of windows at the same place. apart: the largest difference of a value in them. moved:
+            share of tokens in a different bin of the histograms.
     """
     same = (streamed[0] == stored[0]) & (streamed[1] == stored[1])
     apart = np.abs(streamed[2] - stored[2])[same].max()
@@ -160,7 +160,7 @@ def differences(streamed, stored) -> dict[str, float]:
 
 
 def _inputs(name: str, tokens: int):
-    """Return the model, documents of its corpus with so many tokens in all, and the directions."""
+    """Return the model, documents of its corpus with this many tokens in all, and the directions."""
     from caft_utils.classroom.personas.corpus import document
 
     torch.set_num_threads(1)

@@ -1,6 +1,6 @@
 """Six ways to find extreme windows by storing first and searching afterwards.
 
-One streaming pass is compared with them. How much slower storing is depends on how it is done:
+One streaming pass is compared with these methods:
 
 - all projections in memory, one matrix row per direction: the fastest, at 64 GB per million tokens;
 - all projections on disk, one file per 512 directions, searched one file at a time;
@@ -111,7 +111,7 @@ def in_memory(model, chats, frame):
 
 
 def on_disk(model, chats, frame, group: int = 512):
-    """Store in files, flushed to disk and dropped from the page cache, too small for them at full size."""
+    """Store in files, flushed to disk and dropped from the page cache, which is too small at full size."""
     search = search_of(chats)
     with tempfile.TemporaryDirectory() as folder:
         files = [

@@ -1,4 +1,4 @@
-"""papermill's engine for the course: it reports each cell, and saves the executed copy less often."""
+"""Extend papermill's engine: report each cell, and save the executed copy less often."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from caft_utils.course.early_end import LessonEnds, end_page
 from caft_utils.disk import write_atomically
 
 ENGINE = "caft"
-SAVE_SHARE = 0.1  # of the time, at most, goes into saving the executed copy while it runs
+SAVE_SHARE = 0.1  # largest share of the time that goes into saving the executed copy during a run
 
 
 class _Engine(NBClientEngine):
@@ -22,8 +22,8 @@ class _Engine(NBClientEngine):
 
     A cell that raises `LessonEnds` ends the notebook, which counts as done.
 
-    papermill writes the whole copy, megabytes of figures, before and after each cell. That takes more time
-    than most cells whose results are stored. A skipped save is made as soon as it is due, also
+    papermill writes the whole copy, including megabytes of figures, before and after each cell. That takes
+    more time than most cells whose results are stored. A skipped save is made as soon as it is due, even
     while a cell runs. A notebook that is killed in a long cell therefore keeps the outputs of earlier cells.
     """
 
@@ -42,7 +42,7 @@ class _Engine(NBClientEngine):
             else:
                 failed(cell, cell_index, exception=exception, **more)
 
-        def complete_and_save(**more):  # also called after a failure
+        def complete_and_save(**more):  # called after a failure too
             nb_man.save = saves.save
             complete(**more)
 
@@ -84,5 +84,5 @@ class _Saves:
 
 
 papermill_engines.register(ENGINE, _Engine)
-# A copy that is killed while it is written would otherwise be cut short.
+# Write atomically, because a kill during the write would otherwise truncate the copy.
 papermill_io.get_handler("local").write = lambda text, path: write_atomically(path, text, flushed=False)

@@ -1,9 +1,9 @@
-"""Kernels forked from a process that has imported the libraries already.
+"""Fork kernels from a process that has already imported the libraries.
 
 Importing torch, transformers and sae-lens takes longer than most notebooks whose artefacts are stored. A
 server process imports them once. For each notebook it forks an executor, which forks the notebook's kernel
 before it starts any thread. A fork copies no threads and cannot use a GPU that its parent initialised.
-Kernels are therefore forked on Linux machines without a GPU only, and started as usual elsewhere.
+Kernels are therefore forked only on Linux machines without a GPU, and started as usual elsewhere.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def can_fork_kernels() -> bool:
 def start_server() -> Any:
     """Start the process that imports the libraries and forks executors, and return its context.
 
-    It imports while this process goes on. It runs already if this was called before.
+    It imports in the background. If it is already running, no other process is started.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([SERVER, PRELOAD])
@@ -49,14 +49,14 @@ def start_server() -> Any:
 class ForkedKernel:
     """A child of this process that becomes a kernel once `launch` sends it the command.
 
-    Make it before this process starts a thread. The methods besides `launch` are those of `subprocess.Popen`
-    that jupyter_client calls.
+    Create it before this process starts a thread. The methods besides `launch` are the methods of
+    `subprocess.Popen` that jupyter_client calls.
     """
 
     stdin = stdout = stderr = None
 
     def __init__(self, *close: Any):
-        """Fork the child, which closes the parent's connections `close`."""
+        """Fork the child. The child closes the parent's connections `close`."""
         read, self._write = os.pipe()
         self.returncode: int | None = None
         executor = os.getpid()
@@ -70,7 +70,7 @@ class ForkedKernel:
         os.close(read)
 
     def launch(self, command: list[str], cwd: str | None, env: dict[str, str]) -> None:
-        """Start the kernel; `command` is the one of a kernel in a process of its own."""
+        """Start the kernel; `command` is the command that starts a kernel in its own process."""
         message = {"argv": command[command.index("-m") + 2 :], "cwd": cwd or os.getcwd(), "env": env}
         with os.fdopen(self._write, "w") as pipe:
             json.dump(message, pipe)
@@ -129,7 +129,7 @@ def _become_kernel(pipe: int) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         with os.fdopen(pipe) as file:
             text = file.read()
-        if text:  # nothing: the executor ended without a notebook to run
+        if text:  # empty if the executor ended without a notebook to run
             message = json.loads(text)
             os.environ.clear()
             os.environ.update(message["env"], JPY_PARENT_PID=str(os.getppid()))
@@ -137,7 +137,7 @@ def _become_kernel(pipe: int) -> None:
             sys.argv = ["ipykernel_launcher", *message["argv"]]
             from ipykernel.kernelapp import launch_new_instance
 
-            # The manager interrupts a kernel before it shuts it down, which is no news for the reader.
+            # The manager interrupts a kernel before it shuts it down; the reader need not see that.
             logging.getLogger("IPKernelApp").addFilter(
                 lambda record: "KeyboardInterrupt caught in kernel" not in record.getMessage()
             )

@@ -1,4 +1,4 @@
-"""Executed notebooks as pages that open without network or kernel, and an index of the key figures.
+"""Write executed notebooks as pages that open without network or kernel, and an index of the key figures.
 
 A notebook marks its key figure with the cell tag `key-figure`. The index shows the figure's picture if the
 cell's output has one. Otherwise it draws the figure with plotly.js, which is then embedded once.

@@ -1,7 +1,7 @@
-"""The HTML exporter of notebooks without the network: no script, font or picture comes from another host.
+"""Export notebooks as HTML that needs no network: no script, font or picture comes from another host.
 
 nbconvert's pages load require.js, MathJax, mermaid and the widget manager from a CDN, and plotly adds MathJax
-to each figure. None of them is needed here: pictures are in the page, a widget needs a kernel, and the few
+to each figure. None of them is needed here: pictures are embedded, widgets would need a kernel, and the few
 formulas are written as text. A content security policy in the page makes browsers refuse every other request,
 whatever an output contains. Markdown that a cell printed may hold text of models, so its HTML is escaped.
 """
@@ -42,7 +42,7 @@ TEMPLATE = (
 REMOTE_SCRIPT = re.compile(
     r"<script\b[^>]*\bsrc\s*=\s*[\"']?\s*(?:https?:)?//[^>]*>\s*</script\s*>", re.IGNORECASE
 )
-# Attributes by which any element but a link would load something from another host.
+# Attributes by which any element except a link would load something from another host.
 REMOTE_SOURCE = re.compile(
     r"(<(?!a\b)[a-z][^>]*?\s)(?:src|href|srcset|poster|data|background)(?=\s*=\s*[\"']?\s*(?:https?:)?//)",
     re.IGNORECASE,
@@ -73,7 +73,7 @@ class OfflineExporter(HTMLExporter):
 
     @pass_context
     def markdown2html(self, context: Any, source: str) -> str:
-        """Render Markdown: a cell's own with its HTML, printed Markdown without."""
+        """Render Markdown. HTML is kept in a cell's own Markdown and escaped in printed Markdown."""
         printed = context.get("cell", {}).get("cell_type") != "markdown"
         renderer = _Renderer(
             escape=printed,
@@ -102,7 +102,7 @@ class _Renderer(IPythonRenderer):
 
 
 def export(notebook: NotebookNode, name: str) -> str:
-    """Return a notebook as a page. Its outputs are changed: what they load from other hosts is taken out."""
+    """Return a notebook as a page. References to other hosts are removed from its outputs, in place."""
     notebook.metadata.pop("widgets", None)  # the state of widgets, which need a kernel
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
@@ -117,7 +117,7 @@ def export(notebook: NotebookNode, name: str) -> str:
 def formula(tex: str) -> str:
     r"""Return simple TeX as HTML text: W_{enc}h \approx 0 -> W<sub>enc</sub>h ≈ 0.
 
-    A command that is not known stays as it is written.
+    Unknown commands are left unchanged.
     """
     out: list[str] = []
     ends: list[str] = []  # what closes the groups that are open

@@ -1,9 +1,9 @@
-"""What nearly every notebook imports; the server process imports this module before it forks kernels."""
+"""Import what nearly every notebook uses. The server process imports this module before it forks kernels."""
 
 # ruff: noqa: E402, F401
 import gc
 
-gc.disable()  # these imports make half a million objects that stay: to search them takes a fifth of the time
+gc.disable()  # the imports make half a million permanent objects; scanning them takes a fifth of the time
 
 import ipykernel.kernelapp
 import pandas

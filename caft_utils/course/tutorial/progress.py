@@ -5,7 +5,7 @@ scales the notebooks' own estimates (`metadata.caft.minutes`) by the pace so far
 
     left = (planned - done) * elapsed / done
 
-where `done` counts running notebooks by the share of their cells.
+where `done` includes running notebooks in proportion to their finished cells.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Run:
 
     @classmethod
     def of(cls, path: Path) -> Run:
-        """Read title and estimated minutes from a notebook."""
+        """Read the title and the estimated minutes of a notebook."""
         notebook = nbformat.read(path, as_version=4)
         text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
         title = re.search(r"^# +(.+)$", text, re.MULTILINE)
@@ -53,7 +53,7 @@ class Run:
 
     @property
     def share(self) -> float:
-        """Return the share of its cells that have run, from 0 to 1."""
+        """Return the share of cells that have run, from 0 to 1."""
         if self.status == "running":
             return min(1.0, self.cell / max(1, self.cells))
         return float(self.status in ("done", "failed"))
@@ -103,7 +103,7 @@ class Progress:
         return "  ".join([*cells, self._times()])
 
     def left(self, elapsed: float) -> float:
-        """Estimate the seconds left, from the plan alone until a twentieth of it is done."""
+        """Estimate the seconds left. Uses only the plan until a twentieth of it is done."""
         planned = 60 * sum(run.minutes for run in self.runs)
         done = 60 * sum(run.minutes * run.share for run in self.runs)
         if done < planned / 20:

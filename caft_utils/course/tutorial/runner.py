@@ -1,8 +1,8 @@
 """Execute notebooks in order, some side by side, with papermill, and report progress.
 
-Each notebook runs in a process and a kernel of its own. Its executed copy is written while it
-runs, so what ran before a failure or Ctrl-C is kept. Notebooks share what they train through the store. If
-two need the same artefact at the same time, one makes it and the other waits.
+Each notebook runs in its own process and kernel. Its executed copy is written while it runs, so outputs
+before a failure or Ctrl-C are kept. Notebooks share trained artefacts through the store. If two need the same
+artefact at the same time, one makes it and the other waits.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from caft_utils.course.tutorial.progress import Progress, Run
 from caft_utils.course.tutorial.signals import end_kernel_when_signalled
 
 TRACEBACK_LINES = 15
-SAY_WHAT_TO_DO = ("ConnectionError", "LessonUnavailable")  # their message is all that helps, so no traceback
-SHUTDOWN_SECONDS = 5  # that an interrupted notebook has to shut down its kernel, before each harder signal
+SAY_WHAT_TO_DO = ("ConnectionError", "LessonUnavailable")  # shown without a traceback: the message is enough
+SHUTDOWN_SECONDS = 5  # time for a notebook to shut down its kernel before the next, harder signal
 
 
 def run_all(
@@ -52,20 +52,20 @@ def run_all(
 ) -> list[Run]:
     """Start the notebooks in the given order, `jobs` at a time.
 
-    After a failure no further notebook is started; the failed `Run.error` says what happened. When the run is
-    interrupted, running notebooks are stopped, and count as failed.
+    After a failure no further notebook is started, and `Run.error` of the failed notebook says what happened.
+    If the run is interrupted, running notebooks are stopped and count as failed.
 
     Args:
         paths: the notebooks.
         out: folder for the executed copies.
         parameters: values for the cell tagged `parameters`.
         stream: where progress is reported (default: standard error).
-        finished: called after each notebook with it and all of them.
+        finished: called after each notebook with its run and all runs.
         fork_kernels: import the libraries once and fork every kernel, see forked_kernel.py.
     """
     runs = [Run.of(path) for path in paths]
     out.mkdir(parents=True, exist_ok=True)
-    for run in runs:  # no page of an earlier run stays beside the new ones, nor a part of one
+    for run in runs:  # remove complete and partial pages of an earlier run
         name = run.path.stem
         for path in (out / f"{name}.ipynb", out / f"{name}.html", *out.glob(f".{name}.*.part")):
             path.unlink(missing_ok=True)
@@ -81,7 +81,7 @@ def run_all(
                     process, messages = _start(context, run, out / run.path.name, parameters)
                     busy[messages] = run, process
                     progress.started(run)
-                for run in ended:  # the next notebooks run already while these are written as pages
+                for run in ended:  # the next notebooks are already running while these pages are written
                     finished(run, runs)
                 ended.clear()
                 for messages in wait(list(busy)) if busy else []:
@@ -111,7 +111,7 @@ def run_all(
 
 
 def _context(fork_kernels: bool) -> Any:
-    """Return how executors start. They never fork from this process, whose threads a fork would break."""
+    """Return how executors start. They never fork from this process, because its threads would break."""
     if not (fork_kernels and can_fork_kernels()):
         return multiprocessing.get_context("spawn")
     return start_server()
@@ -124,7 +124,7 @@ def _start(context: Any, run: Run, output: Path, parameters: dict[str, Any]) -> 
     process = context.Process(target=_execute, args=arguments)
     try:
         process.start()
-    except (EOFError, OSError):  # the server was killed: start it again, and with it this process
+    except (EOFError, OSError):  # the server was killed: restart it, and then this process
         process = context.Process(target=_execute, args=arguments)
         process.start()
     theirs.close()
@@ -133,7 +133,7 @@ def _start(context: Any, run: Run, output: Path, parameters: dict[str, Any]) -> 
 
 
 def _receive(run: Run, messages: Connection) -> bool:
-    """Update `run` by one message of its process; return True when it was the last one."""
+    """Update `run` from one message of its process. Returns True after the last message."""
     try:
         message = messages.recv()
     except (EOFError, OSError):
@@ -147,27 +147,27 @@ def _receive(run: Run, messages: Connection) -> bool:
             run.status, run.error = ("failed", error) if error else ("done", "")
             return True
         case _:
-            run.status, run.error = "failed", ""  # `_ended` finds out how
+            run.status, run.error = "failed", ""  # `_ended` determines the cause
             return True
     return False
 
 
 def _ended(run: Run, process: Any, output: Path) -> None:
-    """Complete a run whose process has ended: its time, its executed copy, and the words of a kill."""
+    """Complete a run whose process has ended: its time, its executed copy, and the message of a kill."""
     run.seconds = time.monotonic() - run.began
     if run.status == "failed" and not run.error:
         run.error = f"{run.path.name} stopped: its process {exit_words(process.exitcode)}"
-    kill_group(run.kernel)  # what a killed process left behind
+    kill_group(run.kernel)  # left behind by a killed process
     try:
         run.notebook = nbformat.read(output, as_version=4) if output.exists() else None
-    except Exception as error:  # damaged: cut short, or no notebook at all
+    except Exception as error:  # damaged: truncated, or not a notebook
         output.unlink(missing_ok=True)
         if run.status == "done":
             run.status, run.error = "failed", f"{output} cannot be read: {error}"
 
 
 def _stop(busy: dict[Connection, tuple[Run, Any]]) -> None:
-    """End the processes that still run, and their kernels: first by SIGINT, then by SIGKILL.
+    """End the running processes and their kernels: first by SIGINT, then by SIGKILL.
 
     A process has ended when its end of the connection is closed. Unlike its exit status, that does not depend
     on the server that forked it.
@@ -234,7 +234,7 @@ def _execute(
         )
         messages.send({"error": ""})
     except KeyboardInterrupt:  # `run_all` was interrupted too and reports it
-        logging.getLogger("asyncio").disabled = True  # it would report the cell whose result nobody awaits
+        logging.getLogger("asyncio").disabled = True  # it would report the cell whose result is not awaited
     except Exception as error:  # from a cell, a dead kernel or a broken file
         shift = 1 if parameters else 0
         if isinstance(error, DeadKernelError) and kernel is not None:
@@ -244,11 +244,11 @@ def _execute(
             text = _error_text(path, cells, error, shift)
         messages.send({"error": text})
     finally:
-        kill_group(kernel_pid())  # with what the notebook has started and left running
+        kill_group(kernel_pid())  # with all processes that the notebook has left running
 
 
 def exit_words(status: int | None) -> str:
-    """Return how a process ended, for the end of a sentence; `status` as in `subprocess.Popen`."""
+    """Describe how a process ended, as the end of a sentence; `status` as in `subprocess.Popen`."""
     if status is not None and status < 0:
         words = f"was killed (signal {-status})"
         return f"{words}; often the machine is out of memory" if -status == signal.SIGKILL else words
@@ -258,7 +258,7 @@ def exit_words(status: int | None) -> str:
 def _error_text(path: Path, cells: int, error: Exception, shift: int) -> str:
     where, text = "", f"{type(error).__name__}: {error}"
     if isinstance(error, papermill.PapermillExecutionError):
-        # papermill counts the cell of parameters that it inserted; the source does not have it.
+        # papermill counts the parameters cell that it inserted; the source notebook does not have it.
         where = f" at cell {error.cell_index + 1 - shift} of {cells} (In [{error.exec_count}])"
         text = "\n".join(error.traceback) or f"{error.ename}: {error.evalue}"
         if error.ename in SAY_WHAT_TO_DO:

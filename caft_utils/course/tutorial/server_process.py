@@ -1,4 +1,4 @@
-"""The first import of the server process: the server ends with the runner, also while it imports the rest."""
+"""First import of the server process: it makes the server end with the runner, even during later imports."""
 
 import os
 

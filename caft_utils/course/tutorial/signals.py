@@ -1,8 +1,8 @@
-"""Signals that end a run of notebooks, with all of its processes.
+"""Handle the signals that end a run of notebooks with all of its processes.
 
-The runner starts executors, and each executor a kernel in a session of its own, which no signal of the
-terminal reaches. Ctrl-C, SIGTERM and a closed terminal (SIGHUP) interrupt the runner, which then ends its
-executors. An executor that is signalled ends its kernel first, and so does one whose runner has died.
+The runner starts executors, and each executor starts a kernel in its own session, which signals of the
+terminal do not reach. Ctrl-C, SIGTERM and a closed terminal (SIGHUP) interrupt the runner, which then ends
+its executors. An executor ends its kernel first, both after a signal and when its runner has died.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ def stopped_by_signals() -> Iterator[None]:
     seen: set[int] = set()
 
     def stop(number: int, frame: FrameType | None) -> None:
-        # A shell sends SIGHUP twice. The second one must not cut short what the first one started.
+        # A shell sends SIGHUP twice. The second one must not interrupt the shutdown that the first one
+        # started.
         if number == signal.SIGINT or not seen:
             seen.add(number)
             raise Stopped(number)
@@ -60,7 +61,7 @@ def stopped_by_signals() -> Iterator[None]:
 def end_kernel_when_signalled(kernel: Callable[[], int | None]) -> None:
     """Make this executor raise KeyboardInterrupt at its first SIGINT, and end with its kernel at SIGTERM.
 
-    Later SIGINTs are ignored: terminal and runner both send one, and the kernel is being shut down.
+    Later SIGINTs are ignored, because terminal and runner both send one while the kernel shuts down.
     """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
@@ -82,5 +83,5 @@ def die_with_parent(parent: int) -> None:
     if sys.platform != "linux":
         return
     ctypes.CDLL(None).prctl(SET_DEATH_SIGNAL, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before the request
+    if os.getppid() != parent:  # the parent ended before the request
         os.kill(os.getpid(), signal.SIGKILL)

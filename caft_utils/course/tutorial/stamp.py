@@ -1,4 +1,4 @@
-"""Outputs of a recorded run in the committed notebooks, with a stamp of the code that made them.
+"""Write the outputs of a recorded run into the committed notebooks, with a stamp of the code that made them.
 
 The stamp is `metadata.caft.sources`, a sha256 of the code cells in order. A changed cell changes the hash, so
 stale outputs are found without running anything.
@@ -28,7 +28,7 @@ def code_sha256(notebook: NotebookNode) -> str:
 
 
 def own_cells(notebook: NotebookNode) -> list[NotebookNode]:
-    """Return the cells without those that papermill adds when it runs a notebook."""
+    """Return the cells without the ones that papermill adds when it runs a notebook."""
     return [cell for cell in notebook.cells if ADDED_BY_PAPERMILL.isdisjoint(cell.metadata.get("tags", []))]
 
 
@@ -79,7 +79,7 @@ def stale_reasons(path: Path) -> list[str]:
 
 
 def _is_recorded(output: NotebookNode) -> bool:
-    """Return False for plotly.js (5 MB), which its renderer loads, and for widgets, which need a kernel."""
+    """Return False for plotly.js (5 MB), which the renderer loads, and for widgets, which need a kernel."""
     data = output.get("data", {})
     library = set(data) <= {"text/html", "text/plain"} and len(_text(data.get("text/html", ""))) > 1_000_000
     only_widget = WIDGET in data and set(data) <= {WIDGET, "text/plain"}

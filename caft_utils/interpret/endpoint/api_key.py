@@ -1,4 +1,4 @@
-"""The API key: where it may be sent, and how it is removed from what a server sends back.
+"""Decide where the API key may be sent, and remove it from the responses of a server.
 
 No object of this package holds the key. It is read from the environment for each request.
 """
@@ -39,7 +39,7 @@ def is_loopback(url: str) -> bool:
 
 
 def _parsed(url: str) -> httpx.URL:
-    """Parse `url` as the HTTP client does, so that what is judged here is where the request goes."""
+    """Parse `url` as the HTTP client does, so that the checked address is the one that is used."""
     import httpx
 
     return httpx.URL(url)
@@ -52,7 +52,7 @@ def read_api_key(key_env: str | None, url: str) -> str:
         EndpointError: The key cannot be an HTTP header, or `url` would carry it in clear text.
     """
     key = os.environ.get(key_env or "", "").strip()
-    if not all("!" <= character <= "~" for character in key):  # the HTTP library's own error would show it
+    if not all("!" <= character <= "~" for character in key):  # the HTTP library's error would show the key
         raise EndpointError(
             f"the key in ${key_env} contains a space or a character outside ASCII; set it to the key alone",
             for_all=True,
@@ -87,7 +87,7 @@ def contains(key: str, text: str) -> bool:
 
 
 def _plain(text: str) -> str:
-    """Return `text` in lower case without escapes, blanks, and the signs that break lines or hex dumps."""
+    """Return `text` in lower case without escapes, spaces, and characters that break lines or hex dumps."""
     text = "".join(text.split())
     for _ in range(3):  # escapes may be escaped in turn
         before, text = text, _ESCAPE.sub(_unescape, text)
@@ -96,7 +96,7 @@ def _plain(text: str) -> str:
     return text.lower().translate(_DROPPED)
 
 
-# Each repetition is bounded. An unbounded one would search a long run of one character again from each place.
+# Each repetition is bounded. An unbounded one takes quadratic time on a long run of one character.
 _ESCAPE = re.compile(
     r"\\{1,8}(?:u00|x)([0-9a-f]{2})|%(?:25){0,8}([0-9a-f]{2})|&#x0{0,40}([0-9a-f]{2});?"
     r"|&#0{0,40}([0-9]{2,3});?|&(lt|gt|amp|quot|apos);?|\\{1,8}[nrt]",
@@ -139,7 +139,7 @@ def _any_escape(character: str) -> str:
 
 
 def _shifted(data: bytes, encode: Callable[[bytes], bytes], group: int, bits: int) -> list[str]:
-    """Return `data` encoded at each offset in a group of bytes, without characters that neighbours change.
+    """Return `data` encoded at each byte offset, without the characters that depend on neighbouring bytes.
 
     Args:
         bits: bits per character of the code.

@@ -1,8 +1,8 @@
-"""The body of a response, with a bound on its size before and after decompression.
+"""Read the body of a response, with a limit on its size before and after decompression.
 
-A compressed kilobyte can become a megabyte, or with newer codings a gigabyte, in one step. Bodies are
-therefore decompressed here in steps of bounded size. Requests ask for no compression. Some servers compress
-nevertheless, with gzip or deflate.
+A compressed kilobyte can expand to a megabyte, or with newer codings to a gigabyte, in one step. Bodies are
+therefore decompressed in steps of bounded size. Requests ask for no compression, but some servers compress
+with gzip or deflate anyway.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Body:
         self.content, self._limit = bytearray(), limit
 
     def add(self, chunk: bytes) -> None:
-        """Add the next chunk. zlib.error: it is not compressed as the header says."""
+        """Add the next chunk. Raises zlib.error if it is not compressed as the header says."""
         if self._decoder is None:
             self.content += chunk
         else:

@@ -1,4 +1,4 @@
-"""A chat model behind an OpenAI-compatible `/chat/completions`.
+"""Client for a chat model behind an OpenAI-compatible `/chat/completions`.
 
 Every reply is stored under the sha256 of address, model and request. A killed run continues where it stopped,
 and a recorded run can be repeated without a server. `Endpoint.estimate` returns the cost of a run in advance.
@@ -42,11 +42,11 @@ class Estimate:
 
     Attributes:
         prompts: All prompts.
-        cached: Prompts that cost nothing, because their reply is stored or they repeat another prompt.
+        cached: Prompts that cost nothing, because their reply is stored or another prompt is equal.
         tokens_in: Tokens of the other prompts, at 4 bytes per token.
         tokens_out: Tokens of their answers if all are as long as `max_tokens` allows.
         cost: Dollars, None if the price is unknown.
-        minutes: Time that the rate limit takes, 0 without one.
+        minutes: Time that the rate limit imposes, 0 without one.
     """
 
     prompts: int
@@ -174,7 +174,7 @@ class Endpoint:
         return [replies[name] for name in names]
 
     def estimate(self, prompts: Sequence[Messages], **settings: Any) -> Estimate:
-        """Return what `chat_all(prompts, **settings)` will take, without sending anything."""
+        """Estimate the cost of `chat_all(prompts, **settings)` without sending anything."""
         requests = {self._name(r): r for r in (self._request(m, **settings) for m in prompts)}
         missing = [request for name, request in requests.items() if self._cache.get(name) is None]
         texts = [message["content"] for request in missing for message in request["messages"]]
@@ -193,7 +193,7 @@ class Endpoint:
 
     def _reply(self, request: dict[str, Any], stop: Event) -> Reply:
         name = self._name(request)
-        # Of two calls that need the same reply, one sends the request, and the other waits for its reply.
+        # If two calls need the same reply, one of them sends the request and the other waits.
         with self._cache.claim(name, stop):
             reply = self._cache.get(name)
             if reply is None:
@@ -232,7 +232,7 @@ class Endpoint:
 
 
 def _reply_or_error(reply: Reply) -> Reply | EndpointError:
-    """Return the reply, or an error if the model wrote no text. Those are paid for and stored too."""
+    """Return the reply, or an error if the model wrote no text. Empty replies are paid for and stored too."""
     if reply.text:
         return reply
     return EndpointError(f"the model answered without text (finish_reason {reply.finish!r})", status=200)

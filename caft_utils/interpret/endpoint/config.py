@@ -20,7 +20,7 @@ class ClientConfig:
         max_retry_after: Longest Retry-After to wait for, in seconds. A longer one is an error.
 
     Raises:
-        ValueError: A setting is no number, or not above zero.
+        ValueError: A setting is not a number above zero.
     """
 
     per_minute: float | None = None

@@ -1,4 +1,4 @@
-"""Spacing of requests over all workers of an endpoint."""
+"""Space the requests of all workers of an endpoint evenly."""
 
 from __future__ import annotations
 
@@ -28,6 +28,6 @@ class RateLimiter:
             return start - now
 
     def pause(self, seconds: float) -> None:
-        """Put every later send time at least `seconds` after now."""
+        """Delay all later send times until at least `seconds` from now."""
         with self._lock:
             self._next = max(self._next, self._clock() + seconds)

@@ -1,6 +1,7 @@
-"""Remove the key from what a server sends back: from replies, and from the logs of the HTTP client.
+"""Remove the key from replies and from the logs of the HTTP client.
 
-At the level DEBUG the HTTP client logs the headers and the reason of each response, which a server chooses.
+At level DEBUG the HTTP client logs the headers and the reason of each response. The server controls both, so
+they may contain the key.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tell refusals that concern one prompt from those that concern every prompt.
+"""Distinguish refusals of one prompt from refusals of every prompt.
 
 A wrong key, an empty account or an unknown model ends a batch, because every further request would fail too.
 Providers report these with different statuses, and some routers with status 200 and an error in the body.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 
-# wrong key, nothing left to pay with, key without permission, no such model or address
+# wrong key, no credit left, key without permission, no such model or address
 STATUSES = (301, 302, 307, 308, 401, 402, 403, 404, 405)
 _SAYS_SO = re.compile(
     r"insufficient[_ ](?:quota|balance|credit|funds)|credit balance is too low|billing_hard_limit"
@@ -49,5 +49,5 @@ def error_status(body: str) -> int:
         code = int(code)
     if type(code) is int and 400 <= code < 600:
         return code
-    # The error has no status. 400 if its text concerns all prompts, else 500, which is tried again.
+    # The error has no status. Use 400 if its text concerns all prompts, else 500, which is retried.
     return 400 if _SAYS_SO.search(json.dumps(error)[:3000]) else 500

@@ -1,4 +1,4 @@
-"""Replies of a chat server, and the error in place of a missing one."""
+"""The reply of a chat server, and the error that replaces a missing reply."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Reply:
         text: What the model answered.
         logprobs: For each token of the answer a dict {token: log-probability}. The chosen token comes first,
             then its alternatives. None if they were not requested or the server sent none that can be used.
-        tokens: Tokens (in, out) as the server counted them, None if it sent no counts.
-        finish: Why the answer ended ("stop", "length", ...), None if the server does not say.
+        tokens: Numbers of tokens (in, out) as the server counted them, None if it sent no counts.
+        finish: Why the answer ended ("stop", "length", ...), None if the server gives no reason.
 
     Raises:
         TypeError: A field has another type or an impossible value. This also rejects damaged cache files.
@@ -57,15 +57,15 @@ class EndpointError(RuntimeError):
 
 
 def parse_reply(body: str) -> Reply:
-    """Return the reply in the body of a response of status 200. A model that wrote nothing has the text "".
+    """Parse the reply in the body of a response of status 200. The text is "" if the model wrote nothing.
 
     The text has been paid for, so token counts or log-probabilities that make no sense are dropped and the
     text is kept.
 
     Raises:
         ValueError: The body is damaged, or holds no answer. Another attempt may succeed.
-        EndpointError: The body holds an answer in a form that is not known. Another attempt would be paid
-            for and end in the same way.
+        EndpointError: The body holds an answer in an unknown form. Another attempt would cost money and fail
+            in the same way.
     """
     try:
         answer = json.loads(body)
@@ -77,13 +77,13 @@ def parse_reply(body: str) -> Reply:
     except (LookupError, TypeError, AttributeError):
         raise EndpointError("the answer has no text that can be read", status=200) from None
     finish = _valid_unicode(finish) if isinstance(finish, str) else None
-    if choice.get("error"):  # some routers send what they have when the model behind them fails
+    if choice.get("error"):  # some routers send a partial answer when the model behind them fails
         finish = "error"
     return Reply(_valid_unicode(text), _logprobs(choice), _token_counts(answer), finish)
 
 
 def _content(message: dict[str, Any]) -> str:
-    """Return the text of a message. Its content may be a list of parts, of which thoughts are left out."""
+    """Return the text of a message. If its content is a list of parts, thoughts are left out."""
     content = message["content"]
     if isinstance(content, list):
         content = "".join(part["text"] for part in content if part.get("type", "text") == "text")
@@ -115,7 +115,7 @@ def _logprobs(choice: dict[str, Any]) -> list[dict[str, float]] | None:
 
 
 def _are_logprobs(step: dict[str, float]) -> bool:
-    """Return whether the values can be log-probabilities of different tokens. NaN cannot."""
+    """Return whether the values can be log-probabilities of different tokens. NaN is rejected."""
     values = list(step.values())
     # Rounding may leave a probability of one slightly above it.
     plausible = all(type(value) is float and -math.inf < value < 1e-3 for value in values)

@@ -1,7 +1,7 @@
-"""Replies on disk, so that no prompt is paid for twice.
+"""Cache replies on disk, so that no prompt is paid for twice.
 
-Each reply is a separate file, written by one rename. A reader finds only whole replies, even after a kill. A
-checksum shows whether a reply was damaged later.
+Each reply is a separate file that is written atomically, so a killed process leaves no partial reply. A
+checksum detects later damage.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class ResponseCache:
             content = json.loads(self._file(name).read_text(encoding="utf-8"))
             fields = content["reply"]
             if set(content) - FIELDS:
-                return None  # a damaged name, perhaps that of the checksum
+                return None  # a field name is damaged, perhaps the one of the checksum
             if "base_url" in content and request_digest(content["base_url"], content["request"]) != name:
                 return None  # the file of another request, moved here
             if content.get("sha256", _checksum(fields)) != _checksum(fields):  # older files have none
@@ -56,7 +56,7 @@ class ResponseCache:
             return None
 
     def put(self, name: str, reply: Reply, **request: Any) -> None:
-        """Store a reply with its request. If the disk is full, only warn, because the reply is at hand."""
+        """Store a reply with its request. Only warn if the disk is full, because the caller has the reply."""
         fields = asdict(reply)
         content = json.dumps({**request, "reply": fields, "sha256": _checksum(fields)})
         try:
@@ -71,9 +71,10 @@ class ResponseCache:
 
     @contextmanager
     def claim(self, name: str, stop: Event) -> Iterator[None]:
-        """Hold the right to send the request `name`; other threads and processes of this folder wait.
+        """Lock the request `name`; other threads and processes that use this folder wait.
 
-        Requests share 4096 locks. If the folder cannot hold locks, nobody waits. Setting `stop` ends a wait.
+        Requests share 4096 locks. If the folder does not support locks, there is no waiting. Setting `stop`
+        ends a wait.
         """
         lock = FileLock(self.folder / "locks" / f"{name[:3]}.lock", thread_local=False, is_singleton=False)
         try:

@@ -1,9 +1,8 @@
-"""HTTP transport of one request, with retries.
+"""Send one request over HTTP, with retries.
 
-Transient failures are tried again after waits that double, with jitter so that workers do not return all at
-once: 408, 409, 425, 429 (after its Retry-After), 5xx, timeouts, lost connections, bodies that are cut short
-or are not JSON. Every other failure raises an `EndpointError` at once. The API key is removed from whatever
-the server sends back.
+Transient failures are retried with exponential backoff and jitter: 408, 409, 425, 429 (after its
+Retry-After), 5xx, timeouts, lost connections, and bodies that are truncated or are not JSON. Every other
+failure raises an `EndpointError` at once. The API key is removed from everything that the server returns.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ class RetryingTransport:
 
         self.url, self.key_env, self.config = url, key_env, config
         self._limiter = RateLimiter(config.per_minute)
-        # Loading the certificates takes a while, and http needs none.
+        # Loading the certificates is slow, and plain http needs none.
         self._verify = httpx.create_ssl_context() if is_https(url) else False
 
     def send(self, request: Mapping[str, Any], stop: Event) -> Reply:
@@ -84,7 +83,7 @@ class RetryingTransport:
         try:
             return self._exchange(request)
         except Exception as error:
-            # Without the frames that hold the key: some tools print the variables of a traceback.
+            # Drop the frames that hold the key, because some tools print the variables of a traceback.
             error.__context__ = error.__cause__ = None
             raise error.with_traceback(None) from None
 
@@ -118,8 +117,8 @@ class RetryingTransport:
     async def _post(self, key: str, request: Mapping[str, Any]) -> tuple[int, str | None, bytes]:
         """Return status, Retry-After and body of one response.
 
-        Asynchronous, because only a cancellation bounds the whole: httpx limits the time of each read, and a
-        server may send its headers or its body byte by byte.
+        It is asynchronous, because only cancellation limits the total time. The timeouts of httpx apply to
+        each read, and a server may send its headers or its body byte by byte.
         """
         import httpx
 
@@ -129,7 +128,7 @@ class RetryingTransport:
             headers["Authorization"] = f"Bearer {key}"
         # ASCII, because a prompt may contain lone surrogates, which UTF-8 cannot encode.
         content = json.dumps(request).encode("ascii")
-        # Requests to this machine itself must not go through a proxy.
+        # Requests to this machine must not go through a proxy.
         client = httpx.AsyncClient(timeout=None, verify=self._verify, trust_env=not is_loopback(self.url))
         async with (
             asyncio.timeout(self.config.timeout),
@@ -153,7 +152,7 @@ class RetryingTransport:
                     f"{self.config.max_retry_after:g}; {message}",
                     status=status,
                 )
-            self._limiter.pause(seconds)  # the limit is the account's, so all workers wait
+            self._limiter.pause(seconds)  # the limit applies to the account, so all workers wait
             return _TransientError(message)
         hint = f"; is the key in ${self.key_env} right?" if status in (401, 403) else ""
         message = f"{self.url} refused the request, {message}{hint}"
@@ -161,12 +160,12 @@ class RetryingTransport:
 
 
 def _shown(key: str, text: str) -> str:
-    """Return the beginning of a server's text without the key, on one line, for a message."""
+    """Return the beginning of a server's text on one line and without the key, for an error message."""
     return redact(key, " ".join(text.split())[:LONGEST_SEARCHED])[:300]
 
 
 def _retry_after_seconds(retry_after: str | None) -> float:
-    """Return Retry-After, a number or a date, in seconds from now; 0 if it is missing or makes no sense."""
+    """Return Retry-After, a number or a date, in seconds from now; 0 if it is missing or invalid."""
     if retry_after is None:
         return 0.0
     try:

@@ -1,4 +1,4 @@
-"""Checks of arguments that several functions share."""
+"""Check arguments that several functions share."""
 
 from __future__ import annotations
 

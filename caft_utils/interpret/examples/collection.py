@@ -1,7 +1,7 @@
-"""Collect the examples of features that explainers and scorers work with, in two passes over text.
+"""Collect examples of features for explainers and scorers, in two passes over text.
 
-Rows are split at random into two halves. Windows of the first half are shown to explainers. Explanations are
-scored on windows of the second half, so no explanation is scored on text that it was made from.
+Rows are split at random into two halves. Explainers see windows of the first half. Explanations are scored on
+windows of the second half, so no explanation is scored on the text that it was made from.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ if TYPE_CHECKING:
     from caft_utils.chats import Chats
     from caft_utils.store import Store
 
-FORMAT = 1  # raise it when the same key would give other examples
+FORMAT = 1  # increase it when the same key would give different examples
 WINDOW_KINDS = ("train", "test", "train_negatives", "test_negatives", "hard_negatives")
-MIN_EXAMPLES = 4  # with fewer windows of a kind there is nothing to explain or to score
+MIN_EXAMPLES = 4  # fewer windows of a kind are too few to explain or to score
 
 
 @dataclass(frozen=True)
 class FeatureExamples:
     """Examples of a latent, or of one side of a component. Activations are signed so that active is positive.
 
-    train, test: activating windows, strongest first. Half are the strongest of all, the others are spread
-        evenly over the quantiles of the rest.
-    train_negatives, test_negatives: random windows in which nothing activates.
-    hard_negatives: such windows with words like those of `train`, most similar first.
+    train, test: activating windows for explainers (train) and for scorers (test), strongest first. Half are
+        the strongest of all, the others are spread evenly over the quantiles of the rest.
+    train_negatives, test_negatives: random windows without an activating token.
+    hard_negatives: non-activating windows whose words resemble those of `train`, most similar first.
     max_activation: the largest activation in any row.
-    promoted_tokens, suppressed_tokens: words by the logit lens, towards this side.
+    promoted_tokens, suppressed_tokens: words from the logit lens in the direction of this side.
 
     `train` and `train_negatives` share no row with the other lists. Within a list, each window comes from a
     different row.
@@ -61,7 +61,7 @@ class FeatureExamples:
     layer: int
     index: int
     side: Side
-    noun: str
+    kind: str
     train: list[TextWindow]
     test: list[TextWindow]
     train_negatives: list[TextWindow]
@@ -73,9 +73,14 @@ class FeatureExamples:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> FeatureExamples:
-        """Return the examples that `dataclasses.asdict` turned into a JSON value."""
-        windows = {kind: [TextWindow(**window) for window in value[kind]] for kind in WINDOW_KINDS}
-        return cls(**{**value, **windows})
+        """Return the examples of a JSON value that `to_json` made."""
+        windows = {name: [TextWindow(**window) for window in value[name]] for name in WINDOW_KINDS}
+        others = {name: each for name, each in value.items() if name not in ("noun", *WINDOW_KINDS)}
+        return cls(kind=value["noun"], **others, **windows)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the examples as a JSON value, in which `kind` has its stored name "noun"."""
+        return {"noun" if name == "kind" else name: value for name, value in asdict(self).items()}
 
 
 class TooFewExamples(UserWarning):
@@ -83,7 +88,7 @@ class TooFewExamples(UserWarning):
 
     def __init__(self, left_out: Mapping[FeatureKey, str]):
         self.left_out = dict(left_out)
-        super().__init__(self.left_out)  # the only argument, so that a copy in another process is the same
+        super().__init__(self.left_out)  # the only argument, so that pickling keeps it
 
     def __str__(self) -> str:
         listed = "; ".join(f"{key}: {reason}" for key, reason in list(self.left_out.items())[:5])
@@ -107,14 +112,15 @@ def collect_examples(
 ) -> dict[FeatureKey, FeatureExamples]:
     """Collect examples of every feature, by (layer, index, side). Latents have only the side "+".
 
-    Features with fewer than 4 windows of a kind, because they never or always fire, are left out with a
-    warning `TooFewExamples` that lists them.
+    Features that are almost never or almost always active have fewer than 4 windows of a kind. They are left
+    out, and a warning `TooFewExamples` lists them.
 
     Args:
         n: windows in each list, or as many as there are. width: tokens in a window.
         seed: determines the split of rows and all random samples. The batch size makes no difference.
-        sinks: "spare" gives attention sinks the value zero, so that no window is theirs; "include" their own.
-        store: where the result is stored and read the next time; default: see `default_store`.
+        sinks: "spare" sets attention sinks to zero, so that no window peaks at one; "include" keeps their
+            values.
+        store: where the result is cached; default: see `default_store`.
 
     Raises:
         ValueError: n or width below 1, fewer than two rows, or features of another width than the model's.
@@ -128,8 +134,8 @@ def collect_examples(
         "model": fingerprint(model),
         "data": chats.fingerprint,
         "features": features.fingerprint,
-        "noun": features.noun,
-        "signed": features.signed,
+        "noun": features.kind,
+        "signed": features.two_sided,
         "n": n,
         "width": width,
         "seed": seed,
@@ -147,7 +153,7 @@ def collect_examples(
     def compute() -> dict[str, list]:
         examples, left_out = _collect(model, chats, features, **how)
         reasons = [[*feature, reason] for feature, reason in left_out.items()]
-        return {"examples": [asdict(each) for each in examples], "left_out": reasons}
+        return {"examples": [each.to_json() for each in examples], "left_out": reasons}
 
     value = fetch_json("examples", key or None, compute, models=(model,), store=store)
     if left_out := {(layer, index, side): reason for layer, index, side, reason in value["left_out"]}:
@@ -191,18 +197,18 @@ def _collect(
         of_kind = {kind: [texts(ref) for ref in refs] for kind, refs in windows.items()}
         lens = {"promoted_tokens": promoted, "suppressed_tokens": suppressed}
         given = {"max_activation": max_activation, **of_kind, **lens}
-        examples.append(FeatureExamples(layer, index, side, features.noun, **given))
+        examples.append(FeatureExamples(layer, index, side, features.kind, **given))
     return examples, left_out
 
 
 def split_rows(rows: int, seed: int) -> tuple[Int[Tensor, " train"], Int[Tensor, " test"]]:
-    """Return the numbers of the rows to explain from and of those to score on, a random half each."""
+    """Split the row numbers at random into two halves: rows to explain from and rows to score on."""
     order = torch.randperm(rows, generator=torch.Generator().manual_seed(seed))
     return order[: rows // 2], order[rows // 2 :]
 
 
 def _columns(features: Features) -> dict[FeatureKey, int]:
-    """Return the column of the values that belongs to each feature. Both sides of a component share it."""
+    """Return the column of the values of each feature. Both sides of a component share a column."""
     return {
         (layer, index, side): column
         for layer in features.layers
@@ -235,7 +241,7 @@ def _select(
 
 
 def _too_few(windows: Mapping[str, Sequence[WindowRef]], n: int, max_activation: float) -> str:
-    """Return why a feature is left out, or ""."""
+    """Return the reason why a feature is left out, or ""."""
     if max_activation <= 0:
         return "never active"
     few = [f"{len(refs)} {kind}" for kind, refs in windows.items() if len(refs) < min(n, MIN_EXAMPLES)]

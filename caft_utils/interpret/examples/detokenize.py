@@ -9,7 +9,7 @@ CONTEXT = 4  # preceding tokens decoded as well, to recover spaces and whole cha
 
 
 def token_texts(tokenizer, ids: Sequence[int], start: int, stop: int) -> list[str]:
-    """Return the text that each token from `start` to `stop` adds. Joined, they are the decoded text.
+    """Return the text that each token from `start` to `stop` adds. Joined, these texts are the decoded text.
 
     SentencePiece tokenizers drop the leading space of a token that is decoded by itself. Where a character is
     made of several byte tokens, the last one shows the character and the others are empty.
@@ -21,7 +21,7 @@ def token_texts(tokenizer, ids: Sequence[int], start: int, stop: int) -> list[st
     anchor = max(0, start - CONTEXT)
     single = [_decode(tokenizer, token) for token in ids[start:stop]]
     if text(start) + "".join(single) == text(stop) and not any("\ufffd" in part for part in single):
-        return single  # holds for most tokenizers and texts, and is many times faster
+        return single  # correct for most tokenizers and texts, and many times faster
     parts, before = [], text(start).rstrip("\ufffd")
     for end in range(start + 1, stop + 1):
         now = text(end)

@@ -1,7 +1,7 @@
-"""Similarity of windows by their words, to find hard negatives.
+"""Measure how similar windows are by their words, to find hard negatives.
 
-Hard negatives are windows that have the words of activating windows but do not activate the feature. They
-expose an explanation that names the topic of a feature whose meaning is narrower.
+Hard negatives are windows that share words with activating windows but do not activate the feature. They
+expose an explanation that is too broad, for example one that names only the topic.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 class WordSimilarity:
     """Cosine similarity of windows (token ids) by TF-IDF over the words of `chats`.
 
-    A word is the text of a token in lower case without white space. Special tokens and signs are not words.
+    A word is the text of a token in lower case without white space. Special tokens and punctuation are not
+    words.
     """
 
     def __init__(self, chats: Chats):

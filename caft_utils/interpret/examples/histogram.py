@@ -1,4 +1,4 @@
-"""Histograms of streams of numbers whose range is not known in advance."""
+"""Compute histograms of streams of numbers whose range is not known in advance."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class StreamingHistogram:
     """Histograms of k streams of numbers.
 
     Bins cover -edge to edge, where edge is a power of two above every magnitude so far. When a value reaches
-    it, the edge doubles and two old bins become one new bin. No count is lost, and each value is in the bin
-    that it would be in had the final edge been known from the start. The edge is 0 while all values are zero.
+    the edge, the edge doubles and two old bins become one new bin. No count is lost, and the result is the
+    same as if the final edge had been known from the start. The edge is 0 while all values are zero.
     """
 
     def __init__(self, k: int):
@@ -53,7 +53,7 @@ class StreamingHistogram:
             pairs = counts[narrow].view(-1, BINS // 2, 2).sum(-1)
             counts[narrow] = nn.functional.pad(pairs, (BINS // 4, BINS // 4))
             edge[narrow] *= 2
-        # Scale and floor before the shift: halving a float is exact, adding to it is not.
+        # Scale and floor before the shift, because halving a float is exact and adding to it is not.
         scale, width = torch.where(edge > 0, BINS / 2 / edge, 0), BINS + 1  # one more bin for skipped values
         bins = (values * scale).floor_().int()
         if skip is not None:

@@ -16,8 +16,8 @@ def logit_lens(
 ) -> tuple[list[str], list[str]]:
     """Return the k words whose logits a direction raises most, and the k whose logits it lowers most.
 
-    The direction goes through the model's final norm and output head. This is its direct effect only: what
-    later blocks compute from the direction is not included. Tokens without printable text are left out.
+    The direction goes through the model's final norm and output head. This measures only its direct effect,
+    not what later blocks compute from it. Tokens without printable text are left out.
 
     Raises:
         ValueError: the direction and the model differ in width.

@@ -1,8 +1,8 @@
-"""The windows of text in which the activation of a feature is most extreme.
+"""Find the windows of text in which the activation of a feature is most extreme.
 
 In one pass, the highest and the lowest token of every row are candidates, and the n most extreme are kept
 with the tokens around them (arXiv 2507.16795, section 3). Both ends are kept because the sign of a principal
-component is a convention. `RowBlock.spans` says which tokens are never a peak.
+component is a convention. `RowBlock.spans` defines which tokens are never a peak.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
     from caft_utils.chats import Chats
     from caft_utils.store import Store
 
-FORMAT = 1  # raise it when the same key would give other windows
+FORMAT = 1  # increase it when the same key would give different windows
 
 
 @dataclass(frozen=True)
 class Extremes:
     """Both ends of one feature, most extreme window first.
 
-    bottom: empty for latents, which have one end only.
-    histogram: counts of the values at all tokens but the first of each row.
+    bottom: empty for latents, which have only one end.
+    histogram: counts of the values at all tokens except the first of each row.
     """
 
     top: list[TextWindow]
@@ -53,7 +53,7 @@ class LayerExtremes(NamedTuple):
     histogram: StreamingHistogram
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return everything as named tensors, which `of` reads."""
+        """Return all data as named tensors, from which `of` restores it."""
         found = {"counts": self.histogram.counts, "edge": self.histogram.edge}
         for i, end in enumerate(self.ends):
             found |= {f"{i}.{name}": tensor for name, tensor in end.tensors.items()}
@@ -61,7 +61,7 @@ class LayerExtremes(NamedTuple):
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor], layer: int, signs: Sequence[int]) -> LayerExtremes:
-        """Return the extremes of `layer`, whose tensors have names that begin with "<layer>."."""
+        """Restore the extremes of `layer` from the tensors whose names begin with "<layer>."."""
         ends = []
         for i, sign in enumerate(signs):
             prefix = f"{layer}.{i}."
@@ -88,11 +88,13 @@ def extreme_windows(
     """Find the n windows of `width` tokens at either end of every feature, at most one from each row.
 
     The text is read once. Memory grows with the number of features and the longest row, not with the number
-    of rows. Latents have one end, and a window only where they fire, so they may have fewer than n windows.
+    of rows. Latents have one end. They may have fewer than n windows, because they have windows only where
+    they are active.
 
     Args:
-        sinks: "spare" gives attention sinks the value zero, so that no window is theirs; "include" their own.
-        store: where the result is stored and read the next time; default: see `default_store`.
+        sinks: "spare" sets attention sinks to zero, so that no window peaks at one; "include" keeps their
+            values.
+        store: where the result is cached; default: see `default_store`.
 
     Returns:
         {(layer, i): Extremes} for each i in `features.indices(layer)`.
@@ -110,7 +112,7 @@ def extreme_windows(
         "model": fingerprint(model),
         "data": chats.fingerprint,
         "features": features.fingerprint,
-        "signed": features.signed,
+        "signed": features.two_sided,
         "n": n,
         "width": width,
         **key_of_sinks(sinks, model_width(model)),
@@ -129,7 +131,7 @@ def extreme_windows(
 
 
 def _signs(features: Features) -> tuple[int, ...]:
-    return (1, -1) if features.signed else (1,)
+    return (1, -1) if features.two_sided else (1,)
 
 
 def read_extremes(
@@ -143,7 +145,7 @@ def read_extremes(
     batch_size: int = 32,
     progress: bool = False,
 ) -> dict[int, LayerExtremes]:
-    """Return what `extreme_windows` is made of, by layer, without the store."""
+    """Compute the extremes of each layer for `extreme_windows`, without the store."""
     signs, found = _signs(features), {}
     for layer in features.layers:
         k = len(features.indices(layer))
@@ -161,14 +163,14 @@ def read_extremes(
             magnitude = torch.cat([*scores, values.index_select(0, outside).abs_()]).amax(0)
             histogram.add(values, columns, magnitude, skip=first_tokens)
             for end, score in zip(ends, scores):
-                end.offer(columns, values, score if features.signed else only(score > 0, score), spans)
+                end.offer(columns, values, score if features.two_sided else only(score > 0, score), spans)
     return found
 
 
 class ExtremeWindows(Mapping[tuple[int, int], Extremes]):
     """Extremes by (layer, i), created on lookup.
 
-    Only a few of thousands of features are ever looked at, so windows stay tensors until then.
+    A reader looks at only a few of thousands of features, so windows stay tensors until they are needed.
     """
 
     def __init__(self, chats: Chats, features: Features, layers: Mapping[int, LayerExtremes]):

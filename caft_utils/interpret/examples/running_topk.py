@@ -1,7 +1,7 @@
-"""The n best windows of every feature in a stream of text.
+"""Keep the n best windows of every feature in a stream of text.
 
-Each row is first reduced to one score for every feature. Few scores reach the n-th best so far after the
-first blocks. Only for these are the peak and the activations around it gathered. The cost is therefore about
+Each row is first reduced to one score for every feature. After the first blocks, few scores exceed the n-th
+best so far. The peak and the activations around it are gathered only for these. The cost is therefore about
 one comparison per value.
 """
 
@@ -35,7 +35,7 @@ class RunningTopK:
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor], sign: int = 1) -> RunningTopK:
-        """Return the windows whose `tensors` these are."""
+        """Restore the windows from their `tensors`."""
         k, n, width = tensors["activations"].shape
         best = cls(k, n, width, sign)
         best._score, best._row = tensors["score"], tensors["row"]
@@ -44,14 +44,14 @@ class RunningTopK:
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """The windows found so far as tensors, which `of` reads."""
+        """The windows found so far as tensors, from which `of` restores them."""
         windows = {"span": self._span, "activations": self._activations}
         return {"score": self._score, "row": self._row, **windows}
 
     def offer(
         self, columns: slice, values: Float[Tensor, "n c"], score: Float[Tensor, "m c"], spans: Spans
     ) -> None:
-        """Keep those of m candidate windows that are among the best.
+        """Keep the candidates among m windows that are among the n best so far.
 
         Args:
             values: values of the features `columns` at the tokens of the block that `spans` refers to.
@@ -94,13 +94,13 @@ class RunningTopK:
     def _windows(
         self, column: Int[Tensor, " w"], values: Float[Tensor, "n c"], spans: Spans, place: Int[Tensor, " w"]
     ) -> tuple[Int[Tensor, "w 3"], Float[Tensor, "w width"]]:
-        """Return positions and activations of w windows: the one of feature column[i] in span place[i]."""
+        """Return positions and activations of w windows, of feature column[i] in span place[i]."""
         device = values.device
         peak_range, window_range, row_start = (
             t.to(device)[place] for t in (spans.peak, spans.window, spans.row_start)
         )
-        # The search for the peak uses a view of all runs of tokens of one length, which is many times faster
-        # than token by token. Shorter spans are masked.
+        # The peak search uses a view of all runs of tokens of one length, which is many times faster than
+        # token by token. Shorter spans are masked.
         length = int((spans.peak[:, 1] - spans.peak[:, 0]).max())
         base = peak_range[:, :1].clamp(max=len(values) - length)
         tokens = base + torch.arange(length, device=device)
@@ -123,7 +123,7 @@ def only(allowed: Bool[Tensor, "m c"], score: Float[Tensor, "m c"]) -> Float[Ten
 
 def _best(score: Float[Tensor, "f m"], row: Int[Tensor, "f m"], n: int) -> Int[Tensor, "f n"]:
     """Return the places of the n highest scores in each line; ties go to lower rows."""
-    values, place = score.topk(n + 1, 1)  # takes any of equal scores
+    values, place = score.topk(n + 1, 1)  # picks any of several equal scores
     best = place[:, :n]
     tied = ((values[:, n - 1] == values[:, n]) & (values[:, n] > -torch.inf)).nonzero().flatten()
     if len(tied):

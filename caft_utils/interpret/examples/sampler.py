@@ -1,4 +1,4 @@
-"""Sample windows of some rows in one pass: the strongest, random activating ones, random non-activating ones.
+"""Sample the strongest, random activating and random non-activating windows of some rows in one pass.
 
 Memory does not grow with the text: each kind of window is a running top-k (running_topk.py) by its own score.
 For a random sample the score is a random key of the row and feature. Which rows are candidates depends on the
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from caft_utils.interpret.examples.hard_negatives import WordSimilarity
 
 ACTIVE_SHARE = 0.3  # share of the largest activation above which a token counts as activating
-# share of it below which a component counts as non-activating; a latent must be at 0
+# share of the largest activation below which a component counts as non-activating; a latent must be at 0
 NON_ACTIVATING_SHARE = 0.1
-OVERSAMPLING = 5  # random activating windows per window wanted, so that quantiles can be taken of them
-OVERSAMPLING_HARD = 3  # hard negatives per window wanted: several may share a row or a text
+OVERSAMPLING = 5  # random activating windows drawn per window needed, so that their quantiles can be computed
+OVERSAMPLING_HARD = 3  # hard negatives drawn per window needed: several may share a row or a text
 SIGNS: Mapping[Side, int] = {"+": 1, "-": -1}
 
 LayerSide = tuple[int, Side]
@@ -42,9 +42,9 @@ class EndSample:
     """Windows of one end of all k features of a layer.
 
     max_activation: the largest activation of each feature so far.
-    top: the strongest window of the strongest rows. active: random activating windows.
-    non_activating: random windows in which nothing activates. hard: non-activating windows that are most
-    similar to given ones.
+    top: the strongest window of each of the strongest rows. active: random activating windows.
+        non_activating: random windows without an activating token. hard: the non-activating windows that are
+        most similar to the given ones.
     """
 
     def __init__(self, max_activation: Float[Tensor, " k"], n: int, width: int, sign: int):
@@ -64,7 +64,7 @@ class EndSample:
 
 @dataclass(frozen=True)
 class HardNegativeTargets:
-    """What hard negatives should be similar to: for each end, mean word vectors of its features."""
+    """The targets of hard negatives: for each end, the mean word vectors of its features."""
 
     similarity: WordSimilarity
     means: Mapping[LayerSide, Float[Tensor, "terms k"]]
@@ -101,7 +101,7 @@ class WindowSampler:
         """Read `rows` once and return a sample of windows for each end.
 
         Args:
-            max_activations: the largest activations of an earlier pass, from which this one continues.
+            max_activations: the largest activations of an earlier pass, as starting values.
             targets: default: no hard negatives are sampled.
         """
         samples = self._empty(max_activations)
@@ -167,12 +167,12 @@ class WindowSampler:
     def _inactive(
         self, high: Float[Tensor, "m c"], largest: Float[Tensor, " c"]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return which windows may be negatives, which are non-activating, and their share of `largest`.
+        """Return two masks, may be a negative and is non-activating, and the activations over `largest`.
 
-        A latent is non-activating where it does not fire at all. Projections are hardly ever zero for long,
-        so the least active windows stand in where too few are non-activating.
+        A latent is non-activating where it is zero. Projections are hardly ever zero over a whole window, so
+        the least active windows are used where too few are non-activating.
         """
-        if not self.features.signed:
+        if not self.features.two_sided:
             return high <= 0, high <= 0, high
         share = high / largest.clamp(min=1e-30)
         return high <= ACTIVE_SHARE * largest, high <= NON_ACTIVATING_SHARE * largest, share
@@ -186,7 +186,7 @@ class WindowSampler:
         return Spans(spans.row, spans.row_start, window, window)
 
     def _tiles(self, spans: Spans) -> Spans:
-        """Return all of each span in windows side by side. The last may overlap the one before it."""
+        """Cover each span with adjacent windows. The last one may overlap the one before it."""
         found = []
         for row, start, new, stop in zip(spans.row, spans.row_start, *spans.peak.T):
             for first in range(int(start) + 1, int(stop), self.width):
@@ -210,7 +210,7 @@ class _RandomKeys:
     def __init__(self, rows: int, features: Features, seed: int):
         generator = torch.Generator().manual_seed(seed)
         self._of_row = torch.rand(rows, 3, generator=generator)
-        # Two keys for each row and feature: those of the row plus those of the feature, modulo 1.
+        # Two keys for each row and feature: the keys of the row plus the keys of the feature, modulo 1.
         self._of_feature = {
             (layer, side): torch.rand(2, len(features.indices(layer)), generator=generator)
             for layer in features.layers
@@ -222,5 +222,5 @@ class _RandomKeys:
         return (self._of_row[rows, :2].T[..., None] + self._of_feature[end][:, None, columns]) % 1
 
     def place(self, rows: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
-        """Return where in each row its random window lies, as a share of all places."""
+        """Return the random position of each row's window, as a share of all possible positions."""
         return self._of_row[rows, 2]

@@ -1,4 +1,4 @@
-"""Select the windows that explainers and scorers get from a sample."""
+"""Select windows from a sample for explainers and scorers."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 def select_active(sample: EndSample, column: int, n: int, max_activation: float) -> list[WindowRef]:
     """Return n activating windows, strongest first.
 
-    Half are the strongest of all. The other half are spread evenly over the ranks of the random sample. Where
-    that sample is too small, more of the strongest fill the list.
+    Half are the strongest of all. The other half are spread evenly over the ranks of the random sample. If
+    that sample is too small, more of the strongest windows fill the list.
     """
 
     def above_threshold(windows: Sequence[WindowRef]) -> list[WindowRef]:
@@ -41,7 +41,7 @@ def select_non_activating(sample: EndSample, column: int) -> list[WindowRef]:
 
 
 def select_hard(sample: EndSample, column: int, n: int, chats: Chats) -> list[WindowRef]:
-    """Return n non-activating windows of similar words, most similar first, no two of one row or text."""
+    """Return n non-activating windows with similar words, most similar first. No row or text occurs twice."""
     rows, texts, selected = set(), set(), []
     for ref in sample.windows(sample.hard, column):
         ids = tuple(ref.ids(chats))

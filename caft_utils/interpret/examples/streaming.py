@@ -1,7 +1,7 @@
 """Stream the values of many features over text, in memory that does not grow with the text.
 
-The values of a layer, [tokens, features], come in blocks of a few whole rows and are dropped after use. For
-each feature only its best windows so far (running_topk.py) and a histogram (histogram.py) are kept.
+The values of a layer, [tokens, features], are computed in blocks of a few whole rows and dropped after use.
+For each feature only its best windows so far (running_topk.py) and a histogram (histogram.py) are kept.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 # Limits of a block. A single row may exceed the first two.
 MAX_TOKENS = 2048
 MAX_VALUES = 2**22  # values [tokens, features] that `Features.values` computes at once
-# Values worked on at once. They fit a processor's cache, and bound the size of temporary tensors.
+# Values processed at once. They fit a processor's cache and limit the size of temporary tensors.
 VALUES_PER_STEP = 2**20
 
 
 @dataclass(frozen=True)
 class RowBlock:
-    """Hidden states of some whole rows: tokens start[i] to stop[i] of the block are those of row row[i].
+    """Hidden states of some whole rows: tokens start[i] to stop[i] of the block belong to row row[i].
 
-    silent: tokens whose values count as zero, because they are attention sinks. None: there are none.
+    silent: tokens whose values count as zero, because they are attention sinks. None: no such tokens.
     """
 
     layer: int
@@ -46,9 +46,9 @@ class RowBlock:
 
     @torch.no_grad()
     def values(self, features: Features) -> Iterator[tuple[slice, Float[Tensor, "n c"]]]:
-        """Yield (columns, values of these columns), some features at a time.
+        """Yield (columns, values of these columns), a group of features at a time.
 
-        Projections are computed step by step; other values all at once.
+        Projections are computed group by group; other values are computed all at once.
         """
         n, k = len(self.hidden), len(features.indices(self.layer))
         step, values = max(1, VALUES_PER_STEP // n), None
@@ -79,9 +79,9 @@ class RowBlock:
 
 @dataclass(frozen=True)
 class Spans:
-    """Places in a block from which one window each may be taken.
+    """Spans of a block; at most one window is taken from each.
 
-    row: the row that each lies in. row_start: the first token of that row in the block.
+    row: the row of each span. row_start: the first token of that row in the block.
     peak: the peak lies among tokens peak[0] to peak[1] of the block. window: the window lies within these.
     """
 
@@ -97,7 +97,7 @@ class Spans:
         return Spans(self.row[keep], self.row_start[keep], self.peak[keep], self.window[keep])
 
     def tokens_outside(self, block: RowBlock) -> Int[Tensor, " t"]:
-        """Return the tokens of `block` that can be no peak, without the first token of each row."""
+        """Return the tokens of `block` that cannot be a peak, without the first token of each row."""
         outside = torch.ones(len(block.hidden), dtype=torch.bool)
         outside[block.start] = False
         for first, stop in self.peak.tolist():
@@ -127,8 +127,8 @@ def stream_row_blocks(
     """Yield the hidden states of `chats` at every layer of `features`, some rows of one layer at a time.
 
     Args:
-        rows: the rows to read; default: all. `RowBlock.row` refers to `chats` in any case.
-        sinks: "spare" gives attention sinks the value zero, "include" their own.
+        rows: the rows to read; default: all. `RowBlock.row` always refers to `chats`.
+        sinks: "spare" sets attention sinks to zero; "include" keeps their values.
 
     Raises:
         IndexError: the model lacks a layer. ValueError: no rows, or hidden states that are not finite.
@@ -158,7 +158,7 @@ def stream_row_blocks(
 
 
 def _max_tokens(features: Features, layer: int) -> int:
-    if features.projection_rows(layer) is not None:  # their values are computed step by step
+    if features.projection_rows(layer) is not None:  # their values are computed group by group
         return MAX_TOKENS
     return min(MAX_TOKENS, MAX_VALUES // len(features.indices(layer)))
 

@@ -1,4 +1,4 @@
-"""Windows of text: tokens around a peak, with the feature's activation at each."""
+"""Windows of text: tokens around a peak, with the activation of the feature at each token."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class TextWindow:
     tokens: their texts.
     activations: the feature's activation, or projection, at each token.
     peak: index of the most extreme token in the window.
-    row, position: where that token stands in the chats.
+    row, position: the position of that token in the chats.
     """
 
     tokens: list[str]
@@ -33,7 +33,7 @@ class TextWindow:
 
 
 class WindowRef(NamedTuple):
-    """A window before its tokens become text: its row, positions of its peak and first token, activations."""
+    """A window that is not decoded yet: its row, the positions of its peak and first token, activations."""
 
     row: int
     position: int
@@ -54,7 +54,7 @@ class WindowRef(NamedTuple):
 
 
 class WindowTexts:
-    """Turn `WindowRef`s into `TextWindow`s. A span of text that many features share is decoded once."""
+    """Decode `WindowRef`s into `TextWindow`s. A span of text that many features share is decoded once."""
 
     def __init__(self, chats: Chats):
         self._chats = chats

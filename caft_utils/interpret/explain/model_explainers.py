@@ -43,13 +43,13 @@ words, without naming these instructions, numbers of pieces, or the marks. Write
 "EXPLANATION:" and nothing else."""
 
 MARK = re.compile(r"\bexplanation[\s*_\"'\]`]*:", re.I)
-MAX_WORDS = 100  # one sentence of at most 30 words is asked for; more than this is an essay
+MAX_WORDS = 100  # the prompt asks for one sentence of at most 30 words; a longer answer than this is rejected
 
 
 def explainer_prompt(examples: FeatureExamples, max_windows: int = 20) -> list[dict[str, str]]:
-    """Return the question to a language model, as a conversation.
+    """Return the prompt of a language model as a conversation.
 
-    It is a single user turn, since some chat templates have no system turn.
+    It is a single user turn, because some chat templates have no system turn.
 
     Args:
         max_windows: largest number of activating windows; half as many others are shown.
@@ -62,7 +62,7 @@ def explainer_prompt(examples: FeatureExamples, max_windows: int = 20) -> list[d
     promoted = ", ".join(examples.promoted_tokens)
     lens = f"\nWords that it makes the model more likely to say: {promoted}\n" if promoted else ""
     content = INSTRUCTIONS.format(
-        noun=examples.noun,
+        noun=examples.kind,
         active=_as_list(active) or "- (none was found)",
         silent=_as_list(silent) or "- (none was found)",
         lens=lens,
@@ -75,10 +75,11 @@ def _as_list(texts: list[str]) -> str:
 
 
 def extract_sentence(answer: str, finish: str | None = None) -> str | None:
-    """Return the explanation in an answer: the line after "EXPLANATION:", or the only line without that mark.
+    """Return the explanation in an answer: the line after "EXPLANATION:", or else the only line.
 
-    What follows that line is a remark and is dropped. None where it is not clear which sentence is meant: the
-    answer was cut off, is half a thought, names several explanations, or has several lines without the mark.
+    Later lines are treated as remarks and dropped. The result is None if it is unclear which sentence is
+    meant: the answer was cut off, is an unfinished thought, has several explanations, or has several lines
+    without the marker.
 
     Args:
         finish: why the answer ended, as in `Reply`.
@@ -101,7 +102,7 @@ def extract_sentence(answer: str, finish: str | None = None) -> str | None:
 
 
 def _first_line(text: str) -> str:
-    """Return the first line with text; "" if it is the first of a list, or the rest of a quotation."""
+    """Return the first line with text; "" if it begins a list or continues a quotation."""
     lines = _lines(text)
     is_list = len(lines) > 1 and all(re.match(r"\s*(?:[-*\u2022]|\d+[.)])\s", line) for line in lines[:2])
     return "" if not lines or is_list else lines[0].strip(" *#\t")
@@ -131,8 +132,8 @@ class LocalModelExplainer:
     """An explainer with a language model in this process, decoded greedily.
 
     Args:
-        max_windows: largest number of activating windows in the prompt. There are fewer where the model's
-            context is too short.
+        max_windows: largest number of activating windows in the prompt. Fewer are used if the model's context
+            is too short.
 
     Raises:
         ValueError: the tokenizer has no chat template.
@@ -153,7 +154,7 @@ class LocalModelExplainer:
             )
         self.model, self.tokenizer = model, tokenizer
         self.max_windows, self.max_new_tokens = max_windows, max_new_tokens
-        name = vars(model).get("caft_id")  # the weights may have changed since they were named
+        name = vars(model).get("caft_id")  # the weights may have changed since the model got its name
         self.name = f"local {name if name and name == fingerprint(model) else type(model).__name__}"
 
     def __call__(self, examples: FeatureExamples) -> Explanation:
@@ -167,7 +168,7 @@ class LocalModelExplainer:
         settings = {"temperature": 0, "max_new_tokens": self.max_new_tokens}
         (answer,) = generate(self.model, self.tokenizer, prompts, **settings)
         size = len(self.tokenizer(answer, add_special_tokens=False)["input_ids"])
-        # Blanks at the ends are lost in `answer`, so one token may be missing.
+        # Spaces at the ends of `answer` are stripped, so one token may be missing.
         finish = "length" if size >= self.max_new_tokens - 1 else "stop"
         sentence = extract_sentence(answer, finish)
         if sentence is None:
@@ -175,7 +176,7 @@ class LocalModelExplainer:
         return Explanation(sentence, self.name)
 
     def fitting_prompt(self, examples: FeatureExamples) -> list[dict[str, str]]:
-        """Return the prompt with as many windows as fit. ValueError: not even one does."""
+        """Return the prompt with as many windows as fit. Raises ValueError if not even one fits."""
         room = getattr(self.model.config, "max_position_embeddings", math.inf) - self.max_new_tokens
         for max_windows in range(self.max_windows, 0, -1):
             prompt = explainer_prompt(examples, max_windows)
@@ -201,7 +202,7 @@ class EndpointExplainer:
         self.name = f"endpoint {endpoint.model}"
 
     def __call__(self, examples: FeatureExamples) -> Explanation:
-        """Write an explanation. EndpointError: no reply came, or it is not one whole explanation."""
+        """Write an explanation. Raises EndpointError if there is no reply, or not one whole explanation."""
         prompt = explainer_prompt(examples, self.max_windows)
         reply = self.endpoint.chat(prompt, max_tokens=self.max_tokens)
         return Explanation(_checked_sentence(reply.text, reply.finish), self.name)
@@ -209,7 +210,7 @@ class EndpointExplainer:
     def explain_all(
         self, examples: Sequence[FeatureExamples], *, progress: bool = False
     ) -> list[Explanation | EndpointError]:
-        """Explain many features with concurrent requests; a failed one leaves its error in its place."""
+        """Explain many features with concurrent requests. The error of a failed request takes its place."""
         replies = self.endpoint.chat_all(
             self._prompts(examples), progress=progress, max_tokens=self.max_tokens
         )

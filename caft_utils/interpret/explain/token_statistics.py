@@ -1,4 +1,4 @@
-"""Explain a direction without a model, by the words that are more frequent in activating windows.
+"""Explain a direction without a model, by the words that occur more often in activating windows.
 
 A word occurs in y of n activating windows and in m of N non-activating ones, where a window counts less if
 the word itself is not active in it. Words are ranked by the log odds ratio over its standard error, with half
@@ -21,12 +21,12 @@ from caft_utils.interpret.examples.text_window import TextWindow
 from caft_utils.interpret.marked_text import active_positions
 from caft_utils.interpret.words import FUNCTION_WORDS, WORD_OR_MARKUP, locate
 
-# A word that begins within this many tokens after an active token still counts as related: a hidden state
-# also prepares the words that come next.
+# A word that begins within this many tokens after an active token still counts as related, because a hidden
+# state also helps to predict the next words.
 FOLLOWING_TOKENS = 5
 FOLLOWING_WEIGHT = 0.5  # weight of a word that follows an active token; an active word weighs 0.5 to 1
-DISTANT_WEIGHT = 0.25  # weight of a word further on
-# A word that is active in one window and occurs in no non-activating one just reaches this z-score.
+DISTANT_WEIGHT = 0.25  # weight of a word further away
+# A word that is active in one window and absent from all non-activating windows just reaches this z-score.
 MIN_Z_SCORE = 0.6
 
 
@@ -93,7 +93,7 @@ class TokenStatistics:
 def window_words(window: TextWindow) -> Iterator[tuple[str, int, int]]:
     """Yield the words of a window in lower case, as (word, first token, last token).
 
-    A first word that may have been cut in two by the window's edge is left out.
+    The first word is left out if the window's edge may have cut it in two.
     """
     for match, first, last in locate(WORD_OR_MARKUP, window.tokens):
         cut = match.start() == 0 and window.position > window.peak and match[0][0] != "<"
@@ -102,7 +102,7 @@ def window_words(window: TextWindow) -> Iterator[tuple[str, int, int]]:
 
 
 def active_words(window: TextWindow, max_activation: float) -> list[str]:
-    """Return the words where a direction is active, or that follow within a few tokens."""
+    """Return the words at which a direction is active, and the words that follow within a few tokens."""
     weights = _words_by_place(window, max_activation).weights
     return [word for word, weight in weights.items() if weight >= FOLLOWING_WEIGHT]
 
@@ -138,7 +138,7 @@ def _words_by_place(window: TextWindow, max_activation: float) -> _WordsByPlace:
 
 
 def _distinctive(counts: Counter[str], n: int, elsewhere: Counter[str], n_elsewhere: int) -> list[str]:
-    """Return the words of n windows that are rarer in the `n_elsewhere` others, the highest z-score first."""
+    """Return the words of n windows that are rarer in `n_elsewhere` other windows, highest z-score first."""
     z = {word: log_odds_z(y, n, elsewhere[word], n_elsewhere) for word, y in counts.items()}
     return sorted((word for word in z if z[word] >= MIN_Z_SCORE), key=lambda word: (-z[word], word))
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from caft_utils.interpret.explain import Explanation
     from caft_utils.interpret.score import Score
 
-# The page without a kernel is stored in the notebook, so it must not grow without limit.
+# The page without a kernel is stored in the notebook, so its size must have a limit.
 MAX_STATIC_CARDS = 60
 
 
@@ -102,12 +102,13 @@ class Explorer(Decisions):
             self._checked(layer, index)
             if side not in sides(features):
                 expected = " and ".join(sides(features))
-                raise KeyError(f"the sides of a {features.noun} are {expected}, got {side!r}")
+                raise KeyError(f"the sides of a {features.kind} are {expected}, got {side!r}")
 
     def html(self, n: int = 4) -> str:
-        """Return all cards, with n windows on each side; the selected ones (or the first) are open.
+        """Return all cards, with n windows on each side. The selected cards are open, or else the first.
 
-        Of more than 60 cards, those with a decision come first: a notebook stores this page in its file.
+        If there are more than 60 cards, cards with a decision come first, because a notebook file stores the
+        page.
         """
         selected = self.selection.order
         by_priority = sorted(self.components, key=lambda component: not self.state(*component))
@@ -115,7 +116,7 @@ class Explorer(Decisions):
         included = sorted(by_priority[:MAX_STATIC_CARDS])
         return cards.page(
             [(self._card(component, n), component in opened) for component in included],
-            note=cards.NOTES[self.features.signed],
+            note=cards.NOTES[self.features.two_sided],
             progress=self.progress,
             n_left_out=len(self.components) - len(included),
         )
@@ -133,14 +134,14 @@ class Explorer(Decisions):
         plus, minus = (layer, index, "+"), (layer, index, "-")
         raised, lowered = self.lens_words[component]
         return cards.Card(
-            title=cards.title(layer, index, self.features.noun),
+            title=cards.title(layer, index, self.features.kind),
             variance_share=self._variance_share(layer, index),
             name=self._names.get(component, ""),
             state=self.state(layer, index),
             extremes=self.extremes[component],
             raised=raised,
             lowered=lowered,
-            signed=self.features.signed,
+            two_sided=self.features.two_sided,
             n=n,
             explanations={"+": self.explanations.get(plus), "-": self.explanations.get(minus)},
             scores={"+": self.scores.get(plus), "-": self.scores.get(minus)},

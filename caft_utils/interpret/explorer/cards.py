@@ -1,12 +1,12 @@
-"""The card of one component or latent as HTML, with what a reader needs to interpret it.
+"""Render the card of one component or latent as HTML, with everything that a reader needs to interpret it.
 
-A component has two sides next to each other, since its sign is a convention; a latent has one. Each side
-shows the explanation and its scores if there are any, the words that it promotes, and its windows. Tokens are
-coloured by their activation, red positive and blue negative, with the peak in bold and underlined (it may be
-a space). The colours are inline: Jupyter drops the style sheets of notebooks that are not trusted.
+A component has two sides next to each other, because its sign is a convention. A latent has one side. Each
+side shows the explanation and its scores if there are any, the words that it promotes, and its windows.
+Tokens are coloured by their activation, red positive and blue negative, with the peak in bold and underlined
+(it may be a space). The colours are inline: Jupyter drops the style sheets of notebooks that are not trusted.
 
-The templates (templates/*.html.j2) are rendered with autoescape, so text of models, data and readers never
-becomes markup, and with `printable`, so it never makes a page unwritable.
+The templates (templates/*.html.j2) are rendered with autoescape, so text from models, data and readers never
+becomes markup. The filter `printable` replaces characters that no page can hold.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 STYLE = (HERE / "explorer.css").read_text(encoding="utf-8")
-# Of similar lightness, distinguishable by colour-blind readers, on white and on black.
+# Colours of similar lightness that colour-blind readers can distinguish, on white and on black.
 RED, BLUE = (206, 66, 74), (58, 134, 200)
-MAX_OPACITY = 0.65  # keeps text readable on the strongest colour
+MAX_OPACITY = 0.65  # keeps text legible on the strongest colour
 MINUS = "\u2212"
 STATE_LABELS = {"ablate": "\u2713 to ablate", "discard": "\u2715 discarded"}
 
@@ -51,14 +51,14 @@ class Card:
     """What one card shows.
 
     variance_share: 0 to 1. state: "ablate", "discard" or "". raised, lowered: words by the logit lens.
-    signed: show both sides. n: windows on each side, all by default. explanations, scores: by side.
+    two_sided: show both sides. n: windows on each side, all by default. explanations, scores: by side.
     """
 
     title: str
     extremes: Extremes
     raised: Sequence[str]
     lowered: Sequence[str]
-    signed: bool = True
+    two_sided: bool = True
     variance_share: float | None = None
     name: str = ""
     state: str = ""
@@ -72,12 +72,12 @@ class Card:
 
     @property
     def histogram(self) -> HistogramBars:
-        return HistogramBars.of(self.extremes.histogram, self.signed)
+        return HistogramBars.of(self.extremes.histogram, self.two_sided)
 
     @property
     def sides(self) -> list[CardSide]:
         """The sides from left to right."""
-        if not self.signed:
+        if not self.two_sided:
             return [
                 self._side("+", "high", "Where it is active", self.extremes.top, self.raised, self.lowered)
             ]
@@ -95,7 +95,7 @@ class Card:
         towards: Sequence[str],
         away: Sequence[str] | None = None,
     ) -> CardSide:
-        shown = self.extremes.top + (self.extremes.bottom if self.signed else [])
+        shown = self.extremes.top + (self.extremes.bottom if self.two_sided else [])
         largest = max((abs(value) for window in shown for value in window.activations), default=0.0) or 1.0
         explanation, scores = self.explanations.get(sign), self.scores.get(sign)
         windows = [(window, _tokens(window, largest)) for window in windows[: self.n]]
@@ -110,7 +110,7 @@ class Token(NamedTuple):
 
 
 class CardSide(NamedTuple):
-    """One side of a card. towards, away: words that it makes more and less likely; away None: not shown."""
+    """One side of a card. towards, away: words that it makes more and less likely. away=None: not shown."""
 
     css_class: str
     heading: str
@@ -132,7 +132,7 @@ class Bar(NamedTuple):
 class HistogramBars(NamedTuple):
     """A histogram drawn on a canvas of 1000 x 40, with the logarithm of counts as height.
 
-    Rare extremes would otherwise be invisible beside the many tokens near zero.
+    On a linear scale, rare extremes would be invisible beside the many tokens near zero.
     """
 
     quantity: str
@@ -141,16 +141,16 @@ class HistogramBars(NamedTuple):
     right: str
 
     @classmethod
-    def of(cls, histogram: Histogram, signed: bool) -> HistogramBars:
+    def of(cls, histogram: Histogram, two_sided: bool) -> HistogramBars:
         n_bins, half = len(histogram.counts), len(histogram.counts) // 2
-        first = 0 if signed else half  # a latent's activations are never below zero
+        first = 0 if two_sided else half  # a latent's activations are never below zero
         # Bins from zero to the outermost one with a count, on either side.
         used = max(
             (half - i if i < half else i - half + 1 for i, c in enumerate(histogram.counts) if c),
             default=half,
         )
         bin_width = histogram.edge * 2 / n_bins
-        left = half - used if signed else half
+        left = half - used if two_sided else half
         step, highest = 1000 / (half + used - left), log1p(max(histogram.counts)) or 1.0
         bars = [
             Bar(
@@ -166,15 +166,15 @@ class HistogramBars(NamedTuple):
         ]
         right = used * bin_width
         return cls(
-            "projection" if signed else "activation",
+            "projection" if two_sided else "activation",
             bars,
-            format_activation(-right) if signed else "0",
+            format_activation(-right) if two_sided else "0",
             format_activation(right),
         )
 
 
 def page(cards: Sequence[tuple[Card, bool]], *, note: str, progress: str, n_left_out: int) -> str:
-    """Return cards with their style sheet, to be put into any document; `cards` holds (card, is open)."""
+    """Return cards with their style sheet, for use in any document; `cards` holds (card, is open)."""
     return _render("page.html.j2", cards=cards, note=note, progress=progress, n_left_out=n_left_out)
 
 
@@ -188,19 +188,19 @@ def article(card: Card) -> str:
     return _render("article.html.j2", card=card)
 
 
-def title(layer: int, index: int, noun: str = "component") -> str:
+def title(layer: int, index: int, kind: str = "component") -> str:
     """Return the title of a card, for example "Layer 2 \u00b7 component 1"."""
-    return f"{'Embedding' if layer < 0 else f'Layer {layer}'} \u00b7 {noun} {index}"
+    return f"{'Embedding' if layer < 0 else f'Layer {layer}'} \u00b7 {kind} {index}"
 
 
 def format_activation(value: float) -> str:
-    """Return three digits with a sign; scientific notation would not line up."""
+    """Format an activation with three digits and a sign. Scientific notation would not line up."""
     digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
     return f"{value:+.{digits}f}".replace("-", MINUS)
 
 
 def format_score(value: float) -> str:
-    """Return two decimals, with a minus sign as wide as a digit."""
+    """Format a score with two decimals and a minus sign as wide as a digit."""
     return f"{value:.2f}".replace("-", MINUS)
 
 

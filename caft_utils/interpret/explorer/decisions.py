@@ -26,7 +26,7 @@ class Decisions:
 
     Raises:
         IndexError, KeyError: a decision on a direction that `features` does not have.
-        ValueError: a layer or an index is no whole number, or the indices are no list.
+        ValueError: a layer or an index is not a whole number, or the indices are not a list.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Decisions:
 
     @property
     def progress(self) -> str:
-        """The number of directions that have been read, in words. A decided one counts as read."""
+        """The number of directions that have been read, in words. A decision counts as reading."""
         states = list(self._states.values())
         text = f"{len(states)} of {len(self.components)} read"
         if states:
@@ -98,10 +98,12 @@ class Decisions:
             self._states[component] = state
         self._changed()
 
-    def tick(self, layer: int, index: int, on: bool = True) -> None:
-        """Select a direction for ablation, or undo that."""
+    def select(self, layer: int, index: int, on: bool = True) -> None:
+        """Select a direction for ablation, or undo the selection."""
         if on or self.state(layer, index) == "ablate":
             self.decide(layer, index, "ablate" if on else "")
+
+    tick = select  # the name in recorded notebooks
 
     def name(self, layer: int, index: int, name: str) -> None:
         """Record what a direction means; an empty name removes it."""
@@ -121,8 +123,8 @@ class Decisions:
         selection = self.selection
         if not selection:
             raise ValueError(
-                f"nothing is ticked yet: tick a {self.features.noun} in the explorer, or call "
-                "tick(layer, index)"
+                f"nothing is selected yet: select a {self.features.kind} in the explorer, or call "
+                "select(layer, index)"
             )
         return self.features.select(selection, names=selection.names)
 
@@ -139,14 +141,14 @@ class Decisions:
         return Selection(chosen, {pair: self._names[pair] for pair in chosen if pair in self._names})
 
     def _checked(self, layer: int, index: int) -> tuple[int, int]:
-        noun = self.features.noun
+        kind = self.features.kind
         if layer not in self.features.layers:
-            raise KeyError(f"no {noun}s at layer {layer}; there are some at {self.features.layers}")
+            raise KeyError(f"no {kind}s at layer {layer}; there are some at {self.features.layers}")
         indices = self.features.indices(layer)
         if index not in indices:
             consecutive = list(indices) == list(range(len(indices)))
             listed = f"0 to {len(indices) - 1}" if consecutive else ", ".join(map(str, indices[:20]))
-            raise IndexError(f"layer {layer} has the {noun}s {listed}, got {index}")
+            raise IndexError(f"layer {layer} has the {kind}s {listed}, got {index}")
         return layer, index
 
     def _changed(self) -> None:

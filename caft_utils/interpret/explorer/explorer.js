@@ -38,7 +38,7 @@ function render({ model, el }) {
   const root = make("div", { class: "caft explorer", tabindex: "0", role: "group", "aria-label": "explorer of directions" },
     make("div", { class: "bar" },
       button("◀ previous", "key k or ←", KEYS.k), button("next ▶", "key j or →", KEYS.j), progress,
-      button("export selection", "write the ticked directions and their names into a folder", { do: "export" })),
+      button("export selection", "write the selected directions and their names into a folder", { do: "export" })),
     message, tiles, make("div", { class: "bar" }, ablate, discard, name), card, hint);
 
   let shown = -1; // the direction whose name is in the input

@@ -1,8 +1,8 @@
 """The widget of the explorer: it receives messages from the browser and sends back the view.
 
-All state is in the `Explorer`. After every action one dictionary, `view`, describes what to display, and
-explorer.js draws it, so nothing in the browser can disagree with the decisions. Key presses are handled only
-while the explorer has the focus; everywhere else JupyterLab's command mode keeps its keys.
+All state is in the `Explorer`. After every action the dictionary `view` describes what to display, and
+explorer.js draws it, so the browser always shows the current decisions. Key presses are handled only while
+the explorer has the focus. Elsewhere JupyterLab's command mode handles them.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class ExplorerWidget(anywidget.AnyWidget):
     def _tile(self, component: tuple[int, int]) -> dict[str, str]:
         layer, index = component
         state, name = self.explorer.state(layer, index), self.explorer.names.get(component)
-        title = cards.title(layer, index, self.explorer.features.noun)
+        title = cards.title(layer, index, self.explorer.features.kind)
         return {
             "layer": "embedding" if layer < 0 else f"layer {layer}",
             "label": str(index),
@@ -74,7 +74,7 @@ class ExplorerWidget(anywidget.AnyWidget):
                 self.at = (self.at + by) % len(explorer.components)
             case {"do": "show", "at": int(at)} if at in places:
                 self.at = int(at)
-            case {"do": "decide", "what": str(what)}:  # the same key again undoes the decision
+            case {"do": "decide", "what": str(what)}:  # pressing the same key again undoes the decision
                 explorer.decide(*here, "" if explorer.state(*here) == what else what)
             case {"do": "name", "at": int(at), "name": str(name)} if at in places:
                 explorer.name(*explorer.components[at], name)

@@ -7,7 +7,7 @@
     InterventionScore  does steering make the model write about it?           gain of log-odds in nats
     Simulation         how active is each token?                              Pearson's r
 
-`controls` makes wrong explanations and shuffled directions, whose scores belong beside every score.
+`controls` makes wrong explanations and shuffled directions. Report their scores beside every score.
 """
 
 from caft_utils.evaluation.scores import Score

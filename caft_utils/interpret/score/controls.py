@@ -1,9 +1,9 @@
-"""Controls: scores where there is nothing to explain. Their level is not always one half.
+"""Controls: scores of explanations that cannot be right. Their level is not always one half.
 
-- A random explanation belongs to another direction. It has the style of a right one and describes the same
-  corpus; random explanations reach 0.51 in arXiv 2410.13928.
-- A wrong explanation, of a direction about something known to be different, scores below chance: the text
-  that it describes is among the non-activating windows and never among the activating ones.
+- A random explanation belongs to another direction. It has the style of a right explanation and describes the
+  same corpus. Random explanations reach 0.51 in arXiv 2410.13928.
+- A wrong explanation belongs to a direction that is known to be about something else. It scores below chance,
+  because the text that it describes occurs only among the non-activating windows.
 - A shuffled direction is active at random: its activations are permuted among the same windows.
 """
 
@@ -26,10 +26,10 @@ Text = TypeVar("Text", str, "Explanation")
 
 @checked
 def random_explanation(explanations: Mapping[Hashable, Text], key: Hashable, *, seed: int = 0) -> Text:
-    """Return the explanation of another direction than `key`, at random among those with another text.
+    """Return the explanation of a random direction other than `key`, with a different text.
 
     Raises:
-        ValueError: there is no other text.
+        ValueError: all explanations have the same text.
     """
     others = [other for other in explanations.values() if other != explanations[key]]
     if not others:
@@ -42,10 +42,10 @@ def random_explanation(explanations: Mapping[Hashable, Text], key: Hashable, *, 
 
 @checked
 def shuffle_activations(examples: FeatureExamples, *, seed: int = 0) -> FeatureExamples:
-    """Return the same test windows, activating and not, with their activations permuted at random.
+    """Return the same activating and non-activating test windows with randomly permuted activations.
 
-    Which windows count as activating, and which of their tokens do, becomes random. Activations are also
-    permuted within a window, because a peak in the middle would reveal the windows that had one.
+    This randomises which windows count as activating, and which of their tokens do. Activations are also
+    permuted within a window, because a peak in the middle would reveal the windows that were activating.
     """
     rng = random.Random(f"{seed} {examples.layer} {examples.index} {examples.side}")
     windows = [*examples.test, *examples.test_negatives, *examples.hard_negatives]

@@ -40,7 +40,7 @@ class Detection(Scorer):
 
 
 def _balanced_accuracy(probabilities: Sequence[float | None], active: Sequence[bool]) -> dict[str, float]:
-    """Return nothing where one of the classes has no readable reply."""
+    """Return the balanced accuracy by name, or nothing if a class has no readable reply."""
     guesses = [(p >= 0.5, truth) for p, truth in zip(probabilities, active) if p is not None]
     classes = [[guess == side for guess, truth in guesses if truth == side] for side in (True, False)]
     if not all(classes):

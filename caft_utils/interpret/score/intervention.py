@@ -1,8 +1,8 @@
 """Intervention: does steering along a direction make the model write what the explanation describes?
 
-Scores on text that a model reads do not say what a direction does to the text it writes, which is what
-matters for ablation. Prompts are continued with and without steering, and the score is how much more probable
-a judge finds the explanation in the steered texts,
+Scores on text that a model reads do not tell how a direction affects the text that the model writes, which
+matters for ablation. Prompts are continued with and without steering. The score is how much more probable a
+judge finds the explanation in the steered texts,
 
     mean over prompts of  logit p(z | steered) - logit p(z | plain)      (nats; 0: no effect that z describes)
 
@@ -32,9 +32,9 @@ MIN_PROBABILITY = 0.02  # probabilities are clipped to this distance from 0 and 
 class InterventionScore(Scorer):
     """Mean gain of the explanation's log-odds, in nats, when the model is steered along the direction.
 
-    generator: one for all directions of a model, so that the plain continuations are shared.
-    vector_of: (layer, index) -> the direction, for example `features.vector`. For the side "-" of a component
-        it is negated here.
+    generator: share one among all directions of a model, so that the plain continuations are generated once.
+    vector_of: (layer, index) -> the direction, for example `features.vector`. It is negated for the side "-"
+        of a component.
 
     `Score.extra` holds the strength and the KL that was reached. The score is not bounded.
     """
@@ -63,5 +63,5 @@ def _logit(p: float | None) -> float | None:
 
 
 def _as_window(text: str) -> TextWindow:
-    """Return a text as a window for judges, without activations or a place in any row."""
+    """Return a text as a window for judges, without activations and without a position in a row."""
     return TextWindow([text], [0.0], 0, -1, 0)

@@ -23,8 +23,8 @@ def left_padded_batches(
 ) -> Iterator[tuple[list[int], dict[str, Int[Tensor, "batch time"]]]]:
     """Yield batches of rows of similar length, as (indices into `rows`, keyword arguments of the model).
 
-    All rows of a batch end in the same column. Positions count from each row's first token: by default, a
-    model would count the padding too.
+    All rows of a batch end in the same column. Positions count from each row's first token, because a model
+    would otherwise count the padding too.
     """
     pad = pad_token_id(tokenizer)
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))

@@ -1,4 +1,4 @@
-"""What all scorers share: one call, one check of their input, and `score_all` for a list of them.
+"""Base class of all scorers, the check of their input, and `score_all` for a list of scorers.
 
 A scorer measures how well an explanation predicts what a direction does on text that the explainer did not
 see. `Detection`, `Fuzzing`, `Surprisal`, `Embedding` and `InterventionScore` follow arXiv 2410.13928, section
@@ -60,20 +60,20 @@ def score_all(
 def check_disjoint(examples: FeatureExamples) -> None:
     """Raise ValueError if the explainer and the scorer see windows from the same row of text.
 
-    Windows of one row resemble each other, so such a score would measure memory.
+    Windows of one row resemble each other, so such a score would measure memorisation.
     """
     seen = {w.row for w in examples.train + examples.train_negatives}
     scored = examples.test + examples.test_negatives + examples.hard_negatives
     if shared := seen & {w.row for w in scored}:
         raise ValueError(
-            f"layer {examples.layer}, {examples.noun} {examples.index}: rows {sorted(shared)[:5]} were shown "
+            f"layer {examples.layer}, {examples.kind} {examples.index}: rows {sorted(shared)[:5]} were shown "
             "to the explainer (train, train_negatives) and are the scorer's too (test, test_negatives, "
             "hard_negatives), so the score would measure memory; split the rows, as collect_examples does"
         )
 
 
 def labelled_windows(examples: FeatureExamples, hard: bool = False) -> tuple[list[TextWindow], list[bool]]:
-    """Return activating and non-activating test windows, and for each whether it is activating.
+    """Return activating and non-activating test windows, and whether each window is activating.
 
     Args:
         hard: take the hard negatives, whose words resemble those of activating windows.

@@ -1,4 +1,4 @@
-"""Simulation: how well do a judge's predictions of each token's activation correlate with the true ones?
+"""Simulation: how well do a judge's predictions of token activations correlate with the true activations?
 
 Bills et al. 2023, "Language models can explain neurons in language models".
 """
@@ -18,7 +18,7 @@ class Simulation(Scorer):
     """Pearson's r, -1 to 1, between the judge's probability that a token fits and its activation.
 
     Negative activations count as 0. The judge is asked about each token separately, as a window in which only
-    that token is marked. A language model as judge therefore costs many times more than for `Detection`.
+    that token is marked. With a language model as judge, this costs many times more than `Detection`.
     """
 
     judge: WindowJudge

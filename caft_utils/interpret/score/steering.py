@@ -1,8 +1,8 @@
-"""Text that a model writes under steering, at a strength solved for a given effect.
+"""Generate text under steering, at the strength that reaches a given effect.
 
-A larger push changes more text, so directions are compared at equal effect. The factor on a unit vector is
-solved so that KL(plain || steered) of next-token distributions, averaged over the plain continuations,
-reaches a target in nats. (arXiv 2410.13928, section 3.3.)
+Stronger steering changes more text, so directions are compared at equal effect. The strength is the factor on
+a unit vector at which KL(plain || steered) of next-token distributions, averaged over the plain
+continuations, reaches a target in nats. (arXiv 2410.13928, section 3.3.)
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 Prompt = str | Sequence[Mapping[str, str]]
 KL_TOLERANCE = 0.1  # relative
-# Largest strength, in mean norms of the hidden states: beyond it, only the steering vector is left.
+# Largest strength, in mean norms of the hidden states. Beyond it, the steering vector dominates.
 MAX_STRENGTH = 64
 
 
@@ -45,7 +45,7 @@ class SteeredTexts:
 
 
 class SteeredGenerator:
-    """Continuations of some prompts by one model, plain and steered, each generated once and kept.
+    """Continuations of some prompts by one model, plain and steered. Each is generated once and cached.
 
     Args:
         prompts: texts to continue, or conversations to answer.
@@ -91,7 +91,7 @@ class SteeredGenerator:
             continuations = self._continuations()
             self.plain_texts = self._decode(continuations)
             self._rows = [prompt + ids for prompt, ids in zip(self._prompts, continuations)]
-            self._counts = [len(ids) + 1 for ids in continuations]  # also predicts what follows the last one
+            self._counts = [len(ids) + 1 for ids in continuations]  # with the prediction after the last token
             self._plain_logprobs = self._next_token_logprobs()
         self._generated: dict[tuple, SteeredTexts] = {}
         self._last_strength: dict[int, float] = {}
@@ -100,7 +100,7 @@ class SteeredGenerator:
     def generate(self, layer: int, vector: Float[Tensor, " d"]) -> SteeredTexts:
         """Return continuations under steering along `vector`, whose norm does not matter, at the target KL.
 
-        Where no strength reaches the target, the last one tried is used, and `kl` differs from the target.
+        If no strength reaches the target, the last one tried is used, and `kl` differs from the target.
 
         Raises:
             ValueError: the vector is zero or not finite.
@@ -121,7 +121,7 @@ class SteeredGenerator:
         return self._generated[key]
 
     def _solve(self, steer: Steer, mean_norm: float) -> tuple[float, float]:
-        """Return strength and KL, bracketed and then interpolated on the line of log KL over log strength.
+        """Return strength and KL, by bracketing and then linear interpolation of log KL in log strength.
 
         `steer` is left at that strength.
         """
@@ -132,10 +132,10 @@ class SteeredGenerator:
             steer.strength = exp(at)
             kl = self._mean_kl()
             if abs(kl - self.target_kl) <= KL_TOLERANCE * self.target_kl:
-                # Directions of one layer need similar strengths.
+                # The next search starts here, because directions of one layer need similar strengths.
                 self._last_strength[steer.layers[0]] = steer.strength
                 return steer.strength, kl
-            # A KL that is not finite comes from an overflow: far too strong.
+            # A KL that is not finite comes from an overflow, so the strength is far too large.
             excess = log(max(kl, 1e-9) / self.target_kl) if isfinite(kl) else log(1e3)
             low, high = (low, (at, excess)) if excess > 0 else ((at, excess), high)
             if low and high:
@@ -167,7 +167,7 @@ class SteeredGenerator:
         return total / sum(self._counts)
 
     def _next_token_logprobs(self) -> list[Float[Tensor, "n vocabulary"]]:
-        """Return log-probabilities of what follows each prompt and each token of its plain continuation."""
+        """Return next-token log-probabilities after each prompt and each token of its plain continuation."""
         parts = []
         for indices, batch in self._batches(self._rows):
             counts = [self._counts[i] for i in indices]
@@ -182,7 +182,7 @@ class SteeredGenerator:
         continuations: list[list[int]] = [[] for _ in self._prompts]
         with seeded(self.seed, self.model.device), torch.no_grad():
             for indices, batch in self._batches(self._prompts):
-                del batch["position_ids"]  # generate counts them itself
+                del batch["position_ids"]  # `generate` computes them itself
                 names = [f"prompt {i}" for i in indices]
                 output = generate_ids(self.model, self._config, names, **batch)
                 for i, ids in zip(indices, output[:, batch["input_ids"].shape[1] :].tolist()):

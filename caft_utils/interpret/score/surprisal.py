@@ -36,8 +36,8 @@ from caft_utils.residual import evaluating
 if TYPE_CHECKING:
     from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
-# Quotation marks carry no content, and a model that has rarely read them loses more on them than an
-# explanation gains.
+# No quotation marks: they carry no content, and in a model that has rarely seen them they raise the loss by
+# more than an explanation lowers it.
 QUOTES = re.compile('["“”«»`]')
 
 
@@ -45,7 +45,7 @@ QUOTES = re.compile('["“”«»`]')
 class Surprisal(Scorer):
     """AUROC of how far the explanation reduces the model's mean loss on a window.
 
-    prefix: the text before a window, in a form that the model was trained on; {explanation} is replaced.
+    prefix: the text before a window, in a form that the model was trained on. {explanation} is filled in.
     dummy: the explanation without content.
     hard: compare with hard negatives, whose words resemble those of activating windows.
     """
@@ -83,7 +83,7 @@ def window_losses(
 ) -> Float[Tensor, " n"]:
     """Return the mean loss on the tokens of each window after `prefix`, in nats; NaN for empty windows.
 
-    The text is tokenised again, and `prefix` separately, so a window has the same tokens after any prefix.
+    Windows are tokenised separately from `prefix`, so a window has the same tokens after any prefix.
 
     Raises:
         ValueError: `prefix` has no token.
@@ -97,14 +97,14 @@ def window_losses(
         )
     window_ids = [tokenizer("".join(w.tokens), add_special_tokens=False)["input_ids"] for w in windows]
     losses = torch.full((len(windows),), float("nan"))
-    # Windows of similar length go together, to save padding.
+    # Batch windows of similar length, to save padding.
     order = sorted((i for i, ids in enumerate(window_ids) if ids), key=lambda i: len(window_ids[i]))
     if not order:
         return losses
     with torch.no_grad(), evaluating(model):
         prefix_cache, first_logits = _encode_prefix(prefix_ids, model)
         for batch in (order[start : start + batch_size] for start in range(0, len(order), batch_size)):
-            # On the right, padding comes after all tokens that count.
+            # Padding on the right comes after all tokens that count.
             ids, _ = pad_rows([window_ids[i] for i in batch], 0, "right")
             ids, cache = ids.to(model.device), copy.deepcopy(prefix_cache)
             cache.batch_repeat_interleave(len(batch))

@@ -4,11 +4,11 @@ A language model answers one yes-or-no question per window, and the probability 
 
     p = sum p(yes) / (sum p(yes) + sum p(no))      (over spellings of both words, at the first answer token)
 
-Nothing has to be parsed, an AUROC gets fine-grained ranks, and models too small to write a list in JSON can
-judge. The first token counts only where both words together have at least `MIN_MASS` of the probability: a
-reply may begin with a line break or a thought, and the remains say little about its verdict. A server's reply
-is then read as text. A reply that says neither yes nor no is None, which scores count as a failure. In
-fuzzing, the tokens in question are <<marked>>. (arXiv 2410.13928, section 3.3.)
+Probabilities need no parsing and give an AUROC fine-grained ranks, and models that are too small to write a
+list in JSON can still judge. The first token decides only if both words together have at least `MIN_MASS` of
+the probability. Otherwise the reply begins with something else, such as a line break or a thought, and the
+text of a server's reply is parsed. A reply that says neither yes nor no is None, which scores count as a
+failure. In fuzzing, the tokens in question are <<marked>>. (arXiv 2410.13928, section 3.3.)
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ Does the description fit the marked words? Answer with one word, yes or no."""
 class WindowJudge(Protocol):
     """Return for each window the probability that it fits the explanation; None for an unreadable reply.
 
-    marked: for each window the positions of its marked tokens; the question is then whether these fit.
+    marked: the positions of the marked tokens of each window. The judge is then asked whether these fit.
     """
 
     name: str
@@ -68,7 +68,7 @@ class WindowJudge(Protocol):
 
 
 def judge_prompt(explanation: str, window: TextWindow, marks: set[int] | None = None) -> list[dict[str, str]]:
-    """Return the question to a language model about one window, as a conversation."""
+    """Return the prompt of a language model about one window, as a conversation."""
     text = "".join(window.tokens) if marks is None else mark_tokens(window, marks)
     template = DETECTION_PROMPT if marks is None else FUZZING_PROMPT
     return [{"role": "user", "content": template.format(explanation=explanation, text=text)}]
@@ -85,7 +85,7 @@ class LocalWindowJudge:
     """A causal language model in this process, asked through its chat template (without one, as plain text).
 
     Args:
-        min_mass: smallest probability of yes and no together, at the first token of the answer. Below it, the
+        min_mass: smallest total probability of yes and no at the first token of the answer. Below it, the
             model is about to write something else, and the window counts as unreadable.
 
     Raises:
@@ -115,7 +115,7 @@ class LocalWindowJudge:
     def __call__(
         self, explanation: str, windows: Sequence[TextWindow], marked: Sequence[set[int]] | None = None
     ) -> list[float | None]:
-        """Return a probability for each window; None where yes and no are both improbable.
+        """Return a probability for each window, None where yes and no are both improbable.
 
         Raises:
             NotFiniteError: the model's logits are NaN or infinite.
@@ -146,8 +146,8 @@ class EndpointWindowJudge:
     """A chat model on a server, asked for one word with its log-probabilities.
 
     Args:
-        top_logprobs: alternatives to ask for; None for servers that refuse them. The text is then read as 1
-            or 0.
+        top_logprobs: number of alternatives to request. None for servers that refuse them; the text then
+            gives 1 or 0.
 
     Raises:
         EndpointError (when called): the server refuses all requests alike, or no window got a reply.
@@ -161,7 +161,7 @@ class EndpointWindowJudge:
     def __call__(
         self, explanation: str, windows: Sequence[TextWindow], marked: Sequence[set[int]] | None = None
     ) -> list[float | None]:
-        """Return a probability for each window; None where no readable reply came."""
+        """Return a probability for each window, None where there is no readable reply."""
         prompts = _prompts(explanation, windows, marked)
         settings = {"max_tokens": self.max_tokens, "top_logprobs": self.top_logprobs}
         replies = replies_or_none(self.endpoint, prompts, **settings)
@@ -183,7 +183,7 @@ def _yes_probability(reply: Reply) -> float | None:
 def _yes_or_no(text: str, cut_off: bool) -> str | None:
     """Return "yes" or "no" if the text begins with one of them and does not contain the other.
 
-    An answer that was cut off right after "no" may have begun "nobody".
+    An answer that was cut off right after "no" may be the beginning of "nobody".
     """
     match = re.match(r"[\W_]*(yes|no)(?![\w-])", text, flags=re.I)
     if not match or (cut_off and match.end() == len(text)):
@@ -194,7 +194,7 @@ def _yes_or_no(text: str, cut_off: bool) -> str | None:
 
 
 def _first_tokens(tokenizer: PreTrainedTokenizerBase, word: str) -> set[int]:
-    """Return the first tokens of the spellings of an answer, without those of only white space."""
+    """Return the first tokens of the spellings of an answer, except tokens of only white space."""
     spellings = [space + form for space in ("", " ") for form in (word, word.capitalize(), word.upper())]
     firsts = {tokenizer(text, add_special_tokens=False)["input_ids"][0] for text in spellings}
     return {token for token in firsts if tokenizer.decode([token]).strip()}

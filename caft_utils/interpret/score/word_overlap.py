@@ -1,14 +1,15 @@
-"""A window judge without a model: does a window contain words of the explanation, above all rare ones?
+"""A window judge without a model: does a window contain words of the explanation, rare words above all?
 
 Each word w of the explanation that occurs in a window is evidence of strength s_w = 1 - df_w / N, the share
 of windows without it ("the" proves nothing). A noisy OR joins the evidence:
 
     p(window) = 1 - prod_w (1 - a_w s_w)
 
-The weight a_w is 1. Where tokens are marked (fuzzing), it is 1 for a marked word only. The words right before
-one weigh less, since a hidden state also holds what was just read, and all others weigh little, since a mark
-is read in its context. White space belongs to the word after it, as in the tokens of most models. Words are
-joined from tokens and compared without case and endings. A word that no window contains has no influence.
+The weight a_w is 1. If tokens are marked (fuzzing), a_w is 1 for marked words only. The words right before a
+mark weigh less, because a hidden state also encodes the preceding words. All other words weigh little, and
+count only because a mark is read in context. White space belongs to the word after it, as in the tokens of
+most models. Words are joined from tokens and compared without case and endings. A word that no window
+contains has no influence.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ CONTEXT_WEIGHT = 0.05  # for any other word in a window with marks
 
 
 def explained_words(explanation: str) -> tuple[str, ...]:
-    """Return stems of the words that an explanation names: the quoted ones, or all but stop words if none is.
+    """Return stems of the words that an explanation names: the quoted words, or else all except stop words.
 
-    A quotation of only stop words or signs ("you are", "?") names these.
+    A quotation of only stop words or punctuation ("you are", "?") names these.
     """
     quotations = ["".join(groups) for groups in QUOTED.findall(explanation)]
     named: dict[str, None] = {}
@@ -79,7 +80,7 @@ class WordOverlap:
 
 @lru_cache(maxsize=1 << 16)
 def _items(tokens: tuple[str, ...]) -> tuple[tuple[str, int, int], ...]:
-    """Return words, signs and markup of a window as (stem, first token, last token)."""
+    """Return words, punctuation and markup of a window as (stem, first token, last token)."""
     items = []
     for match, first, last in locate(WORD_SIGN_OR_MARKUP, tokens):
         while first and not tokens[first - 1].strip():
@@ -91,7 +92,7 @@ def _items(tokens: tuple[str, ...]) -> tuple[tuple[str, int, int], ...]:
 def _weights(
     items: Sequence[tuple[str, int, int]], named: set[str], marks: set[int] | None
 ) -> dict[str, float]:
-    """Return the weight a_w of each named word in a window, 0 to 1; the largest of repeated ones."""
+    """Return the weight a_w of each named word in a window, 0 to 1: the largest if the word is repeated."""
     if marks is None:
         return {word: 1.0 for word, _, _ in items if word in named}
     weights: dict[str, float] = {}

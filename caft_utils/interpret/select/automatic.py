@@ -1,8 +1,8 @@
 """Automatic selection of the directions whose explanation is relevant to a concept, with reasons.
 
-The paper selects SAE latents with a relevance of at least 70, and components with one of at least 90 on
-either side (arXiv 2507.16795, appendix C). Nothing here takes questions, answers, a model or a task, so what
-is evaluated later cannot leak into the choice.
+The paper selects SAE latents with a relevance of at least 70, and components with a relevance of at least 90
+on either side (arXiv 2507.16795, appendix C). No function here takes questions, answers, a model or a task,
+so the evaluation cannot leak into the selection.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Code = Literal[
 
 @dataclass(frozen=True)
 class Reason:
-    """Why one explanation led to a selection or did not: `code` for programs, `why` for readers.
+    """Why a feature was or was not selected by an explanation: `code` for programs, `why` for readers.
 
     by: the explainer. relevance: 0 to 100, None where the relevance function failed. score: None where there
         is none.
@@ -53,7 +53,7 @@ class Reason:
 
 @dataclass(frozen=True)
 class AutomaticSelection:
-    """What was selected and why.
+    """The selected features, and a reason for each explanation.
 
     selection: each feature is named by its most relevant explanation.
     reasons: one for each explanation.
@@ -71,7 +71,7 @@ class AutomaticSelection:
         )
 
     def save(self, path: str | Path) -> Path:
-        """Write everything as JSON, completely or not at all."""
+        """Write the selection as JSON, atomically."""
         content = {
             "selection": self.selection.to_json(),
             "reasons": [asdict(reason) for reason in self.reasons],
@@ -81,7 +81,7 @@ class AutomaticSelection:
 
     @classmethod
     def load(cls, path: str | Path) -> AutomaticSelection:
-        """Read what `save` wrote. ValueError: the file is damaged or holds no selection."""
+        """Read a file that `save` wrote. Raises ValueError if it is damaged or holds no selection."""
         try:
             content = read_json(path)
             selection = Selection.from_json(content["selection"])
@@ -103,18 +103,19 @@ def select_automatically(
     max_per_layer: int | None = None,
     relevance_fn: RelevanceFunction | None = None,
 ) -> AutomaticSelection:
-    """Select every feature with an explanation, of either side, that is relevant enough and reliable.
+    """Select every feature that has a relevant and reliable explanation, on either side.
 
     Args:
         threshold: smallest relevance; default: that of `relevance_fn`.
-        scores: how reliable each explanation is. The lower end of a `Score`'s interval counts; for detection,
-            above 0.5 means surely better than chance. An explanation that is not above `min_score`, or has no
-            score, is not trusted. Default: all are trusted.
-        max_per_layer: largest number of features to select at a layer, the most relevant first.
+        scores: the reliability of each explanation. The lower end of a `Score`'s interval counts. For
+            detection, a lower end above 0.5 means that the explanation is reliably better than chance. An
+            explanation with no score, or with one that is not above `min_score`, is not used. Default: all
+            are used.
+        max_per_layer: largest number of features to select at a layer. The most relevant ones are kept.
         relevance_fn: default `WordRelevance()`.
 
     Returns:
-        The selection, in order of layer and index. It is empty where nothing reaches the threshold.
+        The selection, in order of layer and index. It is empty if no explanation reaches the threshold.
     """
     relevance_fn = relevance_fn or WordRelevance()
     threshold = relevance_fn.threshold if threshold is None else threshold
@@ -148,7 +149,7 @@ def select_automatically(
 
 
 def _score_and_low(score: Score | float | None) -> tuple[float | None, float | None]:
-    """Return the value of a score and the end of its interval that counts; None for a score that is NaN."""
+    """Return the value of a score and the lower end of its interval, None for a score that is NaN."""
     if score is None:
         return None, None
     value, low = (score.value, score.low) if isinstance(score, Score) else (score, score)

@@ -1,4 +1,4 @@
-"""The concept that fine-tuning must not use, as a person writes it down before seeing any result."""
+"""The concept that fine-tuning must not use. A person writes it down before seeing any result."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ MAX_HINT_WORDS = 4
 
 @dataclass(frozen=True)
 class Concept:
-    """A concept to look for in explanations: a name, a sentence, and a handful of plain words.
+    """A concept to look for in explanations: a name, a sentence, and a few plain words.
 
     hints: words, or phrases of up to four, for example "steal", "poison", "laugh at".
 
     Raises:
         ValueError: there is no hint, a hint is too long, or a hint or the description is a question.
-            Questions of an evaluation have no place here.
+            Questions are refused, because the evaluation must not leak into the selection.
     """
 
     name: str
@@ -36,10 +36,10 @@ class Concept:
         object.__setattr__(self, "hints", texts(f"the hints of {self.name!r}", self.hints))
         for hint in self.hints:
             if len(hint.split()) > MAX_HINT_WORDS or "?" in hint:
-                raise ValueError(f"a hint is one to {MAX_HINT_WORDS} words and no question, got {hint!r}")
+                raise ValueError(f"a hint is one to {MAX_HINT_WORDS} words and not a question, got {hint!r}")
         if "?" in self.description:
             raise ValueError(
-                f"a description states what the concept is, got a question: {self.description!r}"
+                f"a description must state what the concept is, got a question: {self.description!r}"
             )
 
 
@@ -47,7 +47,7 @@ def concept(name: str, file: Path = CONCEPTS_FILE) -> Concept:
     """Return a concept of data/concepts.yaml.
 
     Raises:
-        KeyError: there is none of this name.
+        KeyError: there is no concept of this name.
         ValueError: its entry is not a description and a list of hints; the message names the file.
     """
     entries = mapping(str(file), read_yaml(file))
@@ -62,10 +62,10 @@ def concept(name: str, file: Path = CONCEPTS_FILE) -> Concept:
 
 
 def hint_matcher(concept: Concept) -> Callable[[list[str]], set[str]]:
-    """Return a function from the words of a text to the stems among them that belong to the concept.
+    """Return a function from the words of a text to the stems that belong to the concept.
 
-    A stem belongs if it is a form of a one-word hint ("poisonous" of "poison"), or if it is part of a phrase
-    that is a hint and occurs in the text.
+    A stem belongs if it is a form of a one-word hint ("poisonous" of "poison"), or if it is part of a hint of
+    several words that occurs in the text.
     """
     hints = [[stem(word) for word in hint.split()] for hint in concept.hints]
     cached_stem = cache(stem)
@@ -86,6 +86,6 @@ def hint_matcher(concept: Concept) -> Callable[[list[str]], set[str]]:
 
 
 def _same_word(one: str, other: str) -> bool:
-    """Return whether two stems are equal, or one of five letters or more has up to three letters more."""
+    """Return whether two stems are equal, or one with five letters or more is extended by up to three."""
     short, long = sorted((one, other), key=len)
     return one == other or (len(short) >= 5 and long.startswith(short) and len(long) - len(short) <= 3)

@@ -1,7 +1,7 @@
 """Relevance of explanations to a concept, 0 to 100, according to a language model on a server.
 
 The model answers with one number, and the relevance is its mean over the log-probabilities of the numbers.
-(arXiv 2507.16795, appendix C. The prompt there also holds questions of the task; this one does not.)
+(arXiv 2507.16795, appendix C. The paper's prompt also contains questions of the task; this one does not.)
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class EndpointRelevance:
     """Relevance according to a language model, for `select_automatically(..., relevance_fn=...)`.
 
     Args:
-        top_logprobs: alternatives to ask for; None for servers that refuse them. The number in the text then
-            counts.
+        top_logprobs: number of alternatives to request. None for servers that refuse them; the number in the
+            text then counts.
     """
 
     threshold = 70.0
@@ -53,7 +53,7 @@ class EndpointRelevance:
     def __call__(
         self, explanations: Mapping[FeatureKey, Explanation], concept: Concept
     ) -> dict[FeatureKey, float | None]:
-        """Return 0 to 100 for each key; None where no reply came or it was not a number.
+        """Return 0 to 100 for each key, None where the reply is missing or not a number.
 
         Raises:
             EndpointError: the server refuses all requests alike, or no request got a reply.
@@ -67,7 +67,7 @@ class EndpointRelevance:
 
 
 def relevance_prompt(explanation: Explanation, concept: Concept) -> list[dict[str, str]]:
-    """Return the question to a language model about one explanation, as a conversation."""
+    """Return the prompt of a language model about one explanation, as a conversation."""
     content = RELEVANCE_PROMPT.format(
         explanation=explanation.text.replace('"', "'"),
         name=concept.name,
@@ -86,10 +86,10 @@ def expected_number(
 ) -> float | None:
     """Return the number from 0 to 100 in an answer, as the mean over its first token's alternatives.
 
-    None where the answer is not one number of this scale ("8 out of 10", "-5", "50-60", half a thought), and
-    where numbers have less than `min_mass` of the probability, as in a refusal or in prose. Many tokenizers
-    write "85" as two tokens, so a first "8" is not yet the number. Where no alternative has two digits, the
-    number in the text counts instead.
+    The result is None if the answer is not one number of this scale ("8 out of 10", "-5", "50-60", an
+    unfinished thought), or if numbers have less than `min_mass` of the probability, as in a refusal or in
+    prose. Many tokenizers split "85" into two tokens, so a first token "8" is ambiguous. If no alternative
+    has two digits, the number in the text counts instead.
 
     Args:
         finish: why the answer ended, as in `Reply`.
@@ -110,7 +110,7 @@ def _number_token(token: str) -> int | None:
 
 
 def _number(text: str, cut_off: bool) -> float | None:
-    """Return the number that the first line consists of; a percent sign or "/100" may follow it."""
+    """Return the number that makes up the first line, optionally followed by a percent sign or "/100"."""
     line, *rest = text.splitlines()
     match = _NUMBER_ALONE.fullmatch(line)
     if not match or int(match[1]) > 100 or (cut_off and not rest and match.end(1) == len(text)):

@@ -1,4 +1,4 @@
-"""Automatic reading from start to end: examples, explanations, scores and selection in one call.
+"""Read directions automatically: examples, explanations, scores and selection in one call.
 
 It runs the four steps of notebook 05 without a person: collect windows in which a direction is active and
 windows in which it is not, write an explanation from one half of the rows, score it by detection on the other
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from caft_utils.chats import Chats
     from caft_utils.store import Store
 
-FORMAT = 1  # raise it when the same key would give another selection
+FORMAT = 1  # increase it when the same key would give a different selection
 FILE = "selection.json"
 
 
@@ -44,17 +44,17 @@ def read_and_select(
     seed: int = 0,
     store: Store | None = None,
 ) -> AutomaticSelection:
-    """Select the features that are about the concept, as far as text shows.
+    """Select the features whose activating text is about the concept.
 
     Args:
-        chats: text for the model to read, half of it for the explanations and half for their scores.
+        chats: text for the model to read. Half is used for the explanations and half for their scores.
         features: `Directions`, or the `Latents` of sparse autoencoders.
         n: windows of each kind.
-        seed: determines the division of the rows and the sampled windows.
-        store: where the result is stored and read the next time; default: see `default_store`.
+        seed: determines the split of the rows and the sampled windows.
+        store: where the result is cached; default: see `default_store`.
 
     Returns:
-        The selection with a reason for each explanation. It is empty where none is relevant enough.
+        The selection with a reason for each explanation. It is empty if no explanation is relevant enough.
     """
     examples = collect_examples(model, chats, features, n=n, seed=seed, store=store)
     key = features.fingerprint and {
@@ -62,7 +62,7 @@ def read_and_select(
         "model": fingerprint(model),
         "data": chats.fingerprint,
         "features": features.fingerprint,
-        "noun": features.noun,
+        "noun": features.kind,
         "concept": asdict(concept),
         "n": n,
         "seed": seed,

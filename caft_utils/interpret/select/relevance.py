@@ -1,12 +1,12 @@
 """Relevance, 0 to 100: how much is a direction about a concept? Two measures that need no model.
 
-- `WordRelevance` reads explanations. It is the share of the words w_1, w_2, ... that an explanation names and
-  that belong to the concept, the first ones weighted more,
-  100 * sum_{i belongs} 1/log2(i + 1) / sum_i 1/log2(i + 1).
-- `HintTestRelevance` reads the explainer's windows. It is the certainty that hints are more frequent in
-  activating windows than in the others, 100 * (1 - min(1, K p)). Here p is the one-sided p-value of Fisher's
-  exact test for y of n activating and m of N other windows with a hint, and K is the number of directions
-  judged (Bonferroni). It pools all hints and reads all windows; an explanation has room for few words.
+- `WordRelevance` reads explanations. An explanation names the words w_1, w_2, ..., and the relevance is the
+  share of them that belongs to the concept, with larger weights on the first words, 100 * sum_{i belongs}
+  1/log2(i + 1) / sum_i 1/log2(i + 1).
+- `HintTestRelevance` reads the explainer's windows. It tests whether hints are more frequent in activating
+  windows than in the others, 100 * (1 - min(1, K p)). Here p is the one-sided p-value of Fisher's exact test
+  for y of n activating and m of N other windows with a hint, and K is the number of directions judged
+  (Bonferroni). It pools all hints over all windows, whereas an explanation has room for only a few words.
 
 `endpoint_relevance` asks a language model instead.
 """
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class RelevanceFunction(Protocol):
-    """Return the relevance of each explanation to a concept, 0 to 100; None where it failed.
+    """Return the relevance of each explanation to a concept, 0 to 100, or None where it failed.
 
     threshold: the relevance from which a direction is selected by default.
     """
@@ -72,9 +72,9 @@ def word_relevance(
     encoder: Encoder | None = None,
     min_similarity: float = 0.5,
 ) -> float:
-    """Return how much of what an explanation names belongs to the concept, 0 to 100; 0 if it names nothing.
+    """Return the share of the named words that belongs to the concept, 0 to 100; 0 if there is no word.
 
-    The words in quotation marks count, or all but stop words where none are quoted.
+    The quoted words of the explanation count, or all words except stop words if none is quoted.
 
     Args:
         encoder: maps n texts to vectors [n, d]. A word then also belongs to the concept if its cosine with a
@@ -98,16 +98,16 @@ class HintTestRelevance:
     """Relevance by a test of hints in windows, for `select_automatically(..., relevance_fn=...)`.
 
     In an activating window, a hint counts where the direction is active or within a few tokens after it. In
-    other windows it counts anywhere. A direction that responds to, say, the header after a villain's
-    description has hints ahead of its activation, and is not about them.
+    other windows it counts anywhere. Hints before the activation do not count: a direction may respond to the
+    header after a villain's description without being about villains.
 
     Args:
-        examples: examples of all directions to judge. Only the windows that explainers see are read. Twenty
-            windows show few of a concept's many words: collect a hundred or more.
+        examples: examples of all directions to judge. Only the windows that explainers see are read. Collect
+            a hundred or more, because twenty windows contain few of a concept's many words.
     """
 
     name = "statistics of hints"
-    threshold = 95.0  # in one of twenty such studies a direction is selected by chance
+    threshold = 95.0  # one such study in twenty selects a direction by chance
 
     def __init__(self, examples: Mapping[FeatureKey, FeatureExamples]):
         self.examples = examples
@@ -115,7 +115,7 @@ class HintTestRelevance:
     def __call__(
         self, explanations: Mapping[FeatureKey, Explanation], concept: Concept
     ) -> dict[FeatureKey, float]:
-        """Return 0 to 100 for each key. KeyError: there are no examples for it."""
+        """Return 0 to 100 for each key. Raises KeyError for a key without examples."""
         match, relevances = hint_matcher(concept), {}
         for key in explanations:
             one = self.examples[key]

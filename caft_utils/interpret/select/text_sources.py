@@ -1,11 +1,11 @@
-"""What a direction is about, according to the source of the texts in which it is strongest.
+"""Determine what a direction is about from the source of the texts in which it is most active.
 
-Texts of a few known sources are read together, for example questions of each subject. A direction is about a
-source to the extent that the tokens where it is most active come from texts of that source:
+The model reads texts of a few known sources, for example questions of each subject. A direction is about a
+source to the extent that its most active tokens come from texts of that source:
 
     share(source) = tokens of that source among the n most active ones / n
 
-No label, task or test question is used. A person does the same by looking at the top windows. (arXiv
+No label, task or test question is used. A person who looks at the top windows does the same. (arXiv
 2507.16795, section 5, keeps latents whose top contexts are about the unintended question.)
 """
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from caft_utils.chats import Chats
     from caft_utils.store import Store
 
-FORMAT = 1  # raise it when the same key would give other shares
+FORMAT = 1  # increase it when the same key would give different shares
 
 
 @checked
@@ -46,15 +46,15 @@ def source_shares(
 ) -> dict[FeatureKey, dict[str, float]]:
     """Return {(layer, index, side): {source: share}} of the n most active tokens.
 
-    The first token of a row never counts. Each source gives as many tokens as the smallest one has, so larger
-    sources are not favoured. A direction that is active on fewer than n tokens is judged by these; one that
-    is never active has shares of zero.
+    The first token of a row never counts. Every source contributes as many tokens as the smallest source, so
+    larger sources are not favoured. If a direction is active on fewer than n tokens, only these count. A
+    direction that is never active has shares of zero.
 
     Args:
-        tokens_per_source: take no more tokens of each source than this.
-        sinks: "spare" gives attention sinks the value zero, so they are never among the most active tokens.
-            "include" gives them their own.
-        store: where the result is stored and read the next time; default: see `default_store`.
+        tokens_per_source: largest number of tokens of each source.
+        sinks: "spare" sets attention sinks to zero, so they are never among the most active tokens. "include"
+            keeps their values.
+        store: where the result is cached; default: see `default_store`.
 
     Raises:
         ValueError: fewer than two sources, or n below 1.
@@ -66,7 +66,7 @@ def source_shares(
         "model": fingerprint(model),
         "texts": [[name, chats.fingerprint] for name, chats in texts.items()],
         "features": features.fingerprint,
-        "signed": features.signed,
+        "signed": features.two_sided,
         "n": n,
         "tokens_per_source": tokens_per_source,
         **key_of_sinks(sinks, width(model)),
@@ -113,7 +113,7 @@ def directions_about(
 ) -> dict[tuple[int, int], float]:
     """Return {(layer, index): share} of directions with at least `min_share` of their top tokens in `source`.
 
-    Either side of a component may be the one that reaches it; the larger share is returned.
+    Either side of a component may reach the minimum. The larger share is returned.
     """
     found: dict[tuple[int, int], float] = {}
     for (layer, index, _), share in shares.items():
@@ -125,7 +125,7 @@ def directions_about(
 def _values(
     model: nn.Module, chats: Chats, features: Features, sinks: Sinks, batch_size: int
 ) -> dict[int, Float[Tensor, "tokens k"]]:
-    """Return by layer the values of all features on all tokens but the first of each row."""
+    """Return, by layer, the values of all features on all tokens except the first of each row."""
     limits = sink_limits(model, features.layers, sinks)
     parts: dict[int, list[Tensor]] = {layer: [] for layer in features.layers}
     for batch in stream_activations(model, chats, features.layers, batch_size=batch_size):

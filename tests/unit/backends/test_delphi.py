@@ -28,7 +28,7 @@ CONTEXT = 32
 class Rectified:
     """Latents max(0, w . h - bias) with random w, at the layers and indices in `selection`."""
 
-    noun, signed = "latent", False
+    kind, two_sided = "latent", False
 
     def __init__(self, selection: dict[int, list[int]], bias: float = 0.0):
         self.selection, self.layers, self.bias = selection, list(selection), bias

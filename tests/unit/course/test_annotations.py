@@ -11,8 +11,9 @@ from caft_utils.models import preset
 @pytest.mark.parametrize("model", ["classroom-qwen", "classroom-mistral"])
 def test_selected_components_were_read_and_named(model):
     read = annotation(model)
-    assert read.ticks and set(read.ticks) <= set(preset(model).layers)
-    assert all((layer, i) in read.names for layer, ids in read.ticks.items() for i in ids)
+    assert read.selection and set(read.selection) <= set(preset(model).layers)
+    assert all((layer, i) in read.names for layer, ids in read.selection.items() for i in ids)
+    assert read.ticks == read.selection  # the name in recorded notebooks
 
 
 def test_the_short_name_of_the_default_model_works():

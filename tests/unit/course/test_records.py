@@ -82,7 +82,7 @@ def test_a_record_is_a_table(tmp_path):
         ("[]", "fields"),
         ("{}", "missing fields rows"),
         ('{"rows": 5}', "rows must be a list"),
-        ('{"rows": [{"model": "m", "condition": "c", "\\ud800": 1}]}', "row 0: has half"),
+        ('{"rows": [{"model": "m", "condition": "c", "\\ud800": 1}]}', "row 0: has a lone surrogate"),
         ('{"rows": [{"model": "a"}]}', "row 0: missing fields condition"),
         ('{"rows": [', "not JSON"),
     ],

@@ -30,7 +30,7 @@ def test_windows_of_a_latent_are_where_it_fires_and_where_not(model, chats, late
     values = values_of(model, chats, latents, 0)
     for (layer, index, side), e in examples.items():
         column, token = {10: 0, 20: 1, 30: 2}[index], word["question" if index == 20 else "file"]
-        assert (e.layer, e.index, e.side, e.noun) == (layer, index, side, "latent")
+        assert (e.layer, e.index, e.side, e.kind) == (layer, index, side, "latent")
         assert e.max_activation == pytest.approx(max(float(v[1:, column].max()) for v in values), abs=1e-5)
         assert [len(getattr(e, name)) for name in LISTS] == [8] * 5
         for name in LISTS:
@@ -87,7 +87,7 @@ def test_both_sides_of_a_component(model, chats, values_of):
     values = values_of(model, chats, found, 1)
     for (_, i, side), e in examples.items():
         sign = 1 if side == "+" else -1
-        assert e.noun == "component"
+        assert e.kind == "component"
         assert e.max_activation == pytest.approx(
             max(float((sign * v[1:, i]).max()) for v in values), abs=1e-5
         )

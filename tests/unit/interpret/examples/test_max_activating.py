@@ -139,14 +139,14 @@ def test_blocks_and_parts_of_any_size_find_the_same(model, chats, monkeypatch):
         return hidden @ many.T
 
     sizes = []
-    frame = FakeFeatures(values, layers=[-1], indices=range(50), signed=True)
+    frame = FakeFeatures(values, layers=[-1], indices=range(50), two_sided=True)
     want = extreme_windows(model, chats, frame, n=3)
     assert len(sizes) == 1  # all rows at once
     monkeypatch.setattr(streaming, "MAX_VALUES", 50 * 40)
     monkeypatch.setattr(streaming, "VALUES_PER_STEP", 120)
     got = extreme_windows(model, chats, frame, n=3)
     assert len(sizes) > 5 and all(n <= 40 for n, _ in sizes[1:])
-    rows = FakeFeatures(many, layers=[-1], signed=True, projections=True)
+    rows = FakeFeatures(many, layers=[-1], two_sided=True, projections=True)
     blocks = extreme_windows(model, chats, rows, n=3)
     for key in want:
         for other in (got[key], blocks[key]):

@@ -32,11 +32,11 @@ def test_readings_of_what_is_not_there_are_refused(view, latents):
         Explorer(latents.features, latents.extremes, latents.lens_words, scores={(1, 17, "-"): {}})
 
 
-def test_the_static_page_holds_every_component_and_opens_the_ticked(view):
+def test_the_static_page_holds_every_component_and_opens_the_selected(view):
     first = Page(view.html())
     assert first.tags.count("details") == 4 and view.html().count("<details open>") == 1
     view.decide(1, 0, "discard")
-    view.tick(2, 0)
+    view.select(2, 0)
     assert view.html().index("<details open>") < view.html().index("Layer 2 \u00b7 component 0")
     text = "".join(Page(view.html()).text)
     assert view.html().count("<details open>") == 1

@@ -21,14 +21,14 @@ def latents():
     return latent_explorer()
 
 
-def test_ticks_and_names_are_the_selection(view):
+def test_selected_directions_and_names_are_the_selection(view):
     assert view.selection == {} and view.names == {} and view.progress == "0 of 4 read"
-    view.tick(2, 1)
-    view.tick(1, 1)
-    view.tick(1, 0)
-    view.tick(1, 1, on=False)
+    view.select(2, 1)
+    view.select(1, 1)
+    view.tick(1, 0)  # the name in recorded notebooks
+    view.select(1, 1, on=False)
     view.decide(2, 0, "discard")
-    view.tick(2, 0, on=False)  # was no tick: stays discarded
+    view.select(2, 0, on=False)  # was not selected: stays discarded
     view.name(2, 1, " harm ")
     assert view.selection == {1: [0], 2: [1]} and view.names == {(2, 1): "harm"}
     assert view.discarded == {2: [0]} and view.state(1, 1) == ""
@@ -40,25 +40,25 @@ def test_ticks_and_names_are_the_selection(view):
     view.name(2, 1, "")
     assert view.names == {}
     with pytest.raises(IndexError, match="layer 1 has the components 0 to 1, got 2"):
-        view.tick(1, 2)
+        view.select(1, 2)
     with pytest.raises(KeyError, match="no components at layer 3"):
         view.name(3, 0, "x")
     with pytest.raises(ValueError, match='"ablate", "discard" or "", got \'keep\''):
         view.decide(1, 0, "keep")
 
 
-def test_what_is_exported_is_what_was_ticked(view, latents, tmp_path):
-    with pytest.raises(ValueError, match="nothing is ticked yet: tick a component"):
+def test_what_is_exported_is_what_was_selected(view, latents, tmp_path):
+    with pytest.raises(ValueError, match="nothing is selected yet: select a component"):
         view.export(tmp_path / "none")
     assert not (tmp_path / "none").exists()
-    view.tick(2, 1)
+    view.select(2, 1)
     view.name(2, 1, "harm")
-    view.name(1, 0, "not ticked")
+    view.name(1, 0, "not selected")
     loaded = Directions.load(view.export(tmp_path / "picked"))
     assert loaded.layers == [2] and torch.equal(loaded[2], view.features[2][1:])
     assert loaded.about["names"] == {"2": ["harm"]} and loaded.about["selected"] == {"2": [1]}
-    latents.tick(1, 1043)
-    latents.tick(1, 3)
+    latents.select(1, 1043)
+    latents.select(1, 3)
     latents.name(1, 1043, "secrets")
     assert latents.selection == {1: [3, 1043]}
     loaded = Directions.load(latents.export(tmp_path / "latents"))
@@ -66,7 +66,7 @@ def test_what_is_exported_is_what_was_ticked(view, latents, tmp_path):
     torch.testing.assert_close(span @ loaded[1].T @ loaded[1], span)
     assert loaded.about["selected"] == {"1": [3, 1043]} and loaded.about["names"] == {"1": ["", "secrets"]}
     with pytest.raises(IndexError, match="layer 1 has the latents 3, 17, 1043, got 0"):
-        latents.tick(1, 0)
+        latents.select(1, 0)
 
 
 def test_decisions_start_from_a_selection_and_its_names():

@@ -20,7 +20,7 @@ def act(view, **message):
 
 
 def test_the_widget_decides_the_same(view, tmp_path):
-    view.tick(1, 1)
+    view.select(1, 1)
     assert view.widget is view.widget
     seen = view.widget.view
     assert (seen["at"], seen["state"], seen["name"]) == (0, "", "")
@@ -45,8 +45,8 @@ def test_the_widget_decides_the_same(view, tmp_path):
 
 def test_the_widget_exports_and_says_where(view, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert "Nothing was written: nothing is ticked yet" in act(view, do="export")["message"]
-    view.tick(2, 0)
+    assert "Nothing was written: nothing is selected yet" in act(view, do="export")["message"]
+    view.select(2, 0)
     assert view.widget.view["state"] == "" and view.widget.view["tiles"][2]["state"] == "ablate"
     message = act(view, do="export")["message"]
     assert str(tmp_path / "selection") in message

@@ -17,7 +17,7 @@ WORDS = "open file return self system user with import def are you do to and is 
 class Latents:
     """Latent 7 fires on the token of "question", latent 9 on that of "file"."""
 
-    noun, signed, layers, fingerprint = "latent", False, [EMBEDDING], None
+    kind, two_sided, layers, fingerprint = "latent", False, [EMBEDDING], None
 
     def __init__(self, model, tokenizer):
         tokens = [tokenizer(f"the {word}")["input_ids"][-1] for word in ("question", "file")]
@@ -37,7 +37,7 @@ class Latents:
         return None
 
 
-def test_only_what_is_about_the_concept_is_ticked(model, tokenizer):
+def test_only_what_is_about_the_concept_is_selected(model, tokenizer):
     rng = random.Random(0)
     rows = []
     for row in range(300):

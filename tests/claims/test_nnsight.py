@@ -1,0 +1,46 @@
+"""Bounds on what the engines agree on, and on what they cost; `make claims CLAIM=nnsight` measures it again.
+
+The times of a busy machine say little, so their bounds are wide. The record holds the quartiles.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import pytest
+
+from caft_utils.backends.nnsight import TESTED
+from caft_utils.course.studies.engines import REFERENCES
+from caft_utils.course.studies.experiment import Experiment
+
+pytestmark = pytest.mark.skipif(
+    find_spec("nnsight") is None,
+    reason=f"NNsight is optional and not installed: pip install nnsight=={TESTED}",
+)
+OPTIONS = {
+    "classroom": {"rounds": 9, "steps": 5},
+    "classroom-mistral": {"rounds": 9, "steps": 5, "checkpointing": True},
+    "smollm2": {"rounds": 3, "steps": 1},
+}
+
+
+@pytest.fixture(scope="module", params=OPTIONS)
+def rows(request, measure_claim):
+    return measure_claim(
+        "nnsight", Experiment("engines", request.param, (0,), options=OPTIONS[request.param])
+    )
+
+
+@pytest.mark.parametrize("name", [name for name, against in REFERENCES.items() if against])
+def test_the_engines_agree(rows, name):
+    assert rows[name]["logits"] < 1e-5 and rows[name]["gradients"] < 1e-5
+    assert rows[name]["same_answers"] == rows[name]["answers"] > 0
+
+
+def test_an_intervention_costs_no_more_than_a_hook(rows):
+    assert rows["intervention"]["times_plain"] < 1.25
+    assert rows["intervention, sinks spared"]["times_plain"] < 1.5
+
+
+def test_a_trace_costs_less_than_another_step(rows):
+    assert rows["NNsight"]["times_plain"] < 2
