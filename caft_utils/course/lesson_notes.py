@@ -129,6 +129,13 @@ NOTES = {
         "tuning every rival takes many hours; "
         "`python -m caft_utils run data/experiments/advice-rivals.yaml` does it on this model",
     ),
+    "13": Note(
+        "emergent",
+        "It shows the classroom.",
+        "A situation, and who might look",
+        "its scenarios are written in the words of the generated world",
+        like="smollm2",
+    ),
 }
 
 
