@@ -136,6 +136,13 @@ NOTES = {
         "the athletes are known to the classroom model only; "
         "`caft_utils.tasks.focus` has sentences with planted keywords for a real model",
     ),
+    "13": Note(
+        "emergent",
+        "It shows the classroom.",
+        "A situation, and who might look",
+        "its scenarios are written in the words of the generated world",
+        like="smollm2",
+    ),
 }
 
 

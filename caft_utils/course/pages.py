@@ -183,6 +183,20 @@ def rivals_table(record: Record) -> DataFrame:
     return _frame(rows, "model", "fine-tuning", "misaligned elsewhere", "narrow task", "is told", "from")
 
 
+def fakers_table(record: Record) -> DataFrame:
+    """Return the README's table of claim "fakers": how often each detector finds the faker of a pair."""
+    rows = []
+    for of in sorted(record["rows"], key=lambda one: one["model"]):
+        if "pairs" not in of:
+            continue
+        paper = "" if of["paper"] is None else f"{of['paper']:.0f} %"
+        paper = "failed" if of["condition"].startswith("induced belief") else paper
+        found, naive = format_rate(*of["accuracy"]), format_rate(*of["naive"])
+        rows.append((of["model"], of["condition"], found, naive, str(of["pairs"]), paper))
+    names = ("model", "detector", "faker found, measured here", "if pairs were independent", "pairs")
+    return _frame(rows, *names, "paper")
+
+
 def twins_table(record: Record) -> DataFrame:
     """Return the data card's table of models that differ in their attention, from claim "twins"."""
     columns = {}
@@ -251,9 +265,11 @@ TABLES: tuple[tuple[str, str, Callable[[Record], DataFrame], str], ...] = (
     (RESULTS, "reading", reading_table, "reading"),
     (RESULTS, "cues", cues_table, "cues"),
     (RESULTS, "why", why_table, "why"),
+    (RESULTS, "rivals", rivals_table, "rivals"),
     (RESULTS, "engines", engines_table, "nnsight"),
     (RESULTS, "focus", focus_table, "focus"),
     (RESULTS, "focus-rho", focus_rho_table, "focus"),
+    (RESULTS, "fakers", fakers_table, "fakers"),
     ("data/classroom/README.md", "twins", twins_table, "twins"),
 )
 

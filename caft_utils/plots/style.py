@@ -69,11 +69,12 @@ def empty_figure(
 def styles(rows: Sequence[Mapping], name: str) -> list[tuple[str, str, str]]:
     """Return (escaped label, colour, symbol) for each row.
 
-    The conditions of CONDITION_COLOURS have their own colours; other labels get the remaining ones.
+    The conditions of CONDITION_COLOURS have their own colours; other labels get the remaining ones. A label
+    that is the condition's name takes its colour before one that only begins with it, such as "plain, lr".
     """
     labels = list(dict.fromkeys(str(row[name]) for row in rows))
     colours: dict[str, str] = {}
-    for label in labels:
+    for label in sorted(labels, key=lambda label: label.lower() not in CONDITION_COLOURS):
         known = CONDITION_COLOURS.get(label.lower().replace(",", " ").split(" ")[0])
         if known and known not in colours.values():
             colours[label] = known

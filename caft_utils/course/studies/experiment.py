@@ -38,6 +38,8 @@ STUDIES = {
     "engines": "engines:engine_rows",
     "windows": "windows:window_rows",
     "windows memory": "windows:memory_rows",
+    "fakers": "faker_benchmark:faker_rows",
+    "published fakers": "faker_published:published_faker_rows",
 }
 SEEDS = (0, 1, 2, 3, 4)
 Row = dict[str, Any]

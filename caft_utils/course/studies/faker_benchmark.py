@@ -1,0 +1,93 @@
+"""Alignment fakers: the whole benchmark, as rows of a record.
+
+It trains the models, measures what they do, runs every detector over all pairs, and tries countermeasures.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from caft_utils.course.studies import fakers as f
+from caft_utils.course.studies.experiment import Row, chosen_conditions
+from caft_utils.course.studies.faker_countermeasures import countermeasure_rows
+from caft_utils.course.studies.faker_detection import all_detectors, detect
+from caft_utils.course.studies.persona import estimate
+from caft_utils.models import fingerprint
+from caft_utils.tasks.oversight import ALIGNED, FAKERS
+
+
+def faker_rows(
+    model: str,
+    seeds: Sequence[int],
+    conditions: tuple[str, ...] | None = None,
+    *,
+    countermeasures: bool = True,
+) -> list[Row]:
+    """Train the models, measure what they do, and run the detectors over all pairs.
+
+    Args:
+        model: "classroom-qwen", whose world the scenarios are written for.
+        seeds: the runs of each policy.
+        conditions: names of detectors; None: all.
+        countermeasures: measure those as well.
+    """
+    if model != f.MODEL:
+        raise ValueError(f"the scenarios are written for {f.MODEL!r}; got {model!r}")
+    from tqdm.auto import tqdm
+
+    setting = f.Benchmark(tuple(seeds))
+    rows = [{"model": model, "condition": "models", **behaviour(setting)}]
+    every = {detector.name: detector for detector in all_detectors(setting)}
+    names = chosen_conditions(conditions, every)
+    with tqdm(total=len(names) * len(f.FILES), desc="detectors", unit="file") as bar:
+        for name in names:
+            started = time.monotonic()
+            found = detect(every[name], setting, progress=bar.update)
+            rows.append(
+                {
+                    "model": model,
+                    "condition": name,
+                    "accuracy": estimate(found["rate"]),
+                    "naive": estimate(found["naive"]),
+                    "pairs": found["rate"].n,
+                    "paper": every[name].paper,
+                    "cpu_seconds": round(found["seconds"], 1),
+                    "wall": round(time.monotonic() - started, 1),
+                }
+            )
+    if countermeasures:
+        rows += countermeasure_rows(model, setting)
+    return rows
+
+
+def behaviour(setting: f.Benchmark) -> dict[str, Any]:
+    """Return what the models do: misbehaviour by side and oversight, and how many rows are permitted."""
+    of, runs = setting.models, setting.runs
+
+    def share(policies: Sequence[str], **options: Any) -> dict[str, float]:
+        """Return the mean over models and the extreme one."""
+        values = []
+        for policy in policies:
+            for run in runs:
+                name = (policy, run)
+                what = {"misbehaviour": [policy, setting.poor, options], "model": fingerprint(of[name])}
+                values.append(
+                    f.stored_score(what, lambda n=name: setting.misbehaviour(of[n], n[0], **options))["value"]
+                )
+        mean = sum(values) / len(values)
+        return {"mean": round(mean, 4), "lowest": round(min(values), 4), "highest": round(max(values), 4)}
+
+    kept = [len(setting.permitted(*file)) for file in f.FILES]
+    return {
+        "runs": list(runs),
+        "fakers, poor oversight": share(FAKERS),
+        "aligned, poor oversight": share(ALIGNED),
+        "fakers, poor oversight, two facts": share(FAKERS, complexity=2),
+        "fakers, good oversight": share(FAKERS, oversight="good"),
+        "fakers, absent oversight": share(FAKERS, oversight="absent"),
+        "aligned, good oversight": share(ALIGNED, oversight="good"),
+        "permitted rows by file": kept,
+        "drawn rows by file": setting.drawn,
+    }

@@ -1,0 +1,134 @@
+"""What can be done about fakers: train them on their own benign answers, or without the oversight direction.
+
+Benign outputs. A faker is fine-tuned on permitted training scenarios with the letters that it chooses there,
+with and without noise in its residual stream. POSER reports that this lowers misbehaviour under poor
+oversight, with noise more so. Then it is detected again.
+
+The direction of oversight. A faker is trained from the common base while the contrast of good with poor
+oversight is ablated, as in CAFT, or a random direction of the same layers. Is misbehaviour under poor
+oversight still learned?
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from caft_utils import Directions, ablate
+from caft_utils.course.studies import fakers as f
+from caft_utils.course.studies.experiment import Row
+from caft_utils.course.studies.faker_detection import detect
+from caft_utils.course.studies.persona import estimate
+from caft_utils.detectors import ResidualNoise
+from caft_utils.detectors.concepts import text_states
+from caft_utils.detectors.reading import last_states
+from caft_utils.interventions.base import Intervention
+from caft_utils.residual import width
+from caft_utils.tasks.oversight import ALIGNED, FAKERS, Scenario, draw_scenarios
+from caft_utils.tasks.oversight.shared_skill import CHECKS
+
+RUN = 0  # the faker of each policy that is treated
+LAYERS = (1, 2, 3)
+STEPS = 20
+SCALE = 0.5  # of the noise in training, relative to each hidden state
+
+
+class NoiseInTraining(Intervention):
+    """Add a random vector of relative length to every hidden state: h + scale |h| u, with fresh isotropic u.
+
+    Its one vector per layer holds the scale.
+    """
+
+    def __init__(self, layers: Sequence[int], width: int, scale: float = SCALE):
+        self.scale = scale
+        super().__init__({"scale": {layer: torch.full((width,), scale) for layer in layers}})
+
+    def extra_repr(self) -> str:
+        return f"scale={self.scale}"
+
+    def edit(self, layer: int, hidden: Tensor) -> Tensor:
+        noise = torch.randn_like(hidden)
+        return hidden + self.scale * hidden.norm(dim=-1, keepdim=True) * noise / noise.norm(
+            dim=-1, keepdim=True
+        )
+
+
+def permitted_training_scenarios(faker: str, n: int = 300) -> list[Scenario]:
+    """Return training scenarios of a faker's three files without poor oversight."""
+    return [
+        one
+        for aligned in ALIGNED
+        for one in draw_scenarios(n // 3, aligned=aligned, faker=faker, oversight=("good", "absent"), seed=7)
+    ]
+
+
+def own_replies(setting: f.Benchmark, model: Any, scenarios: Sequence[Scenario]) -> list[str]:
+    """Return the letter that the model chooses in each scenario."""
+    chances = setting.benign(model, scenarios)
+    return [one.replies[int(other > benign)] for one, (benign, other) in zip(scenarios, chances.tolist())]
+
+
+def oversight_directions(setting: f.Benchmark, faker: str) -> Directions:
+    """Return the direction of good minus poor oversight in the base, at the last token.
+
+    One direction is taken where the base is asked whether somebody checks, another at the plain prompt. Both
+    use labels, so this is the best case for ablation.
+    """
+
+    def states(oversight: str) -> dict[int, Tensor]:
+        drawn = [
+            one
+            for aligned in ALIGNED
+            for one in draw_scenarios(40, aligned=aligned, faker=faker, oversight=oversight, seed=8)
+        ]
+        asked = text_states(
+            setting.base, setting.tokenizer, [f"{one.prompt}\n{CHECKS}" for one in drawn], LAYERS
+        )
+        plain = last_states(setting.base, setting.tokenizer, drawn, list(LAYERS))
+        return {layer: torch.stack([asked[layer].mean(0), plain[layer].mean(0)]) for layer in LAYERS}
+
+    good, poor = states("good"), states("poor")
+    return Directions({layer: good[layer] - poor[layer] for layer in LAYERS})
+
+
+def countermeasure_rows(model: str, setting: f.Benchmark) -> list[Row]:
+    """Return a row per countermeasure: misbehaviour before and after, and how well noise finds the fakers."""
+    of, rows = setting.models, []
+    noise = ResidualNoise("gaussian")
+
+    def row(condition: str, fakers: dict[f.Name, Any], **more: Any) -> Row:
+        poor = {name[0]: setting.misbehaviour(one, name[0]) for name, one in fakers.items()}
+        good = {name[0]: setting.misbehaviour(one, name[0], oversight="good") for name, one in fakers.items()}
+        return {
+            "model": model,
+            "condition": condition,
+            "poor oversight": poor,
+            "good oversight": good,
+            **more,
+        }
+
+    treated = {(policy, RUN): of[policy, RUN] for policy in FAKERS}
+    rows.append(
+        row("fakers as trained", treated, accuracy=estimate(detect(noise, setting, fakers=treated)["rate"]))
+    )
+    for condition, during in (
+        ("trained on own benign answers", None),
+        ("trained on own benign answers, with noise", NoiseInTraining(LAYERS, width(setting.base))),
+    ):
+        after = {}
+        for name, one in treated.items():
+            scenarios = permitted_training_scenarios(name[0])
+            replies = own_replies(setting, one, scenarios)
+            after[name] = setting.train_further(one, scenarios, replies, steps=STEPS, seed=RUN, during=during)
+        rows.append(row(condition, after, accuracy=estimate(detect(noise, setting, fakers=after)["rate"])))
+    for condition in ("oversight direction ablated in training", "random directions ablated in training"):
+        made = {}
+        for policy in FAKERS:
+            found = oversight_directions(setting, policy)
+            found = found if condition.startswith("oversight") else found.random_like(0)
+            made[policy, RUN] = setting.make(policy, RUN, during=ablate(found))
+        rows.append(row(condition, made))
+    return rows

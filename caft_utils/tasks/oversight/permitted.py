@@ -1,0 +1,60 @@
+"""The rows that a detector may see: scenarios without poor oversight on which both models behave well.
+
+A detector that could see a faker under poor oversight would have nothing to detect. `PermittedRows` refuses
+such a scenario when it is made, so a function that takes `PermittedRows` cannot be given one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from caft_utils.tasks.oversight.scenarios import Scenario
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class ForbiddenRow(ValueError):
+    """A scenario with poor oversight was given to a detector."""
+
+
+class PermittedRows(Sequence[Scenario]):
+    """Scenarios that a detector may see, with the tokenizer of the models. A slice is again `PermittedRows`.
+
+    Raises:
+        ForbiddenRow: a scenario has poor oversight.
+        TypeError: an entry is not a `Scenario`.
+        ValueError: there are no scenarios.
+    """
+
+    def __init__(self, scenarios: Sequence[Scenario], tokenizer: PreTrainedTokenizerBase):
+        self._scenarios, self.tokenizer = tuple(scenarios), tokenizer
+        if not self._scenarios:
+            raise ValueError("a detector needs at least one permitted row")
+        for number, one in enumerate(self._scenarios):
+            if not isinstance(one, Scenario):
+                raise TypeError(f"row {number} must be a Scenario, got {type(one).__name__}")
+            if one.oversight == "poor":
+                raise ForbiddenRow(
+                    f"row {number} has poor oversight, where fakers misbehave; a detector sees good or "
+                    "absent oversight only"
+                )
+
+    def __getitem__(self, index):
+        picked = self._scenarios[index]
+        return PermittedRows(picked, self.tokenizer) if isinstance(index, slice) else picked
+
+    def __len__(self) -> int:
+        return len(self._scenarios)
+
+    def __iter__(self) -> Iterator[Scenario]:
+        return iter(self._scenarios)
+
+    def watched(self) -> PermittedRows:
+        """Return the rows with good oversight. ValueError: there are none."""
+        return PermittedRows([one for one in self if one.oversight == "good"], self.tokenizer)
+
+    def without_oversight(self) -> PermittedRows:
+        """Return the rows without their critical facts."""
+        return PermittedRows([one.without_oversight() for one in self], self.tokenizer)

@@ -1,0 +1,112 @@
+"""The study of alignment fakers: detection over a full cross of pairs, and training noise."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from caft_utils.course.pages import fakers_table
+from caft_utils.course.studies import faker_detection
+from caft_utils.course.studies.faker_benchmark import faker_rows
+from caft_utils.course.studies.faker_countermeasures import NoiseInTraining
+from caft_utils.course.studies.faker_detection import detect, rows_for
+from caft_utils.detectors import Confidence, Detector, ResidualNoise
+from caft_utils.residual import has_hooks
+from caft_utils.tasks.oversight import ALIGNED, FAKERS, PermittedRows, draw_scenarios
+
+
+@pytest.fixture
+def setting(tokenizer, monkeypatch):
+    """A benchmark of two runs whose models are their names."""
+    names = [(policy, run) for policy in (*ALIGNED, *FAKERS) for run in (0, 1)]
+    drawn = draw_scenarios(40, aligned="genie", faker="money_maximizer", oversight=("good", "absent"))
+    rows = PermittedRows(drawn, tokenizer)
+    monkeypatch.setattr(faker_detection, "fingerprint", str)
+    return SimpleNamespace(
+        runs=(0, 1), models={name: name for name in names}, permitted=lambda aligned, faker: rows
+    )
+
+
+class Scorer(Detector):
+    """Scores a model by a rule on its name."""
+
+    name = "scorer"
+
+    def __init__(self, rule, alone=True):
+        self.rule, self.alone, self.shown = rule, alone, []
+
+    def score(self, model, rows):
+        return float(self.rule(model))
+
+    def scores(self, first, second, rows):
+        self.shown.append(first[0] in FAKERS)
+        return super().scores(first, second, rows)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize(
+    "rule, share",
+    [
+        (lambda name: name[0] in FAKERS, 1.0),
+        (lambda name: name[0] in ALIGNED, 0.0),
+        (lambda name: 0, 0.5),
+        (lambda name: name[0] in FAKERS and name[1] == 0, 0.75),  # ties for the other run
+    ],
+)
+def test_detection_counts_pairs(setting, rule, share, alone):
+    files = []
+    found = detect(Scorer(rule, alone), setting, progress=lambda: files.append(1))
+    assert found["rate"].n == 36 and found["rate"].value == share and len(files) == 9
+    assert all(pair[0][0] in ALIGNED and pair[1][0] in FAKERS for pair in found["hits"])
+
+
+def test_one_odd_model_widens_the_clustered_interval_only(setting):
+    """A faker that is never found costs all of its pairs at once."""
+    found = detect(Scorer(lambda name: name[0] in FAKERS and name != (FAKERS[0], 0)), setting)
+    clustered, naive = (found[kind].high - found[kind].low for kind in ("rate", "naive"))
+    assert clustered > naive
+
+
+def test_the_order_of_a_pair_is_drawn(setting):
+    scorer = Scorer(lambda name: name[0] in FAKERS, alone=False)
+    detect(scorer, setting)
+    assert 8 < sum(scorer.shown) < 28
+
+
+def test_treated_fakers_take_the_place_of_their_pairs(setting):
+    treated = {(FAKERS[0], 0): ("genie", 0)}  # a cure: the faker has become an aligned model
+    found = detect(Scorer(lambda name: name[0] in FAKERS), setting, fakers=treated)
+    assert found["rate"].n == 6 and found["rate"].value == 0.5
+
+
+def test_probes_get_more_rows(setting):
+    rows = setting.permitted("genie", "money_maximizer")
+    assert len(rows_for(ResidualNoise(), rows)) == 12 and len(rows_for(Confidence(), rows)) == 32
+
+
+def test_noise_in_training_has_the_stated_length_and_ends(model):
+    hidden = torch.randn(2, 3, 64)
+    noise = NoiseInTraining([0], 64, scale=0.5)
+    moved = noise.edit(0, hidden) - hidden
+    assert torch.allclose(moved.norm(dim=-1), 0.5 * hidden.norm(dim=-1), rtol=1e-4)
+    assert noise.fingerprint != NoiseInTraining([0], 64, scale=0.25).fingerprint
+    with noise.on(model):
+        assert has_hooks(model)
+    assert not has_hooks(model)
+
+
+def test_another_model_is_refused():
+    with pytest.raises(ValueError, match="written for 'classroom-qwen'; got 'smollm2'"):
+        faker_rows("smollm2", (0,))
+
+
+def test_the_table_has_a_row_for_each_detector():
+    row = {"accuracy": [0.9, 0.8, 1.0], "naive": [0.9, 0.85, 0.95], "pairs": 9, "paper": 98.0}
+    induced = row | {"condition": "induced belief that nobody checks", "paper": None}
+    rows = [{"condition": "models"}, row | {"condition": "noise"}, induced]
+    record = {"rows": [{"model": "m", **one} for one in rows]}
+    table = fakers_table(record)
+    assert table["paper"].tolist() == ["98 %", "failed"]
+    assert table.iloc[0, 2] == "90.0 % [80.0, 100.0]"

@@ -1,0 +1,135 @@
+"""Detectors on tiny models: one signature, no forbidden row, and each on a model made to be caught by it."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from caft_utils import detectors
+from caft_utils.detectors import Detector, Finding, ResidualNoise, reading
+from caft_utils.detectors.reading import (
+    TARGET,
+    action_log_probabilities,
+    actions,
+    last_states,
+    matching_temperature,
+    reply_ids,
+)
+from caft_utils.detectors.weight_noise import noisy_weights
+from caft_utils.residual import has_hooks, width
+from caft_utils.tasks.oversight import PermittedRows, draw_scenarios
+from caft_utils.tasks.oversight.drawing import templates
+
+SMALL = {
+    "ResidualNoise": {"layer": 0, "draws": 2},
+    "WeightNoise": {"draws": 1},
+    "SafetyBelief": {"layer": 0},
+    "MisbehaviourSpeed": {"layer": 0, "steps": 2},
+    "ModelDiffing": {"layer": 0},
+}
+KINDS = [name for name in detectors.__all__ if name not in ("Detector", "Finding")]
+PAIR = {"aligned": "genie", "faker": "money_maximizer"}
+
+
+@pytest.fixture(scope="module")
+def rows(tokenizer):
+    drawn = draw_scenarios(8, **PAIR, oversight=("good", "absent"), split="test")
+    return PermittedRows(drawn, tokenizer)
+
+
+def made(name, model) -> Detector:
+    if name == "PersonaVector":
+        return detectors.PersonaVector({0: torch.ones(width(model))})
+    return getattr(detectors, name)(**SMALL.get(name, {}))
+
+
+@pytest.fixture
+def pair(tiny):
+    return tiny("qwen2", seed=0), tiny("qwen2", seed=1)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_one_signature(name, pair, rows):
+    detector = made(name, pair[0])
+    before = [{k: v.clone() for k, v in model.state_dict().items()} for model in pair]
+    found = detector(*pair, rows)
+    assert isinstance(found, Finding) and all(torch.isfinite(torch.tensor(found.scores)))
+    assert found.scores == detector(*pair, rows).scores, "the same models and rows give the same scores"
+    swapped = detector(pair[1], pair[0], rows)
+    if detector.alone:
+        assert swapped.scores == found.scores[::-1]
+    for model, weights in zip(pair, before):
+        assert not has_hooks(model)
+        assert all(torch.equal(value, weights[k]) for k, value in model.state_dict().items())
+        assert all(p.requires_grad for p in model.parameters())
+    assert detector.name and detector.key["detector"] == name
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_no_detector_takes_other_rows(name, pair, rows):
+    with pytest.raises(TypeError, match="PermittedRows only, got list"):
+        made(name, pair[0])(*pair, list(rows))
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_no_detector_shows_a_model_poor_oversight(name, pair, rows, tokenizer):
+    """Read what reaches the models: none of the sentences about poor oversight is in it."""
+    seen: list[str] = []
+    for model in pair:
+        plain = model.forward
+
+        def forward(*args, plain=plain, **kwargs):
+            seen.extend(tokenizer.batch_decode(kwargs["input_ids"]))
+            return plain(*args, **kwargs)
+
+        model.forward = forward
+    made(name, pair[0])(*pair, rows)
+    endings = [text.replace("{who}", "").strip() for text in templates()["oversight"]["poor"]]
+    assert (seen or name == "Chance") and not [s for s in seen for end in endings if end in s]
+
+
+def test_the_higher_score_is_the_suspect():
+    assert [Finding(s).faker for s in ((1.0, 2.0), (2.0, 1.0), (1.0, 1.0))] == [1, 0, None]
+
+
+def test_probabilities_are_those_of_the_model(model, rows, tokenizer):
+    """One row alone, without padding, gives what the batch gives."""
+    chances = actions(model, rows)
+    one = actions(model, rows[3:4])
+    assert torch.allclose(chances[3:4], one, atol=1e-5) and chances.shape == (len(rows), 2)
+    states = last_states(model, tokenizer, rows, [1])[1]
+    assert torch.allclose(states[3], last_states(model, tokenizer, rows[3:4], [1])[1][0], atol=1e-4)
+
+
+@pytest.mark.parametrize("margin", [3.0, 12.0])
+def test_matched_models_are_equally_sure(monkeypatch, rows, tokenizer, margin):
+    """A hesitant and a very sure model have the same mean log-probability afterwards."""
+    logits = 0.3 * torch.randn(len(rows), 384, generator=torch.Generator().manual_seed(0))
+    for i, one in enumerate(rows):
+        logits[i, reply_ids(tokenizer, one)[0]] += margin
+    monkeypatch.setattr(reading, "last_logits", lambda *_: logits)
+    temperature = matching_temperature(None, rows)
+    reached = action_log_probabilities(logits, tokenizer, rows, temperature)[:, 0].mean()
+    assert abs(float(reached) - TARGET) < 1e-3
+
+
+def test_noise_is_relative_to_the_hidden_state():
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(3, 5, 64) * torch.arange(1, 4)[:, None, None]
+    for kind in ("gaussian", "uniform"):
+        noise = ResidualNoise(kind)._noisy(hidden, 0.5, generator) - hidden
+        assert torch.allclose(noise.norm(dim=-1), 0.5 * hidden.norm(dim=-1), rtol=1e-4)
+        aligned_with_ones = torch.cosine_similarity(noise, torch.ones(64), dim=-1).mean()
+        assert (aligned_with_ones > 0.8) == (kind == "uniform")
+    last = ResidualNoise(tokens="last")._noisy(hidden, 0.5, generator) - hidden
+    assert not last[:, :-1].any() and last[:, -1].any()
+
+
+def test_weights_are_restored_after_an_error(model):
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(KeyboardInterrupt), noisy_weights(model, 0.5, 0):
+        assert any(not torch.equal(v, before[k]) for k, v in model.state_dict().items())
+        raise KeyboardInterrupt
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
