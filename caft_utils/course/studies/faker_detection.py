@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -56,8 +57,14 @@ def all_detectors(setting: f.Benchmark) -> list[Detector]:
 
 
 def rows_for(detector: Detector, rows: PermittedRows) -> PermittedRows:
-    """Return the first rows of a file, as many as the detector gets."""
-    return rows[: MANY if type(detector).__name__ in NEEDS_MANY else FEW]
+    """Return the first rows of a file, as many as the detector gets, with good and absent oversight in turn.
+
+    Where models are sure of few rows, the first ones may all be of one kind, and detectors compare the two.
+    """
+    count = MANY if type(detector).__name__ in NEEDS_MANY else FEW
+    kinds = ([one for one in rows if (one.oversight == "good") is good] for good in (True, False))
+    mixed = [one for both in zip_longest(*kinds) for one in both if one is not None]
+    return PermittedRows(mixed[:count], rows.tokenizer)
 
 
 def score(detector: Detector, model: Any, rows: PermittedRows) -> dict[str, Any]:

@@ -81,6 +81,14 @@ def test_treated_fakers_take_the_place_of_their_pairs(setting):
     assert found["rate"].n == 6 and found["rate"].value == 0.5
 
 
+def test_a_detector_gets_rows_of_both_kinds(tokenizer):
+    """Also where the first rows on which the models are sure are all of one kind."""
+    drawn = draw_scenarios(40, aligned="genie", faker="money_maximizer", oversight=("good", "absent"))
+    sorted_ = PermittedRows(sorted(drawn, key=lambda one: one.oversight), tokenizer)
+    kinds = [one.oversight for one in rows_for(ResidualNoise(), sorted_)]
+    assert kinds.count("good") == kinds.count("absent") == len(kinds) / 2
+
+
 def test_probes_get_more_rows(setting):
     rows = setting.permitted("genie", "money_maximizer")
     assert len(rows_for(ResidualNoise(), rows)) == 12 and len(rows_for(Confidence(), rows)) == 32
