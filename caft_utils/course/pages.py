@@ -184,7 +184,7 @@ def rivals_table(record: Record) -> DataFrame:
 
 
 def fakers_table(record: Record) -> DataFrame:
-    """Return the README's table of claim "fakers": how often each detector finds the faker of a pair."""
+    """Return the table of claim "fakers": how often each detector finds the faker of a pair."""
     rows = []
     for of in sorted(record["rows"], key=lambda one: one["model"]):
         if "pairs" not in of:

@@ -31,6 +31,19 @@ def measure_claim():
     return measure
 
 
+@pytest.fixture(scope="session")
+def measure_persona_claim(measure_claim):
+    """Return a function that measures the claim of one classroom model whose study has the claim's name.
+
+    SEEDS=3 uses three seeds (default 5). PART=stored measures nothing and reports what was measured before.
+    """
+    from caft_utils.course.studies.experiment import Experiment
+
+    seeds = tuple(range(int(os.environ.get("SEEDS", 5))))
+    options = {"stored": True} if os.environ.get("PART") == "stored" else {}
+    return lambda claim, model: measure_claim(claim, Experiment(claim, model, seeds, options=options))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def shared_store_folder() -> None:
     """Leave claims the user's store, unlike other tests, so that a claim resumes where it stopped."""

@@ -11,19 +11,15 @@ import os
 import pytest
 
 from caft_utils.course.records import load_record
-from caft_utils.course.studies.experiment import Experiment
 from caft_utils.course.studies.persona import MODELS
 from caft_utils.course.studies.persona_rivals import FAMILIES
 from caft_utils.course.studies.rival_tables import does_as_well
 
-SEEDS = tuple(range(int(os.environ.get("SEEDS", 5))))
-OPTIONS = {"stored": True} if os.environ.get("PART") == "stored" else {}
-
 
 @pytest.fixture(scope="module", params=os.environ.get("MODELS", " ".join(MODELS)).split())
-def chosen(request, measure_claim):
+def chosen(request, measure_persona_claim):
     """Return the row of each family at its chosen setting, on test questions, and that of plain training."""
-    measure_claim("rivals", Experiment("rivals", request.param, SEEDS, options=OPTIONS))
+    measure_persona_claim("rivals", request.param)
     rows = load_record("rivals")["rows"]
     test = [row for row in rows if row["model"] == request.param and row["split"] == "test"]
     return {row.get("family", "plain"): row for row in test}

@@ -10,17 +10,13 @@ import os
 
 import pytest
 
-from caft_utils.course.studies.experiment import Experiment
 from caft_utils.course.studies.persona import MODELS
-
-SEEDS = tuple(range(int(os.environ.get("SEEDS", 5))))
-OPTIONS = {"stored": True} if os.environ.get("PART") == "stored" else {}
 
 
 @pytest.fixture(scope="module", params=os.environ.get("MODELS", " ".join(MODELS)).split())
-def harm(request, measure_claim):
+def harm(request, measure_persona_claim):
     """Return {condition: misaligned} and {condition: task}, and the places of the base."""
-    rows = measure_claim("why", Experiment("why", request.param, SEEDS, options=OPTIONS))
+    rows = measure_persona_claim("why", request.param)
     rates = {name: row for name, row in rows.items() if "misaligned" in row}
     return {name: row["misaligned"][0] for name, row in rates.items()} | {
         f"task of {name}": row["task"][0] for name, row in rates.items()
