@@ -124,7 +124,7 @@ def _exercise(cells: list[NotebookNode], at: int, heading: re.Match, name: str) 
         _parse(code, f"{where}: {what}")
     if solution.strip() == stub.strip():
         raise ExerciseError(f"{where}: the stub is its own solution. Leave out what the student shall write.")
-    if not re.search(rf"\bchecking\({number}\b", check):
+    if not re.search(rf"\bchecking\(\s*{number}\b", check):
         raise ExerciseError(f"{where}: the check must use `with checking({number}) as expect:`.")
     return Exercise(int(number), title, difficulty, int(minutes), at, stub, check, solution, marking)
 
