@@ -59,7 +59,8 @@ class checking:  # lower case: it reads as a statement
             expected, came = (_shape(value) or describe(value) for value in (wanted, got))
             raise NotYet(f"{what}: expected {_as_shape(expected)}, got {_as_shape(came)}.\n  Idea: {idea}")
         if _is_tensor(wanted):
-            apart = float((got.double() - wanted.double().to(got.device)).abs().max()) if got.numel() else 0.0
+            differences = (got.detach().double() - wanted.detach().double().to(got.device)).abs()
+            apart = float(differences.max()) if differences.numel() else 0.0
             self.that(apart <= within, f"{what} within {within:g}", f"values off by up to {apart:.3g}", idea)
         elif isinstance(wanted, int | float) and not isinstance(wanted, bool) and _is_number(got):
             close = abs(got - wanted) <= within
