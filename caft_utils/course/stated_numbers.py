@@ -5,19 +5,19 @@
 checks README.md, data/results/README.md and the Markdown cells of all notebooks, and prints what it finds.
 
 **Which numbers count.** A number with a unit of `UNITS` ("93 %", "57 to 68 %", "3.6 points"), and any number
-with a decimal point ("0.98"). These do not count: headings, code, formulas, targets of links, versions, the level
-of an interval ("95 % intervals"), and hints and solutions of exercises.
+with a decimal point ("0.98"). These do not count: headings, code, formulas, targets of links, versions, the
+level of an interval ("95 % intervals"), and hints and solutions of exercises.
 
 **What carries a number.** One of these:
 
-1. An output of the same notebook prints it, rounded to the digits stated. On a page, a table of `make pages` does.
+1. An output of the same notebook prints it, rounded to the digits stated. On a page, a table of `make pages`.
 2. A code cell of the same notebook contains it, so it is a setting.
 3. Its sentence (or its table) says "paper" or links to another site, so it is quoted.
 4. Its paragraph ends with a mark, an HTML comment that no reader sees:
 
-   `<!-- record: emergent; classroom-qwen; CAFT; misaligned -->` names a value of data/results/emergent.json: the
-   claim, values that select exactly one row (model, condition, setting, split ...), and the key. Several marks may
-   follow each other.
+   `<!-- record: emergent; classroom-qwen; CAFT; misaligned -->` names a value of data/results/emergent.json:
+   the claim, values that select exactly one row (model, condition, setting, split ...), and the key. Several
+   marks may follow each other.
 
    `<!-- given: why -->` says why no record holds the number: a definition, or a time that somebody took.
 
