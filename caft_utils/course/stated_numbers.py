@@ -11,7 +11,7 @@ level of an interval ("95 % intervals"), and hints and solutions of exercises.
 **What carries a number.** One of these:
 
 1. An output of the same notebook prints it, rounded to the digits stated. On a page, a table of `make pages`.
-2. A code cell of the same notebook contains it, so it is a setting.
+2. A code cell of the same notebook contains it (70 % as 0.7), so it is a setting.
 3. Its sentence (or its table) says "paper" or links to another site, so it is quoted.
 4. Its paragraph ends with a mark, an HTML comment that no reader sees:
 
@@ -164,8 +164,9 @@ def _is_row(row: dict[str, Any], names: list[str]) -> bool:
 
 
 def _is_setting(number: Number, other: Number) -> bool:
-    scales = (1, 100) if number.unit == "%" and other.value < 1 else (1,)
-    return other.value != 0 and any(abs(number.value - scale * other.value) < 1e-9 for scale in scales)
+    """Return whether code contains the number: a decimal as it is, a percentage as a share, nothing else."""
+    scale = {"": 1, "%": 100}.get(number.unit, 0)
+    return other.value != 0 and abs(number.value - scale * other.value) < 1e-9
 
 
 def _flat(value: Any) -> Iterator[float]:

@@ -68,6 +68,7 @@ def test_a_setting_carries_a_number(found):
     assert found("Seven of ten (70 %), or 0.7.", code="directions_about(shares, min_share=0.7)") == []
     assert found("Trained at 2e-4.", code="lr = 1e-3") == []  # neither a unit nor a decimal point
     assert found("It leaves 30 %.", code="min_share=0.7") == ["30 %"]
+    assert found("It gains 5 points, or 5 %.", code="n = 5") == ["5 point", "5 %"]
 
 
 def test_a_quotation_needs_its_label_in_the_same_sentence(found):
