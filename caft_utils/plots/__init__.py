@@ -5,7 +5,7 @@ never a model, so a figure can be redrawn from a record. Rates are fractions in 
 interval is the pair `<name>_low`, `<name>_high` of the same row; it is drawn where it is present.
 """
 
-from caft_utils.plots.conditions import frontier, rates, tradeoff
+from caft_utils.plots.conditions import frontier, rates, side_by_side, tradeoff
 from caft_utils.plots.curves import cosines, norms_by_layer, spectrum, training_curve
 from caft_utils.plots.style import CONDITION_COLOURS, OKABE_ITO, SYMBOLS
 
@@ -17,6 +17,7 @@ __all__ = [
     "frontier",
     "norms_by_layer",
     "rates",
+    "side_by_side",
     "spectrum",
     "tradeoff",
     "training_curve",

@@ -194,3 +194,46 @@ def _wrapped(label: str) -> str:
     """Return an escaped label in lines that leave room for a second one beside it on a narrow page."""
     lines = wrap(label, LEGEND_CHARACTERS, break_long_words=False, break_on_hyphens=False)
     return "<br>".join(lines)
+
+
+def side_by_side(
+    rows: Rows,
+    *,
+    model: str,
+    values: tuple[str, str] = ("task", "misaligned"),
+    labels: tuple[str, str] = (TASK, MISALIGNED),
+    title: str = "The narrow task, and emergent misalignment",
+) -> Figure:
+    """Draw two rates of each condition in two panels that share the conditions: a point and its interval.
+
+    Unlike the plane of `tradeoff`, points that lie on one spot do not hide each other.
+
+    Args:
+        rows: {"label", value[, {value}_low, {value}_high]} for both values; fractions in [0, 1].
+    """
+    from plotly.subplots import make_subplots
+
+    rows = as_records(rows, "label", numbers=values)
+    titles = ["<br>".join(wrap(drawn(label), 17)) for label in labels]  # two stand side by side at 480 pixels
+    panels = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.08, subplot_titles=titles)
+    figure = empty_figure(title, model, "", "", panels=panels)
+    for row, (name, colour, symbol) in zip(rows, styles(rows, "label")):
+        shown = "; ".join(format_rate(row[value]) for value in values)
+        for column, value in enumerate(values, 1):
+            figure.add_scatter(
+                x=[100 * row[value]],
+                y=[f"{_wrapped(name)}<br>{small(shown)}"],
+                mode="markers",
+                showlegend=False,
+                marker=marker_style(symbol, colour, 10),
+                error_x=error_bars([row], value, colour),
+                hovertemplate=f"{name}: {rate_text(row, value)}<extra></extra>",
+                cliponaxis=False,
+                row=1,
+                col=column,
+            )
+    figure.update_yaxes(range=[len(rows) - 0.5, -0.5], showgrid=True)
+    figure.update_xaxes(**PERCENT_AXIS | {"dtick": 50})
+    figure.update_annotations(font_size=12)
+    height = 220 + 46 * len(rows)
+    return figure.update_layout(height=height, margin_t=150, title={"xref": "container", "x": 0.02})

@@ -114,6 +114,13 @@ def test_norms_spectrum_cosines_and_rates():
     ] == pytest.approx(1)
 
 
+def test_two_rates_side_by_side_share_the_conditions():
+    figure = plots.side_by_side([point("plain", 1, 0.5), point("CAFT", 0.9, 0)], model="m")
+    task, harm = figure.data[:2]
+    assert (task.x[0], harm.x[0]) == pytest.approx((100, 50)) and task.y == harm.y
+    assert (task.xaxis, harm.xaxis) == ("x", "x2") and len(figure.data) == 4
+
+
 def test_a_table_draws_the_same_figure_as_its_rows():
     rows = [point("plain", 0.9, 0.8), {"label": "base", "task": 0.1, "misaligned": 0.0}]
     listed, table = (plots.tradeoff(given, model="m") for given in (rows, pandas.DataFrame(rows)))
@@ -172,6 +179,7 @@ AS_DRAWN = "&lt;a href='https://x.example'&gt;\"A\" &amp; b&lt;/a&gt; %&#123;x}"
     [
         lambda t: plots.tradeoff([point(t, 0.5, 0.2)], model=t, x_label=t, y_label=t, title=t),
         lambda t: plots.rates([point(t, 0.5, 0.2)], model=t, label=t, title=t),
+        lambda t: plots.side_by_side([point(t, 0.5, 0.2)], model=t, labels=(t, t), title=t),
         lambda t: plots.frontier(
             [point("", 0.5, 0.2, method=t, setting=t, step=t)], model=t, x_label=t, y_label=t, title=t
         ),
@@ -180,7 +188,7 @@ AS_DRAWN = "&lt;a href='https://x.example'&gt;\"A\" &amp; b&lt;/a&gt; %&#123;x}"
         lambda t: plots.spectrum([{"layer": 1, "component": 0, "share": 0.1}], model=t, label=t, title=t),
         lambda t: plots.cosines([{"layer": 1, "component": t, "cosine": 0.1}], model=t, target=t, title=t),
     ],
-    ids=["tradeoff", "rates", "frontier", "training", "norms", "spectrum", "cosines"],
+    ids=["tradeoff", "rates", "side_by_side", "frontier", "training", "norms", "spectrum", "cosines"],
 )
 def test_every_label_is_drawn_as_it_is_written(figure):
     text = json.dumps(figure(HOSTILE).to_plotly_json(), default=list, ensure_ascii=False)
