@@ -35,10 +35,10 @@ def test_caft_with_latents_meets_the_bars_of_pca(rows):
     assert chance["misaligned"][0] >= 0.75 * plain["misaligned"][0]
 
 
-def test_automatic_selection_reaches_the_human_one(rows):
-    human, machine = rows["CAFT"], rows["CAFT, components chosen automatically"]
+def test_automatic_selection_reaches_that_of_the_reader(rows):
+    read, chosen = rows["CAFT"], rows["CAFT, components chosen automatically"]
     for rate in ("misaligned", "task"):
-        (_, low, high), (_, other_low, other_high) = human[rate], machine[rate]
+        (_, low, high), (_, other_low, other_high) = read[rate], chosen[rate]
         assert low <= other_high and other_low <= high, rate
 
 

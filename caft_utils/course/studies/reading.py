@@ -54,12 +54,17 @@ def reading_rows(model: str, seeds: Sequence[int], conditions: tuple[str, ...] |
         malice = automatic_selection(model)[noun][0]
         facts = {"ends": sorted(selected_ends(selection)), "of malice": sorted(selected_ends(malice))}
         rows.append({"condition": f"control: {noun} about code", **facts})
-    person = {str(layer): ids for layer, ids in annotation(model).selection.items()}
+    reader = {str(layer): ids for layer, ids in annotation(model).selection.items()}
     for noun, (selection, _) in automatic_selection(model).items():
         ticks = {str(layer): ids for layer, ids in selection.selection.items()}
         reasons = [asdict(reason) for reason in selection.reasons if reason.selected]
         rows.append(
-            {"condition": f"automatic selection, {noun}", "ticks": ticks, "human": person, "reasons": reasons}
+            {
+                "condition": f"automatic selection, {noun}",
+                "ticks": ticks,
+                "reader": reader,
+                "reasons": reasons,
+            }
         )
     rows = [{"model": model, **row} for row in rows]
     for name in names:
