@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import fields
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from caft_utils.chats import Batch, Chats
 from caft_utils.disk import remove
-from caft_utils.finetuning import processes
+from caft_utils.finetuning import processes, sharding
 from caft_utils.finetuning.batches import IGNORED, RowOrder, collate, loss_at_answers
 from caft_utils.finetuning.checkpoints import (
     SNAPSHOT_PART,
@@ -32,6 +31,7 @@ from caft_utils.finetuning.checkpoints import (
     seal_step,
 )
 from caft_utils.losses import logits_at, selects_logits
+from caft_utils.models.quantisation import require_bitsandbytes
 from caft_utils.models.weight_files import hide_progress_bars
 from caft_utils.residual import seeded
 
@@ -77,11 +77,15 @@ def train(
     """
     started = time.monotonic()
     steps = config.total_steps(len(chats))
-    device = next(model.parameters()).device
+    device = sharding.training_device(model)
     model.config.use_cache = False  # training never reuses the keys and values of earlier tokens
+    if not processes.is_alone():
+        if sharding.is_asked():
+            sharding.shard(model, device)
+        sharding.replicate_frozen(model)
     arguments = _arguments(config, steps, work, device, seed=seed, save_every=save_every)
     last_checkpoint = processes.from_main(lambda: newest_whole(work, snapshots))
-    with seeded(seed, device), warnings.catch_warnings():
+    with seeded(seed, device), sharding.hidden_from_accelerate(), warnings.catch_warnings():
         # PEFT and Trainer still use a deprecated name of activation checkpointing.
         warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
         trainer = _AnswerTrainer(
@@ -126,14 +130,7 @@ def check_optimizer(config: FinetuneConfig, device: torch.device) -> None:
     elsewhere = name.startswith(("adamw_torch", "galore"))  # 8-bit optimisers of torchao and GaLore
     if elsewhere or not any(word in name for word in ("8bit", "bnb", "paged", "ademamix", "lion")):
         return
-    missing = [] if find_spec("bitsandbytes") else ["the package bitsandbytes is not installed"]
-    if device.type != "cuda":
-        missing.append(f"the model is on {str(device)!r}, not on a CUDA GPU")
-    if missing:
-        raise RuntimeError(
-            f"optimizer {name!r} cannot run here: {' and '.join(missing)}. Use optimizer='adamw', or a "
-            "machine with a CUDA GPU, `pip install bitsandbytes` and load(..., device='cuda')"
-        )
+    require_bitsandbytes(f"optimizer {name!r}", device, "optimizer='adamw'")
 
 
 def _arguments(
@@ -144,11 +141,12 @@ def _arguments(
     optimizer = {} if config.optimizer == "adamw" else {"optim": config.optimizer}
     known = {one.name for one in fields(TrainingArguments)}
     checkpointing = next(name for name in CHECKPOINTING if name in known)
+    batch_size, accumulate = processes.share_of_step(config)
     arguments = TrainingArguments(
         output_dir=str(work),
         max_steps=steps,
-        per_device_train_batch_size=config.batch_size,
-        gradient_accumulation_steps=config.accumulate,
+        per_device_train_batch_size=batch_size,
+        gradient_accumulation_steps=accumulate,
         train_sampling_strategy="sequential",
         learning_rate=config.lr,
         lr_scheduler_type=config.schedule,
@@ -159,6 +157,7 @@ def _arguments(
         max_grad_norm=config.max_grad_norm,
         bf16=config.bf16,
         use_cpu=device.type == "cpu",
+        ddp_find_unused_parameters=False,  # every adapter takes part in every step
         seed=seed,
         logging_steps=1,
         logging_nan_inf_filter=False,
@@ -211,7 +210,8 @@ class _AnswerTrainer(Trainer):
 
     def log(self, logs, *args, **options):
         if self.objective is not None and "loss" in logs:
-            logs["objective_loss"], self.objective_sum = self.objective_sum, 0.0
+            parts = self.accelerator.gather(torch.tensor([self.objective_sum], device=self.args.device))
+            logs["objective_loss"], self.objective_sum = parts.mean().item(), 0.0
         super().log(logs, *args, **options)
 
 
