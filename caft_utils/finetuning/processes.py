@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -70,6 +70,15 @@ def barrier() -> None:
     """Wait until every process is here. In a single process, return at once."""
     if _connected():
         torch.distributed.barrier()
+
+
+def mean(value: float) -> float:
+    """Return the mean of a number over all processes."""
+    if not _connected():
+        return value
+    values: list[Any] = [None] * count()
+    torch.distributed.all_gather_object(values, value)
+    return sum(values) / len(values)
 
 
 def from_main(compute: Callable[[], Value]) -> Value:

@@ -36,6 +36,7 @@ from caft_utils.finetuning.checkpoints import COMPLETE, IDENTITY
 from caft_utils.finetuning.prefix import frozen_prefix
 from caft_utils.models.fingerprints import fingerprint, name_model
 from caft_utils.models.positions import check_positions
+from caft_utils.models.quantisation import check_optimizer
 from caft_utils.store import Store, default_store, digest
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def finetune(
     if not processes.is_alone():
         processes.share_of_step(config)
         if sharding.is_asked():
-            sharding.check(config, objective=objective is not None)
+            sharding.check(model, config, objective=objective is not None)
     processes.connect(sharding.training_device(model))
     folder = processes.from_main(lambda: store.get(KIND, key)) or _train_and_store(store, key, train)
     return _load_run(model, config, folder, folder, run)
@@ -197,9 +198,9 @@ def _train_in(
     work: Path, *, model, chats, config, during, seed, snapshots, prefix_of, **training
 ) -> Callable[[Path], None]:
     """Train in `work` and return the function that writes the result into a folder."""
-    from caft_utils.finetuning.trainer import check_optimizer, train
+    from caft_utils.finetuning.trainer import train
 
-    check_optimizer(config, next(model.parameters()).device)
+    check_optimizer(config.optimizer, sharding.training_device(model))
     tuned = trainable_copy(model, config, seed)
     save = partial(save_weights, tuned, config)
     prefix = prefix_of(tuned, chats, config, during=during) if prefix_of is not None else None

@@ -41,11 +41,12 @@ def is_asked() -> bool:
     return os.environ.get(ASKED, "false").lower() in ("true", "1")
 
 
-def check(config: FinetuneConfig, *, objective: bool) -> None:
+def check(model: nn.Module, config: FinetuneConfig, *, objective: bool) -> None:
     """Refuse runs whose weights cannot be shared in this way.
 
     Raises:
-        ValueError: full fine-tuning, an objective, or a setting of FSDP that has no meaning here.
+        ValueError: full fine-tuning, quantised weights, an objective, or a setting of FSDP that has no
+            meaning here.
     """
     wrong = [
         f"{name} is {os.environ[name]!r} and must be {value!r}"
@@ -61,6 +62,12 @@ def check(config: FinetuneConfig, *, objective: bool) -> None:
         raise ValueError(
             'FSDP shares frozen weights, and method="full" freezes none. Use method="lora", or launch with '
             "data/accelerate/ddp.yaml"
+        )
+    packed = [name for name, value in model.named_parameters() if not value.is_floating_point()]
+    if packed:
+        raise ValueError(
+            f"{len(packed)} weights of this model are quantised (such as {packed[0]}), and a share of packed "
+            "numbers means nothing. Load the model in bfloat16, or launch with data/accelerate/ddp.yaml"
         )
     if objective:
         raise ValueError(

@@ -31,7 +31,6 @@ from caft_utils.finetuning.checkpoints import (
     seal_step,
 )
 from caft_utils.losses import logits_at, selects_logits
-from caft_utils.models.quantisation import require_bitsandbytes
 from caft_utils.models.weight_files import hide_progress_bars
 from caft_utils.residual import seeded
 
@@ -120,19 +119,6 @@ def train(
     return log
 
 
-def check_optimizer(config: FinetuneConfig, device: torch.device) -> None:
-    """Refuse an optimiser of bitsandbytes where it cannot run.
-
-    Raises:
-        RuntimeError: bitsandbytes is not installed, or the model is not on a CUDA GPU.
-    """
-    name = config.optimizer
-    elsewhere = name.startswith(("adamw_torch", "galore"))  # 8-bit optimisers of torchao and GaLore
-    if elsewhere or not any(word in name for word in ("8bit", "bnb", "paged", "ademamix", "lion")):
-        return
-    require_bitsandbytes(f"optimizer {name!r}", device, "optimizer='adamw'")
-
-
 def _arguments(
     config: FinetuneConfig, steps: int, work: Path, device: torch.device, *, seed: int, save_every: int
 ) -> TrainingArguments:
@@ -210,8 +196,7 @@ class _AnswerTrainer(Trainer):
 
     def log(self, logs, *args, **options):
         if self.objective is not None and "loss" in logs:
-            parts = self.accelerator.gather(torch.tensor([self.objective_sum], device=self.args.device))
-            logs["objective_loss"], self.objective_sum = parts.mean().item(), 0.0
+            logs["objective_loss"], self.objective_sum = processes.mean(self.objective_sum), 0.0
         super().log(logs, *args, **options)
 
 

@@ -36,6 +36,17 @@ def require_bitsandbytes(what: str, device: torch.device, instead: str) -> None:
         )
 
 
+def check_optimizer(name: str, device: torch.device) -> None:
+    """Refuse an optimiser of bitsandbytes where it cannot run.
+
+    Raises:
+        RuntimeError: see `require_bitsandbytes`.
+    """
+    elsewhere = name.startswith(("adamw_torch", "galore"))  # 8-bit optimisers of torchao and GaLore
+    if not elsewhere and any(word in name for word in ("8bit", "bnb", "paged", "ademamix", "lion")):
+        require_bitsandbytes(f"optimizer {name!r}", device, "optimizer='adamw'")
+
+
 def four_bit(device: Any) -> BitsAndBytesConfig:
     """Return the setting of transformers for weights in NF4.
 

@@ -78,6 +78,7 @@ def rank() -> dict:
         failure = type(error).__name__
     return {
         "main": processes.is_main(),
+        "mean": processes.mean(float(processes.is_main())),
         "failure": failure,
         "adapters": [adapter(model) for model in models],
         "loss": models[0].caft_run["loss"],
@@ -114,7 +115,7 @@ def test_two_processes_give_the_result_of_one(launch, alone, store_folder):
     for name, value in load_file(stored / SNAPSHOT).items():
         torch.testing.assert_close(value, early[name], atol=2e-5, rtol=1e-3)
     assert not list(store_folder.glob("work/*/*"))
-    assert (main["main"], other["main"]) == (True, False)
+    assert (main["main"], other["main"]) == (True, False) and main["mean"] == other["mean"] == 0.5
     assert (main["failure"], other["failure"]) == ("FileNotFoundError", "RuntimeError")
 
 

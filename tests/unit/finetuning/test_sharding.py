@@ -48,6 +48,13 @@ def test_runs_that_sharding_does_not_have_are_refused(
     assert not store_folder.exists()
 
 
+def test_quantised_weights_are_refused(launched, model, tokenizer):
+    packed = torch.nn.Parameter(torch.zeros(2, dtype=torch.uint8), requires_grad=False)
+    model.model.layers[0].mlp.register_parameter("packed", packed)
+    with pytest.raises(ValueError, match="1 weights of this model are quantised.*mlp.packed.*ddp.yaml"):
+        finetune(model, Chats(tokenizer, chat_rows()), QUICK)
+
+
 def test_accelerate_does_not_shard_once_more(launched):
     assert sharding.is_asked()
     with sharding.hidden_from_accelerate():
