@@ -96,9 +96,10 @@ def shard(model: nn.Module, device: torch.device) -> None:
     from torch.distributed import get_world_size
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
+    from torch.distributed.tensor import DTensor
 
     inner = decoder(model)
-    for module in inner.modules():  # `fully_shard` moves buffers in place, and the clone shares them
+    for module in model.modules():  # buffers are moved in place below, and the clone shares them
         for name, buffer in module._buffers.items():
             module._buffers[name] = None if buffer is None else buffer.clone()
     heads = (model.get_input_embeddings(), model.get_output_embeddings())
@@ -107,6 +108,16 @@ def shard(model: nn.Module, device: torch.device) -> None:
     mesh = init_device_mesh(device.type, (get_world_size(),))
     for module in (*inner.layers, inner):
         fully_shard(module, mesh=mesh, ignored_params=whole)
+    for tensor in (*model.parameters(), *model.buffers()):
+        if not isinstance(tensor, DTensor):
+            tensor.data = tensor.data.to(device)
+
+
+def averaging(model: nn.Module, device: torch.device) -> nn.Module:
+    """Wrap a sharded model so that the gradients of its adapter are averaged over the processes."""
+    from torch.nn.parallel import DistributedDataParallel
+
+    return DistributedDataParallel(model, device_ids=None if device.type == "cpu" else [device.index])
 
 
 @contextmanager

@@ -78,8 +78,9 @@ def train(
     steps = config.total_steps(len(chats))
     device = sharding.training_device(model)
     model.config.use_cache = False  # training never reuses the keys and values of earlier tokens
+    sharded = not processes.is_alone() and sharding.is_asked()
     if not processes.is_alone():
-        if sharding.is_asked():
+        if sharded:
             sharding.shard(model, device)
         sharding.replicate_frozen(model)
     arguments = _arguments(config, steps, work, device, seed=seed, save_every=save_every)
@@ -95,6 +96,7 @@ def train(
             callbacks=[_Checkpoints(snapshots, save, work, progress), *callbacks],
             objective=objective,
             prefix=prefix,
+            sharded=sharded,
         )
         trainer.remove_callback(PrinterCallback)
         try:
@@ -164,7 +166,10 @@ def _arguments(
 class _AnswerTrainer(Trainer):
     """Trainer with an optional objective beside the loss on answers, and with an optional frozen prefix."""
 
-    def __init__(self, *args, objective: Objective | None, prefix: FrozenPrefix | None, **options):
+    def __init__(
+        self, *args, objective: Objective | None, prefix: FrozenPrefix | None, sharded: bool, **options
+    ):
+        self.sharded = sharded  # first, because the rest of the constructor asks for it
         super().__init__(*args, **options)
         self.prefix, self.objective, self.objective_sum = prefix, objective, 0.0
         self.selects = objective is None and selects_logits(self.model)
@@ -193,6 +198,17 @@ class _AnswerTrainer(Trainer):
         self.objective_sum += term.item()
         loss = loss + term
         return (loss, outputs) if return_outputs else loss
+
+    def _move_model_to_device(self, model, device):
+        if not self.sharded:  # else every part is in its place
+            super()._move_model_to_device(model, device)
+
+    def _wrap_model(self, model, training=True, dataloader=None):
+        if not (self.sharded and training):
+            return super()._wrap_model(model, training, dataloader)
+        # accelerate refuses DDP around sharded weights, although DDP handles the adapter alone here.
+        plain = self.accelerator.prepare_model(model, device_placement=False, evaluation_mode=True)
+        return sharding.averaging(plain, self.args.device)
 
     def log(self, logs, *args, **options):
         if self.objective is not None and "loss" in logs:
