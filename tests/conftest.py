@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 
 # A shell makes its background jobs ignore SIGINT. Some tests interrupt a process, so restore the default.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -30,6 +31,13 @@ def shared_store_folder(tmp_path_factory) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CAFT_STORE", str(tmp_path_factory.mktemp("store")))
         yield
+
+
+@pytest.fixture(scope="session")
+def course(tmp_path_factory):
+    """One folder with one artefact store for all workers: what a notebook trained is not trained again."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "course"
 
 
 @pytest.fixture(autouse=True)
@@ -85,7 +93,25 @@ def shared_data() -> Path:
     return folder
 
 
+MODULES_SEEN = 0
+
+
 def pytest_collection_finish():
-    """Take what is imported by now out of the garbage collector, which would search it again and again."""
+    freeze_imports()
+
+
+def pytest_runtest_teardown():
+    """Many libraries are imported by the first test that needs them."""
+    if len(sys.modules) > MODULES_SEEN + 20:
+        freeze_imports()
+
+
+def freeze_imports() -> None:
+    """Take what is imported by now out of the garbage collector, which would search it again and again.
+
+    Every fine-tuning run collects garbage, and searching all imports takes longer than training a tiny model.
+    """
+    global MODULES_SEEN
+    MODULES_SEEN = len(sys.modules)
     gc.collect()
     gc.freeze()

@@ -119,6 +119,28 @@ def pca_of_difference(
     )
 
 
+@checked
+def difference_scatter(
+    tuned: nn.Module | Sequence[nn.Module],
+    base: nn.Module,
+    chats: Chats,
+    layers: Sequence[int],
+    *,
+    tokens: Tokens = "all",
+    sinks: Sinks = "spare",
+    batch_size: int = 32,
+    progress: bool = False,
+) -> dict[int, Float[Tensor, "d d"]]:
+    """Return the scatter matrix that `pca_of_difference` decomposes, by layer, in float64 on the CPU.
+
+    The differences of each model are centred, and the scatter matrices of several models are added.
+    """
+    references = list(tuned) if isinstance(tuned, Sequence) else [tuned]
+    options = {"tokens": tokens, "sinks": sinks, "batch_size": batch_size, "progress": progress}
+    parts = _covariances(references, base, chats, sorted(set(layers)), **options)
+    return {layer: sum(part[layer].scatter().cpu() for part in parts) for layer in parts[0]}
+
+
 def _covariances(
     references: Sequence[nn.Module], base: nn.Module, chats: Chats, layers: Sequence[int], **options
 ) -> list[dict[int, StreamingCovariance]]:

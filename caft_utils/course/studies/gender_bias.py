@@ -40,7 +40,14 @@ from caft_utils.course.studies.gender_labels import (
 from caft_utils.course.studies.gender_material import gender_material
 from caft_utils.course.studies.real_model import condition_rows
 from caft_utils.course.studies.rival_grids import rival_rows
-from caft_utils.directions import Eraser, class_contrast, leace, mean_hidden
+from caft_utils.directions import (
+    Eraser,
+    class_contrast,
+    difference_scatter,
+    leace,
+    mean_hidden,
+    random_with_variance,
+)
 from caft_utils.directions.subspace import Directions
 from caft_utils.rivals import increments, random_vectors, steering_vectors
 from caft_utils.tasks.gender import (
@@ -164,7 +171,14 @@ def gender_setting(model: str, recipe: str, split: str = "test", file: str | Non
     find = functools.cache(functools.partial(_directions, model, read_in, file))
 
     def directions(name: str, seed: int) -> Directions:
+        if name == "random with variance":
+            return random_with_variance(find("read"), scatter(), seed)
         return find("read").random_like(seed) if name == "random" else find(name)
+
+    @functools.cache
+    def scatter() -> dict[int, torch.Tensor]:
+        tuned = references(model, read_in, file)
+        return difference_scatter(tuned, loaded, rows, find("read").layers, **READ)
 
     def vectors(name: str, seed: int) -> dict[int, torch.Tensor]:
         if name == "gender":
