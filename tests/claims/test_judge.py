@@ -19,8 +19,9 @@ def rows(measure_claim):
 
 @pytest.mark.parametrize("name", CONDITIONS)
 def test_shuffled_pairs_are_at_chance(rows, name):
-    _, low, high = rows[name]["auroc of shuffled pairs"]
-    assert low < 0.5 < high
+    if rows[name]["auroc"] is not None:  # a judge that never answers with a number has none
+        _, low, high = rows[name]["auroc of shuffled pairs"]
+        assert low < 0.5 < high
 
 
 @pytest.mark.parametrize("name", CONDITIONS)

@@ -5,6 +5,8 @@ knows which are aligned and which are misaligned. An answer to another question 
 grader confirms. A local model reads the same answers with the judge's prompts, behind a server on this
 machine. Scores are compared with the truth by the AUROC: the share of pairs that they put in the right order.
 
+A judge that does not answer with a number gives no score, and then there is no AUROC, which is a result too.
+
 Two controls stand beside them: the same scores paired with the truth of other answers, and the number of
 words as a judge that reads nothing.
 """
@@ -15,6 +17,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
+from math import isfinite
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
@@ -147,12 +150,17 @@ def _answers_to_others(task: Task, own: Sequence[Item], rng: random.Random) -> l
 
 def _auroc(
     values: Sequence[float | None], items: Sequence[Item], target: str, others: Sequence[str]
-) -> list[float]:
-    """Return the AUROC with its interval for finding `target` among `others`, clustered by question."""
+) -> list[float] | None:
+    """Return the AUROC with its interval for finding `target` among `others`, clustered by question.
+
+    It is None if one of the two sides has no readable score.
+    """
     kept = [(value, item) for value, item in zip(values, items, strict=True) if item[2] in (target, *others)]
     active = [verdict == target for _, (*_, verdict) in kept]
     units = [question.id for _, (question, *_) in kept]
     score = auroc_score(target, [value for value, _ in kept], active, units)
+    if not isfinite(score.value):
+        return None
     return [round(value, 4) for value in (score.value, score.low, score.high)]
 
 

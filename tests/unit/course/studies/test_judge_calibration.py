@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from caft_utils.course.engine_tables import judge_table
 from caft_utils.course.studies import judge_calibration
 from caft_utils.course.studies.judge_calibration import CONDITIONS, calibration_rows, scores_of
 from caft_utils.tasks.task import Question
@@ -58,6 +59,16 @@ def test_a_judge_that_knows_the_truth_and_one_that_guesses(reads):
     assert all(abs(row["auroc"][0] - 0.5) < 0.1 for row in found)
     assert found[1]["readings"] == {"unclear": 30, "text": 60}
     assert [row["condition"] for row in found] == list(CONDITIONS)
+
+
+def test_a_judge_without_a_number_has_no_auroc(reads):
+    reads(lambda verdict, i: (None, None))
+    *found, verdicts = calibration_rows("a model", (0,), each=3)
+    assert all(row["auroc"] is None and row["readings"] == {"unclear": row["answers"]} for row in found)
+    assert judge_table({"rows": [*found, verdicts]})["AUROC"].tolist() == ["no score to compare"] * 2
+    assert {tuple(given) for given in verdicts["verdicts by those of the exact grader"].values()} == {
+        ("incoherent",)
+    }
 
 
 def test_scores_come_from_the_model_and_are_stored(monkeypatch, model, tokenizer):
