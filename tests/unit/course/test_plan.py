@@ -8,8 +8,9 @@ import pytest
 
 from caft_utils.__main__ import main
 from caft_utils.course.memory import StepMemory
-from caft_utils.course.plan import Workload, lines, peak_over_estimate, plan
+from caft_utils.course.plan import Workload, lines, measured_training, peak_over_estimate, plan
 from caft_utils.course.shapes import shape
+from caft_utils.paths import data_path
 
 
 def test_tokens_calls_time_and_cost_follow_from_the_workload(monkeypatch):
@@ -43,6 +44,11 @@ def test_the_command_prints_the_plan(tmp_path, capsys):
     assert "judge calls: 48,000" in lines(costs) and "  training, one run, one GPU: 0.01 hours" in lines(
         costs
     )
+
+
+def test_the_record_of_the_course_gives_a_speed():
+    first, *_ = measured_training(data_path("results", "scale.json"), shape("7B"))
+    assert first["condition"] == "training" and first["tokens_a_second"] > 0
 
 
 @pytest.mark.parametrize(
