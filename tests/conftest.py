@@ -33,6 +33,13 @@ def shared_store_folder(tmp_path_factory) -> None:
         yield
 
 
+@pytest.fixture(scope="session")
+def course(tmp_path_factory):
+    """One folder with one artefact store for all workers: what a notebook trained is not trained again."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "course"
+
+
 @pytest.fixture(autouse=True)
 def store_folder(tmp_path, monkeypatch) -> Path:
     """Give every test a store of its own."""

@@ -68,7 +68,7 @@ def random_with_variance(
         generator = torch.Generator().manual_seed(int.from_bytes(drawn.digest()[:7]))
         normal = torch.randn(k, d, generator=generator).double()
         rows[layer], reached[layer] = _with_share(s / total, q, normal, wanted[layer])
-    about = {"method": "random with variance", "seed": seed, "like": like.fingerprint}
+    about = {"method": "random_with_variance", "seed": seed, "like": like.fingerprint}
     return Directions(rows, about | {"wanted": wanted, "reached": reached})
 
 

@@ -63,7 +63,7 @@ def notebook(lab):
 
 
 def test_a_reader_steps_ticks_names_and_exports(
-    page, lab, notebook, run_notebook, store_folder, tmp_path, monkeypatch
+    page, lab, notebook, run_notebook, course, tmp_path, monkeypatch
 ):
     from playwright.sync_api import expect
 
@@ -154,10 +154,11 @@ def test_a_reader_steps_ticks_names_and_exports(
     from caft_utils.course.tutorial.runner import run_all
 
     monkeypatch.setenv("PLOTLY_RENDERER", "plotly_mimetype")
+    monkeypatch.setenv("CAFT_STORE", str(course / "store"))
     (path,) = (ROOT / "notebooks").glob("06_*.ipynb")
     parameters = {"FAST": True, "DIRECTIONS": str(lab.folder / "picked")}
-    (run,) = run_all([path], tmp_path / "executed", parameters)
+    (run,) = run_all([path], tmp_path / "executed", parameters, fork_kernels=True)
     assert run.status == "done", run.error
-    keys = [json.loads(file.read_text()) for file in (store_folder / "finetune").glob("*/key.json")]
+    keys = [json.loads(file.read_text()) for file in (course / "store" / "finetune").glob("*/key.json")]
     assert ablate(bad).fingerprint in [key["during"] for key in keys]
     print(f"screenshots: {SHOTS}")

@@ -12,7 +12,15 @@ from helpers.saes import random_sae
 
 from caft_utils import directions, saes
 from caft_utils.chats import Chats
-from caft_utils.directions import Directions, class_contrast, class_means, mean_difference, pca_of_difference
+from caft_utils.directions import (
+    Directions,
+    class_contrast,
+    class_means,
+    difference_scatter,
+    mean_difference,
+    pca_of_difference,
+    random_with_variance,
+)
 from caft_utils.models import fingerprint
 from caft_utils.saes import SAEs, sae_directions
 
@@ -76,6 +84,15 @@ METHODS = {
             s.base, s.chats, s.labels, layers, **{"min_contrast": 0.01, **options}
         ),
         lambda s: {"model": fingerprint(s.base), "data": s.chats.fingerprint, "classes": list(WORDS)},
+    ),
+    "random_with_variance": Method(
+        lambda s, layers: random_with_variance(
+            class_contrast(s.base, s.of("file"), s.of("import"), layers),
+            difference_scatter(s.tuned, s.base, s.chats, layers),
+            seed=0,
+        ),
+        lambda s: {"seed": 0},
+        from_models=False,
     ),
     "sae_directions": Method(
         lambda s, layers, **options: sae_directions(

@@ -5,18 +5,10 @@ Each notebook has a test file of its own, because the workers of `make test` sha
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 import pytest
 from helpers.paths import REPOSITORY
-
-
-@pytest.fixture(scope="session")
-def course(tmp_path_factory):
-    """One folder with one artefact store for all workers: what a notebook trained is not trained again."""
-    base = tmp_path_factory.getbasetemp()
-    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "course"
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ CONDITIONS = {
     "plain": Condition(),
     "CAFT, components read blind": Condition(during="read"),
     "random directions": Condition(during="random"),
-    "random directions of equal variance": Condition(during="random with variance"),
+    "orthogonal directions of matched variance": Condition(during="random with variance"),
     "top components, unread": Condition(during="top"),
     "first component of every block, unread": Condition(during="first"),
     "components read as case": Condition(during="case"),
