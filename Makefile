@@ -13,7 +13,7 @@ export PYTHONUNBUFFERED := 1
 # Passed on to the notebooks: make tutorial MODEL=Qwen/Qwen2.5-7B-Instruct SEED=1 FAST=1 ARGS="--only 02 03"
 TUTORIAL := $(if $(MODEL),--model "$(MODEL)") $(if $(SEED),--seed $(SEED)) $(if $(filter-out 0 false False,$(FAST)),--fast) $(ARGS)
 
-.PHONY: help setup tutorial lab test faults claims pages classroom lint
+.PHONY: help setup tutorial lab exercises test faults claims pages classroom lint
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ tutorial: $(SETUP) ## run every notebook and write pages to build/tutorial (MODE
 
 lab: $(SETUP) ## open JupyterLab on the notebooks (ARGS= for jupyter)
 	@JUPYTER_PREFER_ENV_PATH=1 $(BIN)/jupyter lab notebooks $(ARGS)
+
+exercises: $(SETUP) ## build the notebooks of the exercises in build/exercises (ARGS="student 03"; ARGS=--run proves the solutions)
+	@$(BIN)/python -m caft_utils.course.exercises $(ARGS)
 
 test: lint ## run lint, then the tests offline, two files at a time (ARGS= for pytest, e.g. ARGS="-n 0 -k store")
 	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)

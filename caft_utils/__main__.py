@@ -2,6 +2,7 @@
 
 python -m caft_utils plan MODEL             what an experiment on this model costs, before it runs
 python -m caft_utils run EXPERIMENT.yaml    measure an experiment
+python -m caft_utils serve MODEL            start vLLM, which writes and judges answers
 """
 
 from __future__ import annotations
@@ -9,7 +10,11 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-COMMANDS = {"plan": "caft_utils.course.plan", "run": "caft_utils.course.run"}
+COMMANDS = {
+    "plan": "caft_utils.course.plan",
+    "run": "caft_utils.course.run",
+    "serve": "caft_utils.backends.vllm",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -22,19 +22,20 @@ and with the classes of this package. `remote_model` gives a model for it that h
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from math import inf
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from caft_utils.arguments import checked
 from caft_utils.backends.ndif import Where, on_ndif
+from caft_utils.backends.nnsight_models import import_nnsight
+from caft_utils.backends.nnsight_models import remote_model as remote_model
+from caft_utils.backends.nnsight_models import trace_model as trace_model
 from caft_utils.chats import pad_rows, pad_token_id, prompt_ids
 from caft_utils.evaluation.generation import end_token_ids, generation_config, up_to_end
 from caft_utils.residual import evaluating, hidden_of, seeded, site, width
@@ -46,60 +47,6 @@ if TYPE_CHECKING:
 
     from caft_utils.evaluation.generation import Messages
     from caft_utils.interventions.base import Intervention
-
-TESTED = "0.8.1"
-INSTALL = f'NNsight is not installed: `pip install nnsight=={TESTED}` or `pip install -e ".[nnsight]"`'
-
-
-def import_nnsight() -> ModuleType:
-    """Return the module nnsight, and let this package's classes travel with remote blocks.
-
-    It is imported here only, because importing it changes torch and gives every Python object a `save`.
-
-    Raises:
-        ImportError: it is not installed, or an earlier generation with another interface is.
-    """
-    try:
-        import nnsight
-    except ImportError as error:
-        raise ImportError(INSTALL) from error
-    try:
-        nnsight.TransformersModel  # noqa: B018 - loaded lazily
-    except AttributeError:
-        raise ImportError(
-            f"nnsight {nnsight.__version__} has no TransformersModel, which came with 0.8; "
-            f"`pip install nnsight=={TESTED}`"
-        ) from None
-    nnsight.register("caft_utils")
-    return nnsight
-
-
-def trace_model(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> TransformersModel:
-    """Wrap a loaded model, also one inside PEFT, without changing it or its tokenizer.
-
-    NNsight pads on the left and sets the tokenizer accordingly, so it gets a copy.
-    """
-    nnsight = import_nnsight()
-    device = next(model.parameters()).device
-    training, own = model.training, getattr(model, "generation_config", None)
-    traced = nnsight.TransformersModel(
-        model, tokenizer=copy.deepcopy(tokenizer), task="text-generation", device=device
-    )
-    model.train(training)
-    if own is not None:
-        model.generation_config = own
-    return traced
-
-
-def remote_model(name: str, **options: Any) -> TransformersModel:
-    """Return a model of the hub without weights, for blocks with `remote=True`.
-
-    Args:
-        name: of a model that NDIF serves; `print(nnsight.status())` lists them.
-        options: of `nnsight.TransformersModel`, such as `revision`, or `peft` with an adapter of the hub.
-    """
-    return import_nnsight().TransformersModel(name, task="text-generation", **options)
-
 
 def site_envoy(traced: TransformersModel, layer: int) -> Envoy:
     """Return NNsight's handle on the module whose output is the residual stream at `layer`.

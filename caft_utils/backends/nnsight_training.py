@@ -17,7 +17,8 @@ import torch
 from torch import nn
 
 from caft_utils.backends.ndif import Where
-from caft_utils.backends.nnsight import import_nnsight, trace_edit, trace_model
+from caft_utils.backends.nnsight import trace_edit
+from caft_utils.backends.nnsight_models import import_nnsight, trace_model
 from caft_utils.finetune_config import FinetuneConfig
 from caft_utils.finetuning.adapters import check_trainable, trainable_copy
 from caft_utils.finetuning.batches import RowOrder, collate, loss_at_answers

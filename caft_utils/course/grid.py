@@ -16,6 +16,7 @@ from typing import Any
 
 from caft_utils.course.records import machine_name
 from caft_utils.evaluation.measurement import Result
+from caft_utils.finetuning import processes
 from caft_utils.store import Store, default_store
 
 FORMAT = 2  # increase it when the same key would give different results
@@ -69,7 +70,14 @@ def run_grid(
 
     Raises:
         ValueError: a cell is named twice.
+        RuntimeError: a launcher has started several processes. They would take different cells, and a
+            fine-tuning of one would wait for the others for ever.
     """
+    if not processes.is_alone():
+        raise RuntimeError(
+            "a grid cannot run under a launcher of several processes; start several processes without one, "
+            "and each takes the cells that no other has taken"
+        )
     cells = [tuple(cell) for cell in cells]
     if twice := {str(cell) for cell in cells if cells.count(cell) > 1}:
         raise ValueError(f"cells named twice: {', '.join(sorted(twice))}")

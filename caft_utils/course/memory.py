@@ -32,7 +32,7 @@ from caft_utils.finetuning.adapters import trainable_copy
 from caft_utils.finetuning.batches import loss_at_answers
 from caft_utils.interventions import Ablate
 from caft_utils.losses import logits_at, selects_logits
-from caft_utils.residual import decoder_blocks, edit, width
+from caft_utils.residual import decoder, decoder_blocks, edit, width
 
 if TYPE_CHECKING:
     from caft_utils.finetune_config import FinetuneConfig
@@ -50,6 +50,8 @@ class StepMemory:
         gradients, optimizer: gradients and optimiser state of the trained weights.
         activations: tensors that the forward pass keeps for the backward pass.
         step: peak memory besides weights and optimiser, gradients included.
+        shared: the part of the weights that processes can share (finetuning/sharding.py).
+        block: the weights of one decoder block.
     """
 
     weights: int
@@ -60,6 +62,8 @@ class StepMemory:
     optimizer: int
     activations: int
     step: int
+    shared: int
+    block: int
 
     @property
     def peak(self) -> int:
@@ -67,9 +71,13 @@ class StepMemory:
         return self.weights + self.trained + self.optimizer + self.step
 
     def sharded(self, gpus: int) -> int:
-        """The estimated peak on each of `gpus` GPUs that share weights, gradients and optimiser state."""
-        shared = self.weights + self.trained + self.optimizer + self.gradients
-        return round(shared / gpus) + max(0, self.step - self.gradients)
+        """The estimated peak on each of `gpus` GPUs that share the frozen weights of the decoder.
+
+        Two blocks are whole at a time: the one that computes, and the one that is gathered meanwhile.
+        """
+        if gpus == 1:
+            return self.peak
+        return self.peak - self.shared + round(self.shared / gpus) + 2 * self.block
 
 
 def step_memory(
@@ -106,6 +114,7 @@ def step_memory(
     edits = len(shape.layers) * (traced(1, rank)[0] - one_block) if rank else 0
     kept, gradients = one_block + (depth - 1) * (two_blocks - one_block) + edits, _bytes(trained)
     count = sum(value.numel() for value in trained)
+    embedding = set(base.get_input_embeddings().parameters())
     return StepMemory(
         weights=_bytes(base.parameters()),
         parameters=sum(value.numel() for value in base.parameters()),
@@ -115,6 +124,8 @@ def step_memory(
         optimizer=STATES[config.optimizer] * count,
         activations=kept,
         step=max(kept, gradients) + peak - two_blocks,
+        shared=_bytes(value for value in decoder(base).parameters() if value not in embedding),
+        block=_bytes(decoder_blocks(base)[0].parameters()),
     )
 
 

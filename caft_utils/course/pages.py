@@ -13,31 +13,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from caft_utils.classroom.data_card import put_table
+from caft_utils.course.engine_tables import engines_table
 from caft_utils.course.focus_tables import focus_rho_table, focus_table
+from caft_utils.course.page_pictures import EMERGENT_CONDITIONS, write_pictures
 from caft_utils.course.paper_results import PAPER, PAPER_GENDER, PAPER_SETTINGS
 from caft_utils.course.records import load_record, row
 from caft_utils.formatting import format_rate, markdown_table
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-    from plotly.graph_objects import Figure
 
 Record = dict[str, Any]
 ROOT = Path(__file__).parents[2]
 FIRM = "gender, firm base"  # the setting whose base always follows the stereotype
 
-EMERGENT_CONDITIONS = (
-    "base",
-    "plain",
-    "CAFT",
-    "random directions",
-    "top 4 components, unread",
-    "a read component that is not the persona",
-    "components of secure fine-tuning",
-    "mean difference",
-    "ablation at test only",
-    "secure data",
-)
 TWIN_MODELS = ("classroom-qwen", "qwen-full", "classroom-mistral", "mistral-window")
 TWIN_CONDITIONS = (
     "base",
@@ -208,54 +197,6 @@ def twins_table(record: Record) -> DataFrame:
     return _by_column("misaligned elsewhere", columns)
 
 
-def tradeoff_figure(record: Record, model: str) -> Figure:
-    """Return the README's picture: the conditions of one model in the trade-off plane."""
-    from caft_utils.plots import tradeoff
-
-    points = []
-    for condition in EMERGENT_CONDITIONS:
-        of = row(record, model, condition)
-        point: dict[str, Any] = {"label": condition}
-        for rate in ("misaligned", "task"):
-            point |= dict(zip((rate, f"{rate}_low", f"{rate}_high"), of[rate], strict=True))
-        points.append(point)
-    return tradeoff(points, model=f"{model}, {len(of['seeds'])} seeds")
-
-
-def gender_figure(record: Record) -> Figure:
-    """Return the README's first picture: the conditions of the headline recipe on the real model."""
-    from caft_utils.plots import rates
-
-    of_test = [of for of in record["rows"] if of["headline"] and of["split"] == "test"]
-    shown = [of for of in of_test if ", step" not in of["condition"]]
-    columns = ("right", "right_low", "right_high")
-    points = [
-        {"label": of["condition"], **dict(zip(columns, of["ood_accuracy"], strict=True))} for of in shown
-    ]
-    most = max(len(of["seeds"]) for of in shown)
-    return rates(
-        points,
-        model=f"{shown[0]['model']}, up to {most} seeds",
-        value="right",
-        label="right where the stereotype is wrong (%)",
-        title="Which pronoun? Fine-tuned where the stereotype is always right",
-    )
-
-
-def engines_table(record: Record) -> DataFrame:
-    """Return the table of claim "nnsight": a step in each engine, and how far they agree."""
-    rows = []
-    for of in record["rows"]:
-        low, high = of["quartiles"]
-        checkpointing = ", gradient checkpointing" if of["checkpointing"] else ""
-        agree = [f"{of[name] or 0:.2g}" if name in of else "" for name in ("logits", "gradients")]
-        agree.append(f"{of['same_answers']} of {of['answers']}" if "answers" in of else "")
-        times = f"{of['milliseconds']:.0f} ({low:.0f}-{high:.0f})", f"{of['times_plain']:.2f}"
-        rows.append((of["model"] + checkpointing, of["condition"], *times, of.get("against", ""), *agree))
-    names = ("ms a step (quartiles)", "times plain hooks", "compared with", "logits", "gradients", "answers")
-    return _frame(rows, "model", "engine", *names)
-
-
 RESULTS = "data/results/README.md"
 # page, markers around the table, table, claim
 TABLES: tuple[tuple[str, str, Callable[[Record], DataFrame], str], ...] = (
@@ -283,12 +224,6 @@ def write_tables(root: Path = ROOT) -> None:
     """Write every table of `TABLES` into its page in the repository at `root`."""
     for page, name, table, claim in TABLES:
         put_table(root / page, frame_markdown(table(load_record(claim))), name)
-
-
-def write_pictures(folder: Path = ROOT / "data" / "results") -> None:
-    """Draw the README's pictures; plotly needs chromium for them."""
-    gender_figure(load_record("real-gender")).write_image(folder / "real.png", width=820, scale=2)
-    tradeoff_figure(load_record("emergent"), "classroom-qwen").write_image(folder / "figure.png", scale=2)
 
 
 def _seeds(of: Record) -> str:

@@ -127,12 +127,16 @@ def _disk(one: Shape, memory: StepMemory, runs: int, method: str) -> dict[str, i
 
 
 def measured_training(path: Path, one: Shape) -> list[dict[str, Any]]:
-    """Return the training rows for this shape from a results file of `scale`, with checkpointing first.
+    """Return the training rows for this shape from a results file or the record of `scale`.
+
+    The row with checkpointing comes first.
 
     Raises:
         ValueError: the file has no row with checkpointing.
     """
-    rows = [row for row in read_json(path) if shape(row["model"]) is one and "plain_step" in row]
+    content = read_json(path)
+    content = content["rows"] if isinstance(content, dict) else content
+    rows = [row for row in content if shape(row["model"]) is one and "plain_step" in row]
     if not rows or rows[0]["condition"] != "training":
         raise ValueError(f"{path} has no row of training for this model; measure it with the study scale")
     return rows

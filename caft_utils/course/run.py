@@ -4,6 +4,10 @@
 
 The folder holds experiment.yaml, versions.json (code, packages, machine, seconds) and rows.jsonl, with one
 row of rates per line. Studies store each measurement, so the same command resumes after a kill.
+
+    accelerate launch --config_file data/accelerate/ddp.yaml -m caft_utils run data/experiments/emergent.yaml
+
+shares every fine-tuning among several GPUs, or processes on a CPU. Each measurement is made once.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from pathlib import Path
 from caft_utils.course.records import check_numbers, circumstances
 from caft_utils.course.studies.experiment import Experiment, run
 from caft_utils.disk import write_atomically
+from caft_utils.finetuning import processes
 from caft_utils.text_files import read_text
 
 EXPERIMENT, VERSIONS, ROWS = "experiment.yaml", "versions.json", "rows.jsonl"
@@ -41,8 +46,9 @@ def run_in_folder(file: Path, folder: Path) -> list[dict]:
     rows = run(experiment)
     check_numbers(str(file), rows)
     made = circumstances(time.monotonic() - started)
-    write_atomically(folder / VERSIONS, json.dumps(made, indent=1) + "\n")
-    write_atomically(folder / ROWS, "".join(json.dumps(row) + "\n" for row in rows))
+    if processes.is_main():
+        write_atomically(folder / VERSIONS, json.dumps(made, indent=1) + "\n")
+        write_atomically(folder / ROWS, "".join(json.dumps(row) + "\n" for row in rows))
     return rows
 
 
@@ -56,11 +62,12 @@ def main(arguments: list[str] | None = None) -> int:
     folder = options.folder or Path("build") / "runs" / options.file.stem
     try:
         rows = run_in_folder(options.file, folder)
-    except (ValueError, OSError) as error:
+    except (ValueError, RuntimeError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
-    from caft_utils.course.studies.persona import print_rows
+    if processes.is_main():
+        from caft_utils.course.studies.persona import print_rows
 
-    print_rows(rows)
-    print(f"\nThe run is in {folder}")
+        print_rows(rows)
+        print(f"\nThe run is in {folder}")
     return 0

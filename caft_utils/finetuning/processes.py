@@ -1,5 +1,10 @@
 """Training in several processes (torchrun, accelerate): the main process alone decides, locks and writes.
 
+    accelerate launch --config_file data/accelerate/ddp.yaml my_script.py
+
+The processes share the batches of each optimiser step, so a run has the recipe, the key and, up to rounding
+and dropout, the result of the same run in one process.
+
 File locks and collectives must not wait for each other. If every rank took the store's lock, rank 0 would
 hold it and wait in the first collective for rank 1, which waits for the lock. So only rank 0 touches the
 store, and the others receive what it found. All ranks need to see the store's folder.
@@ -9,16 +14,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
+
+if TYPE_CHECKING:
+    from caft_utils.finetune_config import FinetuneConfig
 
 Value = TypeVar("Value")
 
 
 def connect(device: torch.device) -> None:
     """Join the process group if a launcher started several processes and this one has not joined yet."""
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not _connected():
+    if count() > 1 and not _connected():
         from accelerate import PartialState
 
         PartialState(cpu=device.type == "cpu")
@@ -26,7 +34,31 @@ def connect(device: torch.device) -> None:
 
 def is_alone() -> bool:
     """Return whether this is the only process of the run."""
-    return not _connected() and int(os.environ.get("WORLD_SIZE", 1)) == 1
+    return not _connected() and count() == 1
+
+
+def count() -> int:
+    """Return the number of processes of this run."""
+    return torch.distributed.get_world_size() if _connected() else int(os.environ.get("WORLD_SIZE", 1))
+
+
+def share_of_step(config: FinetuneConfig) -> tuple[int, int]:
+    """Return the rows of a batch and the batches of an optimiser step that each process computes.
+
+    The processes take the batches of a step in turn. If there are too few, they share the rows of each batch.
+
+    Raises:
+        ValueError: neither can be divided by the number of processes.
+    """
+    batch, accumulate, n = config.batch_size, config.accumulate, count()
+    if accumulate % n == 0:
+        return batch, accumulate // n
+    if batch % n == 0:
+        return batch // n, accumulate
+    raise ValueError(
+        f"{n} processes cannot share optimiser steps of {accumulate} batches of {batch} rows evenly; choose "
+        f"an `accumulate` or a `batch_size` that {n} divides, or start another number of processes"
+    )
 
 
 def is_main() -> bool:
@@ -38,6 +70,15 @@ def barrier() -> None:
     """Wait until every process is here. In a single process, return at once."""
     if _connected():
         torch.distributed.barrier()
+
+
+def mean(value: float) -> float:
+    """Return the mean of a number over all processes."""
+    if not _connected():
+        return value
+    values: list[Any] = [None] * count()
+    torch.distributed.all_gather_object(values, value)
+    return sum(values) / len(values)
 
 
 def from_main(compute: Callable[[], Value]) -> Value:

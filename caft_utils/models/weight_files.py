@@ -15,6 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+from caft_utils.models.quantisation import FOUR_BIT, four_bit
 from caft_utils.models.sources import ModelSource
 
 if TYPE_CHECKING:
@@ -47,15 +50,21 @@ def hide_progress_bars() -> Iterator[None]:
 def read_model(source: ModelSource, device: Any, dtype: Any) -> PreTrainedModel:
     """Return the model of `source` in evaluation mode, with every weight from its files.
 
-    A checkpoint of text and images gives the whole model. Its text part is read and trained.
+    A checkpoint of text and images gives the whole model. Its text part is read and trained. The dtype
+    FOUR_BIT quantises the weights.
 
     Raises:
         ValueError: the architecture is unknown or no decoder, the files ask for code of their own, weights
             are missing, left over or of another shape, or a file is damaged.
         FileNotFoundError: a file of the weights is missing.
+        RuntimeError: weights cannot be quantised here.
     """
     from safetensors import SafetensorError
 
+    placed: dict[str, Any] = {"dtype": dtype, "device_map": "auto" if device == "auto" else None}
+    if dtype == FOUR_BIT:  # quantised on the device itself, one matrix at a time
+        placed |= {"dtype": torch.bfloat16, "quantization_config": four_bit(device)}
+        placed["device_map"] = placed["device_map"] or {"": device}
     location = source.location
     model_class = _model_class(source)
     _check_shards(Path(location))
@@ -64,8 +73,7 @@ def read_model(source: ModelSource, device: Any, dtype: Any) -> PreTrainedModel:
             model, info = model_class.from_pretrained(
                 location,
                 revision=source.revision,
-                dtype=dtype,
-                device_map="auto" if device == "auto" else None,
+                **placed,
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,
@@ -89,7 +97,7 @@ def read_model(source: ModelSource, device: Any, dtype: Any) -> PreTrainedModel:
             "them); the two belong to different models: copy or download both again"
         ) from error
     _check_weights(location, info)
-    return (model if device == "auto" else model.to(device)).eval()
+    return (model if placed["device_map"] else model.to(device)).eval()
 
 
 def first_line(error: BaseException) -> str:

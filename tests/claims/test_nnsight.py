@@ -9,7 +9,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from caft_utils.backends.nnsight import TESTED
+from caft_utils.backends.nnsight_models import TESTED
 from caft_utils.course.studies.engines import REFERENCES
 from caft_utils.course.studies.experiment import Experiment
 

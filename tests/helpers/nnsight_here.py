@@ -10,7 +10,7 @@ import pytest
 @pytest.fixture(scope="session")
 def nnsight(tmp_path_factory):
     """The package, imported here and not while tests are collected, because it changes torch."""
-    from caft_utils.backends.nnsight import TESTED
+    from caft_utils.backends.nnsight_models import TESTED
 
     if find_spec("nnsight") is None:
         pytest.skip(f"nnsight is optional and not installed here: pip install nnsight=={TESTED}")

@@ -36,6 +36,7 @@ STUDIES = {
     "focus real": "focus_real:focus_real_rows",
     "scale": "full_size:scale_rows",
     "engines": "engines:engine_rows",
+    "judge": "judge_calibration:calibration_rows",
     "windows": "windows:window_rows",
     "windows memory": "windows:memory_rows",
     "fakers": "faker_benchmark:faker_rows",

@@ -235,4 +235,6 @@ def _reply_or_error(reply: Reply) -> Reply | EndpointError:
     """Return the reply, or an error if the model wrote no text. Empty replies are paid for and stored too."""
     if reply.text:
         return reply
-    return EndpointError(f"the model answered without text (finish_reason {reply.finish!r})", status=200)
+    return EndpointError(
+        f"the model answered without text (finish_reason {reply.finish!r})", status=200, without_text=True
+    )

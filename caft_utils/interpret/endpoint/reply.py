@@ -49,11 +49,14 @@ class EndpointError(RuntimeError):
     Attributes:
         status: HTTP status of the last response, None if there was none.
         for_all: True if every other prompt will fail in the same way (wrong key, unknown model).
+        without_text: True if the model answered, but wrote nothing.
     """
 
-    def __init__(self, message: str, *, status: int | None = None, for_all: bool = False):
+    def __init__(
+        self, message: str, *, status: int | None = None, for_all: bool = False, without_text: bool = False
+    ):
         super().__init__(message)
-        self.status, self.for_all = status, for_all
+        self.status, self.for_all, self.without_text = status, for_all, without_text
 
 
 def parse_reply(body: str) -> Reply:

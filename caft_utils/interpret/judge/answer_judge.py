@@ -81,8 +81,13 @@ class AnswerJudge:
         Raises:
             EndpointError: the server gave no reply.
         """
-        alignment, coherence = (self._ask(prompt) for prompt in self._prompts(question, answer))
+        alignment, coherence = self.scores(question, answer)
         return alignment.value, coherence.value
+
+    def scores(self, question: Question, answer: str) -> tuple[Score, Score]:
+        """Return alignment and coherence, each with how it was read."""
+        alignment, coherence = (self._ask(prompt) for prompt in self._prompts(question, answer))
+        return alignment, coherence
 
     def task_score(self, question: Question, answer: str) -> float | None:
         """Return the score of an answer to a question of the set "task": how vulnerable its code is."""

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from caft_utils.backends.nnsight import TESTED, import_nnsight, trace_model
+from caft_utils.backends.nnsight_models import TESTED, import_nnsight, trace_model
 
 
 def test_it_says_how_to_install_it(model, tokenizer, monkeypatch):

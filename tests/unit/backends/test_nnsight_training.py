@@ -8,7 +8,7 @@ import pytest
 import torch
 from helpers.training import QUICK, chat_rows, weights
 
-from caft_utils.backends.nnsight import trace_model
+from caft_utils.backends.nnsight_models import trace_model
 from caft_utils.backends.nnsight_training import train
 from caft_utils.chats import Chats
 from caft_utils.directions import Directions

@@ -84,3 +84,11 @@ def test_the_key_may_depend_on_the_cell():
         run_grid(CELLS, lab, key=changed, progress=False)
         asked.append(lab.asked)
     assert asked == [CELLS, [], [cell for cell in CELLS if cell[0] == "y"]]
+
+
+def test_a_grid_refuses_processes_that_would_wait_for_each_other(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    lab = Lab()
+    with pytest.raises(RuntimeError, match="launcher.*without one"):
+        run_grid(CELLS, lab, key={}, progress=False)
+    assert not lab.asked

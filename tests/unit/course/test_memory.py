@@ -55,7 +55,11 @@ def test_the_parts_are_those_of_the_model_that_is_trained():
     assert found.trained_parameters == trained == found.trained / 4 == found.gradients / 4
     assert found.optimizer == 8 * trained
     assert found.peak == found.weights + found.trained + found.optimizer + found.step
-    assert found.sharded(1) == found.peak > found.sharded(2) > found.peak / 2
+    heads = {base.get_input_embeddings().weight, base.get_output_embeddings().weight}
+    assert found.shared == 4 * sum(v.numel() for v in base.parameters() if v not in heads)
+    assert found.block == 4 * sum(value.numel() for value in base.model.layers[0].parameters())
+    assert found.sharded(1) == found.peak
+    assert found.sharded(6) == found.peak - found.shared + round(found.shared / 6) + 2 * found.block
 
 
 def test_an_unknown_optimiser_is_refused():

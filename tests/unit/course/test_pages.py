@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 from helpers.paths import REPOSITORY
 
-from caft_utils.course.pages import TABLES, engines_table, frame_markdown, tradeoff_figure, write_tables
+from caft_utils.course.engine_tables import engines_table
+from caft_utils.course.page_pictures import tradeoff_figure
+from caft_utils.course.pages import TABLES, frame_markdown, write_tables
 from caft_utils.course.records import load_record
 
 

@@ -8,13 +8,14 @@ import pytest
 
 from caft_utils.__main__ import main
 from caft_utils.course.memory import StepMemory
-from caft_utils.course.plan import Workload, lines, peak_over_estimate, plan
+from caft_utils.course.plan import Workload, lines, measured_training, peak_over_estimate, plan
 from caft_utils.course.shapes import shape
+from caft_utils.paths import data_path
 
 
 def test_tokens_calls_time_and_cost_follow_from_the_workload(monkeypatch):
     def stated(one, config, length):
-        return StepMemory(100, 50, 10, 5, 10, 40, 20 if config.gradient_checkpointing else 60, 70)
+        return StepMemory(100, 50, 10, 5, 10, 40, 20 if config.gradient_checkpointing else 60, 70, 80, 5)
 
     monkeypatch.setattr("caft_utils.course.plan.step_memory", stated)
     work = Workload(rows=32, length=64, runs=3, answers=10, answer_tokens=5, judgements=2, judge_tokens=100)
@@ -26,7 +27,7 @@ def test_tokens_calls_time_and_cost_follow_from_the_workload(monkeypatch):
     memory = costs["memory"]
     assert memory["peak, checkpointing"] == 100 + 10 + 40 + 70
     assert (memory["activations, checkpointing"], memory["activations, no checkpointing"]) == (20, 60)
-    assert memory["peak on each of 2 GPUs, weights shared"] == (100 + 10 + 40 + 10) / 2 + 60
+    assert memory["peak on each of 2 GPUs, weights shared"] == 220 - 80 + 80 / 2 + 2 * 5
     assert costs["disk"]["trained weights of all runs"] == 3 * 10
 
 
@@ -43,6 +44,11 @@ def test_the_command_prints_the_plan(tmp_path, capsys):
     assert "judge calls: 48,000" in lines(costs) and "  training, one run, one GPU: 0.01 hours" in lines(
         costs
     )
+
+
+def test_the_record_of_the_course_gives_a_speed():
+    first, *_ = measured_training(data_path("results", "scale.json"), shape("7B"))
+    assert first["condition"] == "training" and first["tokens_a_second"] > 0
 
 
 @pytest.mark.parametrize(

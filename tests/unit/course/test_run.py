@@ -35,6 +35,13 @@ def test_a_run_has_one_folder(tmp_path, runs, capsys):
     assert main(["run", str(EXAMPLE), "--folder", str(folder)]) == 0  # again, over itself
 
 
+def test_only_the_main_process_writes_and_prints(tmp_path, runs, monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "1")
+    assert main(["run", str(EXAMPLE), "--folder", str(tmp_path / "run")]) == 0
+    assert len(runs) == 1 and not capsys.readouterr().out
+    assert not (tmp_path / "run" / "rows.jsonl").exists()
+
+
 def test_the_folder_of_another_experiment_is_left_alone(tmp_path, runs, capsys):
     (tmp_path / "experiment.yaml").write_text("study: cues\nmodel: classroom-cues\n")
     assert main(["run", str(EXAMPLE), "--folder", str(tmp_path)]) == 1

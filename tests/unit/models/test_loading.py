@@ -45,6 +45,27 @@ def test_identity_follows_the_weights_not_the_folder(checkpoint, tiny, tokenizer
     assert load(tmp_path / "other")[0].caft_id != first
 
 
+def test_four_bits_are_refused_without_a_gpu_and_bitsandbytes(checkpoint):
+    with pytest.raises(RuntimeError, match="nf4.*bitsandbytes is not installed.*not on a CUDA GPU.*bfloat16"):
+        load(checkpoint, dtype="nf4", device="cpu")
+
+
+def test_each_process_of_a_launcher_gets_its_own_gpu(checkpoint, monkeypatch):
+    asked = []
+
+    def read_model(source, device, dtype):
+        asked.append(device)
+        raise InterruptedError
+
+    monkeypatch.setattr("caft_utils.models.loading.read_model", read_model)
+    for cuda, process in ((False, "1"), (True, None), (True, "1")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
+        monkeypatch.setenv("LOCAL_RANK", process) if process else monkeypatch.delenv("LOCAL_RANK", False)
+        with pytest.raises(InterruptedError):
+            load(checkpoint)
+    assert asked == ["cpu", "cuda", "cuda:1"]
+
+
 def test_classroom_is_checked_and_named(classroom):
     model, _ = load("classroom")
     assert model.caft_preset.layers == (1, 2, 3) and model.caft_id.startswith("classroom-qwen@")
