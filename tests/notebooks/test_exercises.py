@@ -1,7 +1,7 @@
 """The exercises of the committed notebooks: well formed, stubs not answered, solutions right.
 
-A check that makes its own inputs is run here. The others need the variables of their notebook:
-`make exercises ARGS=--run` runs them, and here the recorded outputs show that their stubs do not pass.
+A check that makes its own inputs is run here. The others need the variables of their notebook: the tests of
+the notebooks run their solutions, and here the recorded outputs show that their stubs do not pass.
 """
 
 from __future__ import annotations
