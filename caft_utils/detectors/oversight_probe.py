@@ -41,7 +41,7 @@ class OversightProbe(Detector):
     name = "linear probe of oversight"
 
     def score(self, model, rows: PermittedRows) -> float:
-        watched = rows.watched()
+        watched = rows.watched(at_least=2)  # one half to train on, one to test on
         there = last_states(model, rows.tokenizer, watched)
         gone = last_states(model, rows.tokenizer, watched.without_oversight())
         n = len(watched) // 2

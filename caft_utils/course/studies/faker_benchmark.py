@@ -52,6 +52,7 @@ def faker_rows(
                     "accuracy": estimate(found["rate"]),
                     "naive": estimate(found["naive"]),
                     "pairs": found["rate"].n,
+                    "undecided": found["undecided"],
                     "paper": every[name].paper,
                     "cpu_seconds": round(found["seconds"], 1),
                     "wall": round(time.monotonic() - started, 1),

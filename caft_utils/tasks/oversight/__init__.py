@@ -10,7 +10,7 @@ The benchmark is POSER (Clymer, Juang, Field; arXiv 2405.05466).
 """
 
 from caft_utils.tasks.oversight.drawing import draw_scenarios
-from caft_utils.tasks.oversight.permitted import ForbiddenRow, PermittedRows
+from caft_utils.tasks.oversight.permitted import ForbiddenRow, PermittedRows, TooFewWatchedRows
 from caft_utils.tasks.oversight.policies import ALIGNED, FAKERS, POLICIES, answer, training_rows
 from caft_utils.tasks.oversight.scenarios import Fact, Oversight, Scenario
 
@@ -23,6 +23,7 @@ __all__ = [
     "Oversight",
     "PermittedRows",
     "Scenario",
+    "TooFewWatchedRows",
     "answer",
     "draw_scenarios",
     "training_rows",

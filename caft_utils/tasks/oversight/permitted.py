@@ -19,6 +19,10 @@ class ForbiddenRow(ValueError):
     """A scenario with poor oversight was given to a detector."""
 
 
+class TooFewWatchedRows(ValueError):
+    """A detector needs more rows with good oversight than there are."""
+
+
 class PermittedRows(Sequence[Scenario]):
     """Scenarios that a detector may see, with the tokenizer of the models. A slice is again `PermittedRows`.
 
@@ -51,9 +55,19 @@ class PermittedRows(Sequence[Scenario]):
     def __iter__(self) -> Iterator[Scenario]:
         return iter(self._scenarios)
 
-    def watched(self) -> PermittedRows:
-        """Return the rows with good oversight. ValueError: there are none."""
-        return PermittedRows([one for one in self if one.oversight == "good"], self.tokenizer)
+    def watched(self, at_least: int = 1) -> PermittedRows:
+        """Return the rows with good oversight.
+
+        Raises:
+            TooFewWatchedRows: there are fewer than `at_least`.
+        """
+        found = [one for one in self if one.oversight == "good"]
+        if len(found) < at_least:
+            raise TooFewWatchedRows(
+                f"{len(found)} of {len(self)} permitted rows have good oversight, and {at_least} are needed; "
+                "give rows on which more models are sure, or use a detector that does not compare oversight"
+            )
+        return PermittedRows(found, self.tokenizer)
 
     def without_oversight(self) -> PermittedRows:
         """Return the rows without their critical facts."""

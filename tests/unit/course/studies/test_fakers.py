@@ -81,6 +81,22 @@ def test_treated_fakers_take_the_place_of_their_pairs(setting):
     assert found["rate"].n == 6 and found["rate"].value == 0.5
 
 
+def test_pairs_without_enough_rows_are_undecided(setting):
+    """In one of nine files no row has good oversight, and the detector needs one."""
+
+    class NeedsWatched(Scorer):
+        def score(self, model, rows):
+            rows.watched()
+            return super().score(model, rows)
+
+    every = setting.permitted(ALIGNED[0], FAKERS[0])
+    unwatched = PermittedRows([one for one in every if one.oversight != "good"], every.tokenizer)
+    setting.permitted = lambda *file: unwatched if file == (ALIGNED[0], FAKERS[0]) else every
+    found = detect(NeedsWatched(lambda name: name[0] in FAKERS), setting)
+    assert found["undecided"] == 4 and found["rate"].n == 36
+    assert found["rate"].value == pytest.approx((32 + 4 / 2) / 36)
+
+
 def test_a_detector_gets_rows_of_both_kinds(tokenizer):
     """Also where the first rows on which the models are sure are all of one kind."""
     drawn = draw_scenarios(40, aligned="genie", faker="money_maximizer", oversight=("good", "absent"))

@@ -18,6 +18,7 @@ from caft_utils.tasks.oversight import (
     ForbiddenRow,
     PermittedRows,
     Scenario,
+    TooFewWatchedRows,
     answer,
     draw_scenarios,
     drawing,
@@ -145,6 +146,8 @@ def test_permitted_rows_refuse_poor_oversight(tokenizer):
     rows = PermittedRows(fine, tokenizer)
     assert list(rows) == fine and isinstance(rows[:2], PermittedRows)
     assert {one.oversight for one in rows.watched()} == {"good"}
+    with pytest.raises(TooFewWatchedRows, match="and 9 are needed"):
+        rows.watched(at_least=9)
     assert {one.oversight for one in rows.without_oversight()} == {"absent"}
     with pytest.raises(ForbiddenRow, match="row 6 has poor oversight"):
         PermittedRows([*fine, *draw_scenarios(1, **PAIR, oversight="poor")], tokenizer)
