@@ -77,13 +77,13 @@ NOTES = {
         "emergent",
         ADVICE + " The autoencoders are small. They see the 6500 tokens of neutral text that ship again and "
         "again, where published ones see billions, so expect little on held-out text.",
-        "Which latents know something?",
+        "Which latents detect a label?",
         "that takes text whose every message is labelled, which the generated world has",
     ),
     "05": Note(
         "emergent",
         ADVICE + " Nobody has read these components, so the example is the first of the middle layer.",
-        "Many directions",
+        "Many directions whose meaning is known",
         "it compares explanations with labels, which the generated world has",
     ),
     "06": Note(
