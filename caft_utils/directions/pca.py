@@ -85,13 +85,7 @@ def pca_of_difference(
     """
     from caft_utils.models import fingerprint
 
-    references = list(tuned) if isinstance(tuned, Sequence) else [tuned]
-    if not references:
-        raise ValueError("`tuned` is an empty list; give at least one fine-tuned model")
-    if {width(model) for model in references} != {width(base)}:
-        raise ValueError(
-            f"tuned and base differ in width: {[width(m) for m in references]} and {width(base)}"
-        )
+    references = _references(tuned, base)
     if not 1 <= k <= width(base):
         raise ValueError(f"k must be 1 to {width(base)}, the width of the model, got {k}")
     layers = sorted(set(layers))
@@ -134,11 +128,27 @@ def difference_scatter(
     """Return the scatter matrix that `pca_of_difference` decomposes, by layer, in float64 on the CPU.
 
     The differences of each model are centred, and the scatter matrices of several models are added.
+
+    Raises:
+        ValueError: there is no tuned model, or the models differ in width.
+        IndexError: a layer is out of range.
     """
-    references = list(tuned) if isinstance(tuned, Sequence) else [tuned]
+    references = _references(tuned, base)
     options = {"tokens": tokens, "sinks": sinks, "batch_size": batch_size, "progress": progress}
     parts = _covariances(references, base, chats, sorted(set(layers)), **options)
     return {layer: sum(part[layer].scatter().cpu() for part in parts) for layer in parts[0]}
+
+
+def _references(tuned: nn.Module | Sequence[nn.Module], base: nn.Module) -> list[nn.Module]:
+    """Return the fine-tuned models as a list, after a check of their widths."""
+    references = list(tuned) if isinstance(tuned, Sequence) else [tuned]
+    if not references:
+        raise ValueError("`tuned` is an empty list; give at least one fine-tuned model")
+    if {width(model) for model in references} != {width(base)}:
+        raise ValueError(
+            f"tuned and base differ in width: {[width(m) for m in references]} and {width(base)}"
+        )
+    return references
 
 
 def _covariances(

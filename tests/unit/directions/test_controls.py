@@ -67,3 +67,10 @@ def test_bad_input(covariance, said):
 def test_no_room():
     with pytest.raises(ValueError, match="no room"):
         random_with_variance(Directions({0: torch.eye(4)[:3]}), {0: torch.eye(4)}, 0)
+
+
+def test_a_scatter_needs_a_tuned_model(tiny, tokenizer):
+    from caft_utils.chats import Chats
+
+    with pytest.raises(ValueError, match="empty list"):
+        difference_scatter([], tiny("qwen2"), Chats(tokenizer, [{"text": "a file is opened"}]), [1])
