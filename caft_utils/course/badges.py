@@ -22,7 +22,7 @@ REPOSITORY = "YOUR_ACCOUNT/caft"  # owner and name on GitHub
 ROOT = Path(__file__).parents[2]
 INSTALL = "install"  # tag of the cell; its code computes nothing, so it is not part of the stamp
 EXTRAS = {"14": "[nnsight]"}
-README = re.compile(r"(?<=<!-- badges -->\n).*?(?=\n<!-- /badges -->)", re.S)
+README = re.compile(r"(<!-- badges -->\n).*?(<!-- /badges -->)", re.S)
 LINKS = re.compile(r"^\[Open in Colab\].*\n\n", re.M)
 
 
@@ -77,7 +77,7 @@ def main() -> int:
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
     first = "00_orientation.ipynb"
-    write_atomically(readme, README.sub(lambda _: badges(first), text))
+    write_atomically(readme, README.sub(rf"\g<1>{badges(first)}\n\g<2>", text))
     return 0
 
 
