@@ -200,6 +200,8 @@ def problems(path: Path) -> list[str]:
         found.append("needs one cell tagged `parameters`")
     elif [name for name in ("MODEL", "SEED", "FAST") if f"{name} = " not in tagged["parameters"][0].source]:
         found.append("the parameters cell must set MODEL, SEED and FAST")
+    elif not all(isinstance(line, ast.Assign) for line in ast.parse(tagged["parameters"][0].source).body):
+        found.append("the parameters cell may only set names: other values are put below it, and run later")
     if len(tagged["key-figure"]) != 1:
         found.append("needs one cell tagged `key-figure`")
     kernel = notebook.metadata.get("kernelspec", {})
