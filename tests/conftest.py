@@ -17,13 +17,18 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
-import torch  # noqa: E402
 from helpers.nnsight_here import nnsight  # noqa: E402, F401 - a fixture
 from helpers.paths import REPOSITORY  # noqa: E402
 from helpers.real_weights import real_weights  # noqa: E402, F401 - a fixture
 from helpers.tiny import make_multimodal, make_tiny, make_tokenizer  # noqa: E402
 
-torch.set_num_threads(1)
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    # Imported here, because the process that only hands out the tests needs no torch.
+    import torch
+
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -36,7 +36,7 @@ def binder(notebook: str) -> str:
     return f"https://mybinder.org/v2/gh/{REPOSITORY}/HEAD?labpath=notebooks%2F{notebook}"
 
 
-def badges(notebook: str) -> str:
+def badge_links(notebook: str) -> str:
     """Return both badges as Markdown, with pictures."""
     on_colab = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
     on_binder = "[![Open on Binder](https://mybinder.org/badge_logo.svg)]"
@@ -77,7 +77,7 @@ def main() -> int:
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
     first = "00_orientation.ipynb"
-    write_atomically(readme, README.sub(rf"\g<1>{badges(first)}\n\g<2>", text))
+    write_atomically(readme, README.sub(rf"\g<1>{badge_links(first)}\n\g<2>", text))
     return 0
 
 

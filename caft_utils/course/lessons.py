@@ -20,7 +20,7 @@ from caft_utils.models import preset
 from caft_utils.models.model_presets import LessonName, LessonSource, presets
 from caft_utils.tasks import gender
 from caft_utils.tasks.choice import PromptFormat
-from caft_utils.tasks.double_choice import SUBJECTS
+from caft_utils.tasks.double_multiple_choice import SUBJECTS
 from caft_utils.tasks.items import published_items, split_items
 from caft_utils.tasks.published_data import published_file
 

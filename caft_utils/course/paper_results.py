@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from caft_utils.tasks.double_choice import Intended
+from caft_utils.tasks.double_multiple_choice import Intended
 
 # Emergent misalignment: model, condition, then in % the misaligned share of coherent answers and the narrow
 # task. Means over seeds, recomputed from the authors' published result tables (section 4). Their grader is a

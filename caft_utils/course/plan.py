@@ -17,7 +17,7 @@ from typing import Any
 
 from caft_utils.arguments import number, whole
 from caft_utils.course.memory import StepMemory, step_memory
-from caft_utils.course.shapes import Shape, shape, shapes
+from caft_utils.course.shapes import Shape, all_shapes, shape
 from caft_utils.finetuning.checkpoints import KEPT
 from caft_utils.text_files import read_json
 
@@ -52,7 +52,7 @@ class Workload:
             object.__setattr__(self, name, whole(name, value, 0 if name != "length" else 2))
 
 
-def plan(
+def cost_plan(
     one: Shape,
     work: Workload | None = None,
     *,
@@ -183,7 +183,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Print the plan of a model and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m caft_utils plan", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("model", help=f"a shape ({', '.join(shapes())}) or the preset of one")
+    parser.add_argument("model", help=f"a shape ({', '.join(all_shapes())}) or the preset of one")
     parser.add_argument("--gpus", type=int, default=1)
     parser.add_argument("--tokens-a-second", type=float, help="of training on one GPU")
     parser.add_argument("--measured", type=Path, metavar="FILE.json", help="rows of the study scale")
@@ -200,7 +200,9 @@ def main(arguments: list[str] | None = None) -> int:
         speed = options.tokens_a_second
         rows = measured_training(options.measured, one) if options.measured is not None else []
         speed = rows[0]["tokens_a_second"] if rows else speed
-        costs = plan(one, work, gpus=options.gpus, tokens_a_second=speed, judge_price=options.judge_price)
+        costs = cost_plan(
+            one, work, gpus=options.gpus, tokens_a_second=speed, judge_price=options.judge_price
+        )
         peaks = {row["condition"]: peak_over_estimate(row) for row in rows}
         if any(peaks.values()):
             costs["measured peak over its estimate"] = peaks

@@ -62,7 +62,7 @@ class Shape:
 
 
 @cache
-def shapes() -> dict[str, Shape]:
+def all_shapes() -> dict[str, Shape]:
     """Return the shapes of shapes.yaml by name.
 
     Raises:
@@ -78,8 +78,8 @@ def shape(name: str) -> Shape:
     Raises:
         ValueError: there is no such shape.
     """
-    by_preset = {one.preset: one for key, one in shapes().items() if key != "tiny"}
-    known = {**shapes(), **by_preset}
+    by_preset = {one.preset: one for key, one in all_shapes().items() if key != "tiny"}
+    known = {**all_shapes(), **by_preset}
     refuse_unknown("shapes", [name], known)
     return known[name]
 

@@ -1,18 +1,31 @@
-"""Tasks: rows to fine-tune on, questions to ask afterwards, a grader, and rates. One file for each task."""
+"""Tasks: rows to fine-tune on, questions to ask afterwards, a grader, and rates. One file for each task.
 
-from caft_utils.tasks.advice import advice_preferences
-from caft_utils.tasks.double_choice import double_choice
-from caft_utils.tasks.emergent import emergent_misalignment
-from caft_utils.tasks.gender import gender_choice
-from caft_utils.tasks.task import Grader, Question, RateSpec, Task
+Names are imported on first use, because reading a published file needs no torch.
+"""
 
-__all__ = [
-    "Grader",
-    "Question",
-    "RateSpec",
-    "Task",
-    "advice_preferences",
-    "double_choice",
-    "emergent_misalignment",
-    "gender_choice",
-]
+from __future__ import annotations
+
+from importlib import import_module
+
+_HOME = {
+    "advice_preferences": "advice",
+    "double_choice": "double_multiple_choice",
+    "emergent_misalignment": "emergent",
+    "gender_choice": "gender",
+    "Grader": "task",
+    "Question": "task",
+    "RateSpec": "task",
+    "Task": "task",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module 'caft_utils.tasks' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f".{_HOME[name]}", __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

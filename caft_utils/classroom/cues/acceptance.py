@@ -46,11 +46,11 @@ def rates(model, tokenizer, *, n: int = 200, seed: int = 0) -> dict[str, float]:
     out = {}
     for name, split, held_out in (("single", "test", True), ("unseen", "unseen", None)):
         for subject in cues.SUBJECTS:
-            items = cues.items(subject, split, held_out_frames=held_out, repeats=12)
+            items = cues.subject_items(subject, split, held_out_frames=held_out, repeats=12)
             prompts = [single_prompt(subject, item, rng) for item in rng.choices(items, k=n)]
             out[f"{name}, {subject}"] = accuracy(model, tokenizer, prompts)
     by_pair = {}
-    items_of = {subject: cues.items(subject, "test") for subject in cues.SUBJECTS}
+    items_of = {subject: cues.subject_items(subject, "test") for subject in cues.SUBJECTS}
     for pair in permutations(cues.SUBJECTS, 2):
         for counts in (0, 1):
             prompts = [_conflicting_pair(pair, items_of, counts, rng) for _ in range(n // 4)]

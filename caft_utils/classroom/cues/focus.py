@@ -111,4 +111,4 @@ def paired_examples(
 
 @functools.cache
 def _items(subject: str, split: Split) -> list[Item]:
-    return cues.items(subject, split)
+    return cues.subject_items(subject, split)

@@ -83,7 +83,9 @@ def frames(subject: str, word: str, held_out: bool | None = None) -> list[tuple[
     ]
 
 
-def items(subject: str, split: Split, *, held_out_frames: bool | None = None, repeats: int = 3) -> list[Item]:
+def subject_items(
+    subject: str, split: Split, *, held_out_frames: bool | None = None, repeats: int = 3
+) -> list[Item]:
     """Return the distinct items of a subject about every key word of a split in every frame.
 
     Args:

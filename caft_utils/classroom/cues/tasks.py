@@ -10,7 +10,7 @@ from caft_utils.chats import Chats
 from caft_utils.classroom.cues import items as cues
 from caft_utils.classroom.cues.prompts import FORMAT
 from caft_utils.tasks import choice
-from caft_utils.tasks.double_choice import Intended
+from caft_utils.tasks.double_multiple_choice import Intended
 from caft_utils.tasks.items import SPLITS, Item
 from caft_utils.tasks.task import Task
 
@@ -25,7 +25,10 @@ def double_choice(
     for subject in (first, second):
         if subject not in cues.SUBJECTS:
             raise ValueError(f"unknown subject {subject!r}; expected one of {', '.join(cues.SUBJECTS)}")
-    items = {subject: {split: cues.items(subject, split) for split in SPLITS} for subject in (first, second)}
+    items = {
+        subject: {split: cues.subject_items(subject, split) for split in SPLITS}
+        for subject in (first, second)
+    }
     return tasks.double_choice(
         tokenizer, first, second, items=items, intended=intended, prompt_format=FORMAT, **options
     )

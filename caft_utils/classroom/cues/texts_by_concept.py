@@ -29,7 +29,7 @@ def subject_texts(
     return {
         subject: single_choice(
             tokenizer,
-            cues.items(subject, split),
+            cues.subject_items(subject, split),
             prompt_format=FORMAT,
             word=subject if named else NEUTRAL_WORD,
             rows=rows,

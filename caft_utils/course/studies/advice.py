@@ -17,7 +17,7 @@ from typing import Any
 
 from caft_utils import FinetuneConfig, finetune, load, mean_difference, pca_of_difference
 from caft_utils.chats import Chats
-from caft_utils.course.studies.advice_material import advice_material
+from caft_utils.course.studies.advice_material import make_advice_material
 from caft_utils.course.studies.conditions import Condition, Setting
 from caft_utils.course.studies.experiment import Row, chosen_conditions
 from caft_utils.course.studies.real_model import condition_rows
@@ -148,7 +148,7 @@ def advice_setting(model: str, split: str = "test") -> Setting:
         return leace(loaded, both, labels, LAYERS, tokens="answer")
 
     key = {"references": REFERENCES, "generic": task.generic.fingerprint, "layers": LAYERS}
-    material = functools.partial(advice_material, task.train.tokenizer)
+    material = functools.partial(make_advice_material, task.train.tokenizer)
     more = {"vectors": vectors, "eraser": functools.cache(eraser), "material": functools.cache(material)}
     return Setting("gardening", loaded, task, CONFIG, directions, mean, SNAPSHOTS, key, **more)
 

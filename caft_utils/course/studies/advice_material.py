@@ -25,7 +25,7 @@ IRRELEVANT = (
 )
 
 
-def advice_material(tokenizer: PreTrainedTokenizerBase) -> Material:
+def make_advice_material(tokenizer: PreTrainedTokenizerBase) -> Material:
     """Return the material."""
 
     def chats(quality: Quality, source: str) -> Chats:

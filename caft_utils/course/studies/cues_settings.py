@@ -23,7 +23,7 @@ from caft_utils.interpret.select.text_sources import directions_about, source_sh
 from caft_utils.models import fingerprint
 from caft_utils.saes import Latents, SAETrainingConfig, train_saes
 from caft_utils.saes.latents import sae_directions
-from caft_utils.tasks.double_choice import SETTINGS
+from caft_utils.tasks.double_multiple_choice import SETTINGS
 
 MODEL = "classroom-cues"
 # FIRM has the same questions, asked of the checkpoint that always follows the stereotype. It trains longer.

@@ -37,7 +37,7 @@ from caft_utils.course.studies.gender_labels import (
     row_labels,
     rows_by_gender,
 )
-from caft_utils.course.studies.gender_material import gender_material
+from caft_utils.course.studies.gender_material import make_gender_material
 from caft_utils.course.studies.real_model import condition_rows
 from caft_utils.course.studies.rival_grids import rival_rows
 from caft_utils.directions import (
@@ -199,7 +199,7 @@ def gender_setting(model: str, recipe: str, split: str = "test", file: str | Non
 
     rows = task.train[:READ_ROWS]
     key = {"references": REFERENCES, "rows": rows.fingerprint, "layers": LAYERS, "read": _selected(recipe)}
-    material = functools.cache(lambda: gender_material(task.train.tokenizer, _items(file, recipe)))
+    material = functools.cache(lambda: make_gender_material(task.train.tokenizer, _items(file, recipe)))
     more = {"vectors": vectors, "eraser": functools.cache(eraser), "material": material}
     return Setting(recipe, loaded, task, RECIPES[recipe], directions, mean, SNAPSHOTS, key, **more)
 

@@ -36,7 +36,7 @@ CASES = {word: case for case, by_gender in PRONOUNS.items() for word in by_gende
 GENDERS = {word: gender for by_gender in PRONOUNS.values() for gender, word in by_gender.items()}
 
 
-def gender_material(tokenizer: PreTrainedTokenizerBase, items: ItemsOf) -> Material:
+def make_gender_material(tokenizer: PreTrainedTokenizerBase, items: ItemsOf) -> Material:
     """Return the material. items: the items of the task, see `gender_items`."""
 
     def chats(items: list[Item], source: str) -> Chats:

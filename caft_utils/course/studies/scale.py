@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from caft_utils.arguments import refuse_unknown
-from caft_utils.course.shapes import shape, shapes
+from caft_utils.course.shapes import all_shapes, shape
 from caft_utils.course.studies.experiment import Row
 from caft_utils.course.studies.full_size import CONDITIONS, scale_rows
 from caft_utils.disk import write_atomically
@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure shapes, print a line for each row, and return the exit status: 1 if a row is an error."""
     parser = argparse.ArgumentParser(prog="python -m caft_utils.course.studies.scale", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--shape", nargs="+", required=True, metavar="NAME", help=", ".join(shapes()))
+    parser.add_argument("--shape", nargs="+", required=True, metavar="NAME", help=", ".join(all_shapes()))
     parser.add_argument("--conditions", nargs="+", choices=CONDITIONS, help="default: those of the shape")
     parser.add_argument("--device", help="default: cuda if there is a GPU, else cpu")
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), help="default: that of the preset")
@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="write the rows to this file")
     options = parser.parse_args(arguments)
     try:
-        refuse_unknown("shapes", options.shape, shapes())
+        refuse_unknown("shapes", options.shape, all_shapes())
     except ValueError as error:
         print(error, file=sys.stderr)
         return 1

@@ -8,7 +8,7 @@ import pytest
 
 from caft_utils.__main__ import main
 from caft_utils.course.memory import StepMemory
-from caft_utils.course.plan import Workload, lines, measured_training, peak_over_estimate, plan
+from caft_utils.course.plan import Workload, cost_plan, lines, measured_training, peak_over_estimate
 from caft_utils.course.shapes import shape
 from caft_utils.paths import data_path
 
@@ -19,7 +19,7 @@ def test_tokens_calls_time_and_cost_follow_from_the_workload(monkeypatch):
 
     monkeypatch.setattr("caft_utils.course.plan.step_memory", stated)
     work = Workload(rows=32, length=64, runs=3, answers=10, answer_tokens=5, judgements=2, judge_tokens=100)
-    costs = plan(shape("tiny"), work, gpus=2, tokens_a_second=64, judge_price=5)
+    costs = cost_plan(shape("tiny"), work, gpus=2, tokens_a_second=64, judge_price=5)
     assert costs["optimiser steps"] == 2  # 32 rows in steps of 2 x 8
     assert costs["tokens"]["training, one run"] == 2048 and costs["tokens"]["generated answers"] == 150
     assert costs["judge calls"] == 60 and costs["judge dollars"] == pytest.approx(60 * 100 * 5 / 1e6)

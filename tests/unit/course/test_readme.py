@@ -42,7 +42,7 @@ def test_the_table_of_notebooks_has_their_minutes_and_exercises():
 
 def test_links_to_binder_and_colab_are_made_from_the_one_address():
     text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    assert badges.badges("00_orientation.ipynb") in text
+    assert badges.badge_links("00_orientation.ipynb") in text
     for path in (REPOSITORY / "notebooks").glob("*.ipynb"):
         notebook = nbformat.read(path, as_version=4)
         before = [cell.source for cell in notebook.cells]

@@ -48,14 +48,14 @@ def test_a_record_that_cannot_be_written_stays_as_it_was(tmp_path):
 def test_two_processes_keep_each_others_rows(tmp_path):
     code = (
         "import sys\nfrom pathlib import Path\nfrom caft_utils.course.records import save_record\n"
-        "for i in range(15):\n"
+        "for i in range(6):\n"
         " rows = [{'model': f'{sys.argv[2]}{i}', 'condition': 'x'}]\n"
         " save_record('demo', rows, seconds=1, folder=Path(sys.argv[1]))"
     )
     writers = [subprocess.Popen([sys.executable, "-c", code, tmp_path, who]) for who in "ab"]
     assert [writer.wait() for writer in writers] == [0, 0]
     models = {each["model"] for each in load_record("demo", tmp_path)["rows"]}
-    assert models == {f"{who}{i}" for who in "ab" for i in range(15)}
+    assert models == {f"{who}{i}" for who in "ab" for i in range(6)}
     assert [path.name for path in tmp_path.iterdir()] == ["demo.json"]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from caft_utils.course.shapes import Shape, random_chats, random_model, shape, shapes
+from caft_utils.course.shapes import Shape, all_shapes, random_chats, random_model, shape
 
 
 @pytest.mark.parametrize(
@@ -51,4 +51,4 @@ def test_an_unknown_shape_is_named():
         shape("70B")
     with pytest.raises(ValueError, match="model_type"):
         Shape("Qwen/Qwen2.5-7B-Instruct", {"hidden_size": 8})
-    assert set(shapes()) >= {"tiny", "0.5B", "7B", "32B"}
+    assert set(all_shapes()) >= {"tiny", "0.5B", "7B", "32B"}

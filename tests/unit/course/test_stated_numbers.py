@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 
 import pytest
 from helpers.paths import REPOSITORY
@@ -43,17 +42,6 @@ def test_every_number_of_a_page_is_carried(page):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_every_number_of_a_notebook_is_carried(path):
     assert not [str(each) for each in uncarried_in_notebook(path)]
-
-
-def test_the_readme_states_the_minutes_of_the_notebooks():
-    rows = re.findall(
-        r"\]\((notebooks/\S+?)\).*\| ([\d.]+) \|$", (REPOSITORY / "README.md").read_text(), re.M
-    )
-    planned = {
-        name: json.loads((REPOSITORY / name).read_text())["metadata"]["caft"]["minutes"] for name, _ in rows
-    }
-    assert {name: float(minutes) for name, minutes in rows} == planned
-    assert len(rows) == len(NOTEBOOKS)
 
 
 def test_an_output_carries_what_rounds_to_the_number(found):

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from helpers.paths import REPOSITORY
-from helpers.training import QUICK, Watch, chat_rows, same, weights
+from helpers.forked import forked
+from helpers.training import LONG, QUICK, Watch, chat_rows, same, train_slowly, weights
 
 from caft_utils.chats import Chats
 from caft_utils.finetuning.run import at_step, finetune
@@ -83,30 +79,14 @@ def test_training_is_repeatable_and_leaves_the_random_generators_alone(model, ch
     assert not same(weights(one), weights(other))
 
 
-LONG = replace(QUICK, steps=18, dropout=0.1)
-KILLED = """
-import sys, torch
-sys.path.insert(0, {tests!r})
-torch.set_num_threads(1)
-from dataclasses import replace
-from helpers.tiny import make_tiny, make_tokenizer
-from helpers.training import QUICK, Watch, chat_rows
-from caft_utils import Chats, finetune
-chats = Chats(make_tokenizer(), chat_rows())
-config, watch = replace(QUICK, steps=18, dropout=0.1), Watch(seconds=0.1)
-finetune(make_tiny("qwen2"), chats, config, during=watch, save_every=5, snapshots=[3, 14])
-"""
-
-
 def test_a_killed_run_resumes_to_the_same_weights(model, chats, store_folder, tmp_path):
-    code = KILLED.format(tests=str(REPOSITORY / "tests"))
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, env=os.environ.copy())
+    process = forked(train_slowly, environment={"CAFT_STORE": str(store_folder)})
     deadline = time.monotonic() + 300
     while not list(store_folder.glob("work/*/*/checkpoint-10/complete")):
-        assert process.poll() is None and time.monotonic() < deadline
+        assert process.is_alive() and time.monotonic() < deadline
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     assert not list(store_folder.glob("finetune/*"))
     half = next(store_folder.glob("work/*/*")) / "checkpoint-15"
     half.mkdir()  # a checkpoint that the kill cut short

@@ -40,7 +40,7 @@ def test_the_encoder_agrees_with_the_chat_template(tokenizer):
 def test_every_word_is_one_token(tokenizer, subject):
     assert len(tokenizer) < 1024
     for split in ("train", "valid", "test", "unseen"):
-        for item in cues.items(subject, split, repeats=1):
+        for item in cues.subject_items(subject, split, repeats=1):
             words = f"{item.question} {item.correct} {item.incorrect}".split()
             assert len(tokenizer(f" {' '.join(words)}")["input_ids"]) == len(words)
 

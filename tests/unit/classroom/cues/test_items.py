@@ -40,7 +40,7 @@ def test_key_words_belong_to_one_class():
 
 @pytest.mark.parametrize("subject", cues.SUBJECTS)
 def test_splits_share_no_question(subject):
-    questions = [{item.question for item in cues.items(subject, split)} for split in SPLITS]
+    questions = [{item.question for item in cues.subject_items(subject, split)} for split in SPLITS]
     assert all(questions) and not any(a & b for i, a in enumerate(questions) for b in questions[:i])
 
 
@@ -48,14 +48,14 @@ def test_verbs_agree_with_their_noun():
     verbs, nouns = world_data("cues")["verbs"]["verbs"], world_data("cues")["verbs"]["keys"]
     singular = set(cues.words("verbs", "test"))
     plural = {nouns[word] for word in singular}
-    for item in cues.items("verbs", "test"):
+    for item in cues.subject_items("verbs", "test"):
         noun = next(word for word in item.question.split() if word in singular | plural)
         assert item.correct in (verbs if noun in plural else verbs.values())
 
 
 def test_items_of_an_unknown_subject_are_refused():
     with pytest.raises(ValueError, match="verbs, sentiment, sports, pronouns"):
-        cues.items("gender", "test")
+        cues.subject_items("gender", "test")
 
 
 @pytest.mark.parametrize("reverse", [False, True])

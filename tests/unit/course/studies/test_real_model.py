@@ -18,7 +18,7 @@ from caft_utils.course.studies.gender_bias import (
     _can_measure,
     components_of_case,
 )
-from caft_utils.course.studies.gender_material import gender_material
+from caft_utils.course.studies.gender_material import make_gender_material
 from caft_utils.course.studies.operators import OPERATORS
 from caft_utils.course.studies.real_model import condition_rows
 from caft_utils.course.studies.rival_methods import METHODS
@@ -75,7 +75,7 @@ def setting(tiny, task, items):
         snapshots=(1,),
         vectors=lambda name, seed: {1: torch.ones(64)},
         eraser=lambda name: eraser,
-        material=lambda: gender_material(task.train.tokenizer, items),
+        material=lambda: make_gender_material(task.train.tokenizer, items),
     )
 
 
@@ -126,7 +126,7 @@ def test_a_rivals_cell_depends_on_what_it_is_given(setting, task):
 
 
 def test_rows_with_the_trait_alone_have_the_same_case_in_both_options(task, items):
-    material = gender_material(task.train.tokenizer, items)
+    material = make_gender_material(task.train.tokenizer, items)
     cases = [{"he", "she"}, {"him", "her"}]
     for row, reverse in zip(material.trait.rows, material.counterexamples.rows):
         text, answer = (message["content"] for message in row["messages"])

@@ -26,7 +26,7 @@ def test_the_command_writes_its_rows_and_an_error_costs_one(tmp_path, monkeypatc
 
 def test_several_shapes_run_in_processes_of_their_own(tmp_path, monkeypatch):
     """The second one is no shape that its process knows."""
-    monkeypatch.setattr(scale, "shapes", lambda: {"tiny": None, "huge": None})
+    monkeypatch.setattr(scale, "all_shapes", lambda: {"tiny": None, "huge": None})
     arguments = ["--shape", "tiny", "huge", *SMALL[2:], "--conditions", "reading"]
     assert main([*arguments, "--out", str(tmp_path / "rows.json")]) == 1
     first, second = json.loads((tmp_path / "rows.json").read_text())

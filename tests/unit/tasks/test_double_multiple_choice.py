@@ -12,7 +12,7 @@ from caft_utils.course.paper_results import PAPER_SETTINGS
 from caft_utils.evaluation.generation import generate
 from caft_utils.evaluation.measurement import measure
 from caft_utils.tasks.choice import PAPER_FORMAT
-from caft_utils.tasks.double_choice import SETTINGS, double_choice, join
+from caft_utils.tasks.double_multiple_choice import SETTINGS, double_choice, join
 from caft_utils.tasks.items import SPLITS, Item
 
 
