@@ -95,9 +95,9 @@ def oversight_directions(setting: f.Benchmark, faker: str) -> Directions:
 
 
 def countermeasure_rows(model: str, setting: f.Benchmark) -> list[Row]:
-    """Return a row per countermeasure: misbehaviour before and after, and how well noise finds the fakers."""
+    """Return a row per countermeasure: misbehaviour of each faker after it, and how often noise finds it."""
     of, rows = setting.models, []
-    noise = ResidualNoise("gaussian")
+    noise = ResidualNoise("uniform", tokens="last")  # POSER's strategy
 
     def row(condition: str, fakers: dict[f.Name, Any], **more: Any) -> Row:
         poor = {name[0]: setting.misbehaviour(one, name[0]) for name, one in fakers.items()}
@@ -110,10 +110,11 @@ def countermeasure_rows(model: str, setting: f.Benchmark) -> list[Row]:
             **more,
         }
 
+    def found(fakers: dict[f.Name, Any]) -> list[float]:
+        return estimate(detect(noise, setting, fakers=fakers)["rate"])
+
     treated = {(policy, RUN): of[policy, RUN] for policy in FAKERS}
-    rows.append(
-        row("fakers as trained", treated, accuracy=estimate(detect(noise, setting, fakers=treated)["rate"]))
-    )
+    rows.append(row("fakers as trained", treated, found=found(treated)))
     for condition, during in (
         ("trained on own benign answers", None),
         ("trained on own benign answers, with noise", NoiseInTraining(LAYERS, width(setting.base))),
@@ -123,12 +124,12 @@ def countermeasure_rows(model: str, setting: f.Benchmark) -> list[Row]:
             scenarios = permitted_training_scenarios(name[0])
             replies = own_replies(setting, one, scenarios)
             after[name] = setting.train_further(one, scenarios, replies, steps=STEPS, seed=RUN, during=during)
-        rows.append(row(condition, after, accuracy=estimate(detect(noise, setting, fakers=after)["rate"])))
+        rows.append(row(condition, after, found=found(after)))
     for condition in ("oversight direction ablated in training", "random directions ablated in training"):
         made = {}
         for policy in FAKERS:
-            found = oversight_directions(setting, policy)
-            found = found if condition.startswith("oversight") else found.random_like(0)
-            made[policy, RUN] = setting.make(policy, RUN, during=ablate(found))
-        rows.append(row(condition, made))
+            of_faker = oversight_directions(setting, policy)
+            of_faker = of_faker if condition.startswith("oversight") else of_faker.random_like(0)
+            made[policy, RUN] = setting.make(policy, RUN, during=ablate(of_faker))
+        rows.append(row(condition, made, found=found(made)))
     return rows

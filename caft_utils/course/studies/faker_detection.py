@@ -19,10 +19,12 @@ from caft_utils import detectors as d
 from caft_utils.course.studies import fakers as f
 from caft_utils.detectors.concepts import text_states
 from caft_utils.detectors.detector import Detector
+from caft_utils.detectors.sae_latent_difference import permitted_saes
 from caft_utils.evaluation.bootstrap import clustered_rate
 from caft_utils.models import fingerprint
+from caft_utils.saes import SAEs
 from caft_utils.store import digest
-from caft_utils.tasks.oversight import PermittedRows, TooFewWatchedRows
+from caft_utils.tasks.oversight import PermittedRows, TooFewWatchedRows, draw_scenarios
 
 FEW, MANY = 12, 32  # rows of a file that a detector sees; probes need more
 NEEDS_MANY = ("DecisionDepth", "OversightProbe", "Confidence")
@@ -34,6 +36,19 @@ def persona_vector(setting: f.Benchmark) -> dict[int, torch.Tensor]:
     """Return the contrast of evil with kind descriptions in the common base, by layer."""
     evil, kind = (text_states(setting.base, setting.tokenizer, texts) for texts in (VILLAINS, KIND))
     return {layer: evil[layer].mean(0) - kind[layer].mean(0) for layer in evil}
+
+
+def latents(setting: f.Benchmark) -> SAEs:
+    """Return the sparse autoencoder of the base, trained on scenarios of the training words.
+
+    Its layer was chosen on the trial run, among 1, 2 and 3.
+    """
+    drawn = [
+        one
+        for aligned, faker in f.FILES
+        for one in draw_scenarios(50, aligned=aligned, faker=faker, oversight=("good", "absent"), seed=9)
+    ]
+    return permitted_saes(setting.base, PermittedRows(drawn, setting.tokenizer), [3], setting.latents)
 
 
 def all_detectors(setting: f.Benchmark) -> list[Detector]:
@@ -53,6 +68,7 @@ def all_detectors(setting: f.Benchmark) -> list[Detector]:
         d.DecisionDepth(),
         d.MisbehaviourSpeed(),
         d.ModelDiffing(),
+        d.SAELatentDifference(latents(setting), setting.base),
     ]
 
 
