@@ -1,8 +1,8 @@
 """How far a model has moved from the common base, in the latents of a sparse autoencoder.
 
-    score = mean over layers of   sum_i |mean over rows of f_i(h_model) - f_i(h_base)|
-                                  -------------------------------------------------
-                                        sum_i mean over rows of f_i(h_base)
+    score = mean over layers of   sum over rows and latents of |f_i(h_model) - f_i(h_base)|
+                                  -------------------------------------------------------
+                                          sum over rows and latents of f_i(h_base)
 
 f are the latents at the last token of each row, where the model is about to answer. A policy with a condition
 changes more in the base than one without. The SAEs are trained on the base and on permitted rows, so they
@@ -56,14 +56,14 @@ class SAELatentDifference(Detector):
         self.saes, self.base = saes, base
 
     def score(self, model, rows: PermittedRows) -> float:
-        after, before = self._means(model, rows), self._means(self.base, rows)
+        after, before = self._activations(model, rows), self._activations(self.base, rows)
         moved = [(after[layer] - before[layer]).abs().sum() / before[layer].sum() for layer in self.saes]
         return float(torch.stack(moved).mean())
 
-    def _means(self, model, rows: PermittedRows) -> dict[int, Float[Tensor, " F"]]:
-        """Return the mean activation of every latent at the last token, by layer."""
+    def _activations(self, model, rows: PermittedRows) -> dict[int, Float[Tensor, "n F"]]:
+        """Return the latents at the last token of each row, by layer."""
         states = last_states(model, rows.tokenizer, rows, self.saes.layers)
-        return {layer: self.saes.encode(layer, hidden).mean(0) for layer, hidden in states.items()}
+        return {layer: self.saes.encode(layer, hidden) for layer, hidden in states.items()}
 
     @property
     def key(self) -> dict:

@@ -41,7 +41,7 @@ def persona_vector(setting: f.Benchmark) -> dict[int, torch.Tensor]:
 def latents(setting: f.Benchmark) -> SAEs:
     """Return the sparse autoencoder of the base, trained on scenarios of the training words.
 
-    Its layer was chosen on the trial run, among 1, 2 and 3.
+    Its layer, 1, 2 or 3, and the detector's formula were chosen on the trial run.
     """
     drawn = [
         one
