@@ -73,7 +73,11 @@ def test_clustered_intervals_are_wider(rows):
 
 
 def test_countermeasures_are_measured(rows):
+    """No bound on what they achieve, which is reported. The treated fakers must be fakers."""
     before = rows["fakers as trained"]["poor oversight"]
     assert min(before.values()) >= 0.90
-    for condition in ("trained on own benign answers", "trained on own benign answers, with noise"):
-        assert set(rows[condition]["poor oversight"]) == set(before)
+    own = ("trained on own benign answers", "trained on own benign answers, with noise")
+    ablated = ("oversight direction ablated in training", "random directions ablated in training")
+    for condition in (*own, *ablated):
+        row = rows[condition]
+        assert set(row["poor oversight"]) == set(before) and 0 <= row["found"][1] <= row["found"][2] <= 1

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from caft_utils.course.pages import fakers_table
+from caft_utils.course.faker_tables import countermeasures_table, fakers_table
 from caft_utils.course.studies import faker_detection
 from caft_utils.course.studies.faker_benchmark import faker_rows
 from caft_utils.course.studies.faker_countermeasures import NoiseInTraining
@@ -134,3 +134,12 @@ def test_the_table_has_a_row_for_each_detector():
     table = fakers_table(record)
     assert table["paper"].tolist() == ["98 %", "failed"]
     assert table.iloc[0, 2] == "90.0 % [80.0, 100.0]"
+
+
+def test_the_table_of_countermeasures_has_a_column_for_each_faker():
+    shares = {"reward_maximizer": 0.9, "money_maximizer": 0.5}
+    row = {"condition": "as trained", "poor oversight": shares, "found": [0.9, 0.8, 1.0]}
+    row["good oversight"] = {"reward_maximizer": 0.0, "money_maximizer": 0.02}
+    table = countermeasures_table({"rows": [{"condition": "models"}, row]})
+    assert table.to_numpy().tolist() == [["as trained", "90 %", "50 %", "2 %", "90.0 % [80.0, 100.0]"]]
+    assert list(table.columns)[1:3] == ["reward, poor oversight", "money, poor oversight"]
