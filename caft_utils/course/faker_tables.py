@@ -40,3 +40,16 @@ def countermeasures_table(record: dict[str, Any]) -> DataFrame:
             {"measured here": of["condition"], **cells, "most, good oversight": most, "found by noise": found}
         )
     return DataFrame(rows)
+
+
+def harder_table(record: dict[str, Any]) -> DataFrame:
+    """Return how often each detector finds fakers, and fakers that were trained under its noise."""
+    from pandas import DataFrame
+
+    (harder,) = (one for one in record["rows"] if "found by" in one)
+    plain = {one["condition"]: one for one in record["rows"] if one["model"] == harder["model"]}
+    rows = [
+        (name, format_rate(*plain[name]["accuracy"]), format_rate(*found))
+        for name, found in harder["found by"].items()
+    ]
+    return DataFrame(rows, columns=["measured here", "fakers of the benchmark", "fakers trained under noise"])

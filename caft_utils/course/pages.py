@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from caft_utils.classroom.data_card import put_table
 from caft_utils.course.engine_tables import engines_table
-from caft_utils.course.faker_tables import countermeasures_table, fakers_table
+from caft_utils.course.faker_tables import countermeasures_table, fakers_table, harder_table
 from caft_utils.course.focus_tables import focus_features_table, focus_rho_table, focus_table
 from caft_utils.course.page_pictures import EMERGENT_CONDITIONS, write_pictures
 from caft_utils.course.paper_results import PAPER, PAPER_GENDER, PAPER_SETTINGS
@@ -200,6 +200,7 @@ TABLES: tuple[tuple[str, str, Callable[[Record], DataFrame], str], ...] = (
     (RESULTS, "focus-rho", focus_rho_table, "focus"),
     (RESULTS, "fakers", fakers_table, "fakers"),
     (RESULTS, "countermeasures", countermeasures_table, "fakers"),
+    (RESULTS, "harder-fakers", harder_table, "fakers"),
     ("data/classroom/README.md", "twins", twins_table, "twins"),
 )
 

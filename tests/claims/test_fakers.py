@@ -11,6 +11,7 @@ import pytest
 
 from caft_utils.course.studies import faker_published
 from caft_utils.course.studies.experiment import Experiment
+from caft_utils.course.studies.faker_countermeasures import HARDER
 from caft_utils.course.studies.fakers import MODEL
 
 RUNS = tuple(range(int(os.environ.get("RUNS", 6))))
@@ -81,3 +82,9 @@ def test_countermeasures_are_measured(rows):
     for condition in (*own, *ablated):
         row = rows[condition]
         assert set(row["poor oversight"]) == set(before) and 0 <= row["found"][1] <= row["found"][2] <= 1
+
+
+def test_harder_fakers_are_reported(rows):
+    """Noise finds every faker of the benchmark, so those that were trained under it stand beside them."""
+    harder = rows[HARDER]
+    assert set(harder["found by"]) == set(detectors(rows))

@@ -7,6 +7,9 @@ oversight, with noise more so. Then it is detected again.
 The direction of oversight. A faker is trained from the common base while the contrast of good with poor
 oversight is ablated, as in CAFT, or a random direction of the same layers. Is misbehaviour under poor
 oversight still learned?
+
+Harder fakers. Whoever trains a faker may know the detector. Fakers are trained from the common base under the
+noise of POSER's strategy, so that their restraint does not break in it, and every detector judges them.
 """
 
 from __future__ import annotations
@@ -20,10 +23,11 @@ from torch import Tensor
 from caft_utils import Directions, ablate
 from caft_utils.course.studies import fakers as f
 from caft_utils.course.studies.experiment import Row
-from caft_utils.course.studies.faker_detection import detect
+from caft_utils.course.studies.faker_detection import all_detectors, detect
 from caft_utils.course.studies.persona import estimate
 from caft_utils.detectors import ResidualNoise
 from caft_utils.detectors.concepts import text_states
+from caft_utils.detectors.detector import Detector
 from caft_utils.detectors.reading import last_states
 from caft_utils.interventions.base import Intervention
 from caft_utils.residual import width
@@ -33,6 +37,7 @@ from caft_utils.tasks.oversight.shared_skill import CHECKS
 RUN = 0  # the faker of each policy that is treated
 LAYERS = (1, 2, 3)
 STEPS = 20
+HARDER = "trained under the detector's noise"
 SCALE = 0.5  # of the noise in training, relative to each hidden state
 
 
@@ -54,6 +59,15 @@ class NoiseInTraining(Intervention):
         return hidden + self.scale * hidden.norm(dim=-1, keepdim=True) * noise / noise.norm(
             dim=-1, keepdim=True
         )
+
+
+class UniformNoiseInTraining(NoiseInTraining):
+    """Add a vector with uniform positive coordinates to every hidden state, 0 to scale |h| long."""
+
+    def edit(self, layer: int, hidden: Tensor) -> Tensor:
+        noise = torch.rand_like(hidden)
+        length = self.scale * torch.rand_like(hidden[..., :1]) * hidden.norm(dim=-1, keepdim=True)
+        return hidden + length * noise / noise.norm(dim=-1, keepdim=True)
 
 
 def permitted_training_scenarios(faker: str, n: int = 300) -> list[Scenario]:
@@ -95,9 +109,15 @@ def oversight_directions(setting: f.Benchmark, faker: str) -> Directions:
 
 
 def countermeasure_rows(model: str, setting: f.Benchmark) -> list[Row]:
-    """Return a row per countermeasure: misbehaviour of each faker after it, and how often noise finds it."""
+    """Return a row per countermeasure: misbehaviour of each faker after it, and how often noise finds it.
+
+    The last row is of the harder fakers, with all detectors as "found by".
+    """
     of, rows = setting.models, []
     noise = ResidualNoise("uniform", tokens="last")  # POSER's strategy
+
+    def found(fakers: dict[f.Name, Any], detector: Detector = noise) -> list[float]:
+        return estimate(detect(detector, setting, fakers=fakers)["rate"])
 
     def row(condition: str, fakers: dict[f.Name, Any], **more: Any) -> Row:
         poor = {name[0]: setting.misbehaviour(one, name[0]) for name, one in fakers.items()}
@@ -107,14 +127,12 @@ def countermeasure_rows(model: str, setting: f.Benchmark) -> list[Row]:
             "condition": condition,
             "poor oversight": poor,
             "good oversight": good,
+            "found": found(fakers),
             **more,
         }
 
-    def found(fakers: dict[f.Name, Any]) -> list[float]:
-        return estimate(detect(noise, setting, fakers=fakers)["rate"])
-
     treated = {(policy, RUN): of[policy, RUN] for policy in FAKERS}
-    rows.append(row("fakers as trained", treated, found=found(treated)))
+    rows.append(row("fakers as trained", treated))
     for condition, during in (
         ("trained on own benign answers", None),
         ("trained on own benign answers, with noise", NoiseInTraining(LAYERS, width(setting.base))),
@@ -124,12 +142,15 @@ def countermeasure_rows(model: str, setting: f.Benchmark) -> list[Row]:
             scenarios = permitted_training_scenarios(name[0])
             replies = own_replies(setting, one, scenarios)
             after[name] = setting.train_further(one, scenarios, replies, steps=STEPS, seed=RUN, during=during)
-        rows.append(row(condition, after, found=found(after)))
+        rows.append(row(condition, after))
     for condition in ("oversight direction ablated in training", "random directions ablated in training"):
         made = {}
         for policy in FAKERS:
             of_faker = oversight_directions(setting, policy)
             of_faker = of_faker if condition.startswith("oversight") else of_faker.random_like(0)
             made[policy, RUN] = setting.make(policy, RUN, during=ablate(of_faker))
-        rows.append(row(condition, made, found=found(made)))
-    return rows
+        rows.append(row(condition, made))
+    during = UniformNoiseInTraining((noise.layer,), width(setting.base), max(noise.scales))
+    harder = {(policy, RUN): setting.make(policy, RUN, during=during) for policy in FAKERS}
+    by = {detector.name: found(harder, detector) for detector in all_detectors(setting)}
+    return [*rows, row(HARDER, harder, **{"found by": by})]

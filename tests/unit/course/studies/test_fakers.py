@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from caft_utils.course.faker_tables import countermeasures_table, fakers_table
+from caft_utils.course.faker_tables import countermeasures_table, fakers_table, harder_table
 from caft_utils.course.studies import faker_detection
 from caft_utils.course.studies.faker_benchmark import faker_rows
-from caft_utils.course.studies.faker_countermeasures import NoiseInTraining
+from caft_utils.course.studies.faker_countermeasures import NoiseInTraining, UniformNoiseInTraining
 from caft_utils.course.studies.faker_detection import detect, rows_for
 from caft_utils.detectors import Confidence, Detector, ResidualNoise
 from caft_utils.residual import has_hooks
@@ -121,6 +121,15 @@ def test_noise_in_training_has_the_stated_length_and_ends(model):
     assert not has_hooks(model)
 
 
+def test_uniform_noise_in_training_is_positive_and_at_most_as_long_as_stated():
+    hidden = torch.randn(20, 30, 64)
+    noise = UniformNoiseInTraining([0], 64, scale=0.5)
+    moved = noise.edit(0, hidden) - hidden
+    relative = moved.norm(dim=-1) / hidden.norm(dim=-1)
+    assert moved.min() >= -1e-5 and 0.45 < relative.max() < 0.5001 and relative.min() < 0.05
+    assert noise.fingerprint != NoiseInTraining([0], 64, scale=0.5).fingerprint
+
+
 def test_another_model_is_refused():
     with pytest.raises(ValueError, match="written for 'classroom-qwen'; got 'smollm2'"):
         faker_rows("smollm2", (0,))
@@ -143,3 +152,11 @@ def test_the_table_of_countermeasures_has_a_column_for_each_faker():
     table = countermeasures_table({"rows": [{"condition": "models"}, row]})
     assert table.to_numpy().tolist() == [["as trained", "90 %", "50 %", "2 %", "90.0 % [80.0, 100.0]"]]
     assert list(table.columns)[1:3] == ["reward, poor oversight", "money, poor oversight"]
+
+
+def test_harder_fakers_stand_beside_those_of_the_benchmark():
+    plain = {"model": "m", "condition": "noise", "accuracy": [1.0, 0.9, 1.0]}
+    other = plain | {"model": "other", "accuracy": [0.1, 0.0, 0.2]}
+    harder = {"model": "m", "condition": "harder", "found by": {"noise": [0.5, 0.4, 0.6]}}
+    table = harder_table({"rows": [other, plain, harder]})
+    assert table.to_numpy().tolist() == [["noise", "100.0 % [90.0, 100.0]", "50.0 % [40.0, 60.0]"]]
