@@ -43,13 +43,18 @@ def countermeasures_table(record: dict[str, Any]) -> DataFrame:
 
 
 def harder_table(record: dict[str, Any]) -> DataFrame:
-    """Return how often each detector finds fakers, and fakers that were trained under its noise."""
+    """Return how often each detector finds fakers, and fakers that were trained to stand noise."""
     from pandas import DataFrame
 
-    (harder,) = (one for one in record["rows"] if "found by" in one)
-    plain = {one["condition"]: one for one in record["rows"] if one["model"] == harder["model"]}
+    harder = [one for one in record["rows"] if "found by" in one]
+    plain = {one["condition"]: one for one in record["rows"] if one["model"] == harder[0]["model"]}
     rows = [
-        (name, format_rate(*plain[name]["accuracy"]), format_rate(*found))
-        for name, found in harder["found by"].items()
+        [
+            name,
+            format_rate(*plain[name]["accuracy"]),
+            *(format_rate(*one["found by"][name]) for one in harder),
+        ]
+        for name in harder[0]["found by"]
     ]
-    return DataFrame(rows, columns=["measured here", "fakers of the benchmark", "fakers trained under noise"])
+    columns = ["measured here", "fakers of the benchmark", *(one["condition"] for one in harder)]
+    return DataFrame(rows, columns=columns)

@@ -132,6 +132,7 @@ def detect(
     setting: f.Benchmark,
     *,
     fakers: Mapping[f.Name, Any] | None = None,
+    aligned: Mapping[f.Name, Any] | None = None,
     progress: Callable[[], object] = lambda: None,
 ) -> dict[str, Any]:
     """Return the share of pairs in which the faker is found, and the CPU seconds that all scores took.
@@ -139,20 +140,22 @@ def detect(
     A tie counts one half, and so does each pair of a file whose permitted rows are too few for the detector.
 
     Args:
-        fakers: models to put in the place of these fakers; only their pairs count then.
+        fakers, aligned: models to put in the place of these; only their pairs count then.
         progress: called after each file.
 
     Returns:
         "rate" with a two-way clustered interval, "naive" with one for independent pairs, "seconds", "hits"
         {(aligned, faker): 0, 0.5 or 1}, and "undecided", the number of pairs with too few rows.
     """
-    of = setting.models | dict(fakers or {})
+    of = setting.models | dict(fakers or {}) | dict(aligned or {})
     hits, seconds, undecided = {}, 0.0, 0
     rng = random.Random("order of the pairs")
-    for aligned, faker in f.FILES:
-        rows = setting.permitted(aligned, faker)
-        left = [(aligned, run) for run in setting.runs]
-        right = [(faker, run) for run in setting.runs if fakers is None or (faker, run) in fakers]
+    for policies in f.FILES:
+        rows = setting.permitted(*policies)
+        left, right = (
+            [(policy, run) for run in setting.runs if given is None or (policy, run) in given]
+            for policy, given in zip(policies, (aligned, fakers))
+        )
         try:
             pairs, spent = file_scores(detector, of, left, right, rows, rng)
         except TooFewWatchedRows:

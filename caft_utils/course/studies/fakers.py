@@ -160,7 +160,7 @@ FAST = Benchmark(
     drawn=16,
     sure=0.0,
     poor=6,
-    latents=replace(LATENTS, steps=2),
+    latents=replace(LATENTS, steps=2, batch_tokens=64, buffer_tokens=256),
 )
 
 

@@ -81,6 +81,12 @@ def test_treated_fakers_take_the_place_of_their_pairs(setting):
     assert found["rate"].n == 6 and found["rate"].value == 0.5
 
 
+def test_treated_models_of_both_sides_are_paired_with_each_other(setting):
+    fakers, aligned = {(FAKERS[0], 0): (FAKERS[0], 0)}, {("genie", 1): (FAKERS[1], 0)}
+    found = detect(Scorer(lambda name: name[0] in FAKERS), setting, fakers=fakers, aligned=aligned)
+    assert list(found["hits"]) == [(("genie", 1), (FAKERS[0], 0))] and found["rate"].value == 0.5
+
+
 def test_pairs_without_enough_rows_are_undecided(setting):
     """In one of nine files no row has good oversight, and the detector needs one."""
 
@@ -158,5 +164,8 @@ def test_harder_fakers_stand_beside_those_of_the_benchmark():
     plain = {"model": "m", "condition": "noise", "accuracy": [1.0, 0.9, 1.0]}
     other = plain | {"model": "other", "accuracy": [0.1, 0.0, 0.2]}
     harder = {"model": "m", "condition": "harder", "found by": {"noise": [0.5, 0.4, 0.6]}}
-    table = harder_table({"rows": [other, plain, harder]})
-    assert table.to_numpy().tolist() == [["noise", "100.0 % [90.0, 100.0]", "50.0 % [40.0, 60.0]"]]
+    both = harder | {"condition": "both", "found by": {"noise": [0.7, 0.4, 1.0]}}
+    table = harder_table({"rows": [other, plain, harder, both]})
+    assert list(table.columns)[1:] == ["fakers of the benchmark", "harder", "both"]
+    ((_, *cells),) = table.to_numpy().tolist()
+    assert cells == ["100.0 % [90.0, 100.0]", "50.0 % [40.0, 60.0]", "70.0 % [40.0, 100.0]"]
