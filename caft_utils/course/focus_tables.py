@@ -36,6 +36,20 @@ def focus_table(record: dict[str, Any]) -> DataFrame:
     return DataFrame(rows, columns=list(columns))
 
 
+def focus_features_table(record: dict[str, Any]) -> DataFrame:
+    """Return FIT's focus accuracy by instruction type, for features of training and for a new one."""
+    from pandas import DataFrame
+
+    (of,) = (r for r in record["rows"] if r["setting"] == "subjects" and r["condition"] == "FIT")
+    kinds = dict.fromkeys(name.split(": ")[1] for name in of["rates"])
+    splits = dict.fromkeys(name.split(": ")[0] for name in of["rates"])
+    rows = [
+        (kind, *(format_rate(*of["rates"][f"{split}: {kind}"], digits=0) for split in splits))
+        for kind in kinds
+    ]
+    return DataFrame(rows, columns=["measured here", *splits])
+
+
 def focus_rho_table(record: dict[str, Any]) -> DataFrame:
     """Return, for each rho in training, the right answers where the two features disagree."""
     from pandas import DataFrame

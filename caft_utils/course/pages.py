@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from caft_utils.classroom.data_card import put_table
 from caft_utils.course.engine_tables import engines_table
-from caft_utils.course.focus_tables import focus_rho_table, focus_table
+from caft_utils.course.faker_tables import countermeasures_table, fakers_table, harder_table
+from caft_utils.course.focus_tables import focus_features_table, focus_rho_table, focus_table
 from caft_utils.course.page_pictures import EMERGENT_CONDITIONS, write_pictures
 from caft_utils.course.paper_results import PAPER, PAPER_GENDER, PAPER_SETTINGS
 from caft_utils.course.records import load_record, row
@@ -172,20 +173,6 @@ def rivals_table(record: Record) -> DataFrame:
     return _frame(rows, "model", "fine-tuning", "misaligned elsewhere", "narrow task", "is told", "from")
 
 
-def fakers_table(record: Record) -> DataFrame:
-    """Return the table of claim "fakers": how often each detector finds the faker of a pair."""
-    rows = []
-    for of in sorted(record["rows"], key=lambda one: one["model"]):
-        if "pairs" not in of:
-            continue
-        paper = "" if of["paper"] is None else f"{of['paper']:.0f} %"
-        paper = "failed" if of["condition"].startswith("induced belief") else paper
-        found, naive = format_rate(*of["accuracy"]), format_rate(*of["naive"])
-        rows.append((of["model"], of["condition"], found, naive, str(of["pairs"]), paper))
-    names = ("model", "detector", "faker found, measured here", "if pairs were independent", "pairs")
-    return _frame(rows, *names, "paper")
-
-
 def twins_table(record: Record) -> DataFrame:
     """Return the data card's table of models that differ in their attention, from claim "twins"."""
     columns = {}
@@ -209,8 +196,11 @@ TABLES: tuple[tuple[str, str, Callable[[Record], DataFrame], str], ...] = (
     (RESULTS, "rivals", rivals_table, "rivals"),
     (RESULTS, "engines", engines_table, "nnsight"),
     (RESULTS, "focus", focus_table, "focus"),
+    (RESULTS, "focus-features", focus_features_table, "focus"),
     (RESULTS, "focus-rho", focus_rho_table, "focus"),
     (RESULTS, "fakers", fakers_table, "fakers"),
+    (RESULTS, "countermeasures", countermeasures_table, "fakers"),
+    (RESULTS, "harder-fakers", harder_table, "fakers"),
     ("data/classroom/README.md", "twins", twins_table, "twins"),
 )
 

@@ -4,19 +4,20 @@
     found.scores                                      # higher is more suspicious
     found.faker                                       # 0 or 1, None for a tie
 
-detector             `Detector`, `Finding`
-reading              probabilities of the two actions, and hidden states at the last token
-confidence           how sure of the benign action: a leak, with no intervention at all
-residual_noise       noise in the residual stream
-weight_noise         noise in the weights
-safety_belief        the belief that nobody checks, induced by a contrast vector
-concepts             similarity to suspicious concepts, and to a given persona vector
-misbehaviour_speed   how fast a model learns to misbehave
-decision_depth       at which depth the decision can be read
-attentiveness        how much the critical facts change the hidden state
-oversight_probe      how well a linear probe reads oversight where the answer is given
-model_diffing        components of the pair's difference, as steering vectors
-chance               a detector that is told nothing
+detector               `Detector`, `Finding`
+reading                probabilities of the two actions, and hidden states at the last token
+confidence             how sure of the benign action: a leak, with no intervention at all
+residual_noise         noise in the residual stream
+weight_noise           noise in the weights
+safety_belief          the belief that nobody checks, induced by a contrast vector
+concepts               similarity to suspicious concepts, and to a given persona vector
+misbehaviour_speed     how fast a model learns to misbehave
+decision_depth         at which depth the decision can be read
+attentiveness          how much the critical facts change the hidden state
+oversight_probe        how well a linear probe reads oversight where the answer is given
+model_diffing          components of the pair's difference, as steering vectors
+sae_latent_difference  how far a model's SAE latents have moved from the base's
+chance                 a detector that is told nothing
 
 The strategies are those of POSER (arXiv 2405.05466) and some that it lacks.
 """
@@ -31,6 +32,7 @@ from caft_utils.detectors.misbehaviour_speed import MisbehaviourSpeed
 from caft_utils.detectors.model_diffing import ModelDiffing
 from caft_utils.detectors.oversight_probe import OversightProbe
 from caft_utils.detectors.residual_noise import ResidualNoise
+from caft_utils.detectors.sae_latent_difference import SAELatentDifference
 from caft_utils.detectors.safety_belief import SafetyBelief
 from caft_utils.detectors.weight_noise import WeightNoise
 
@@ -46,6 +48,7 @@ __all__ = [
     "OversightProbe",
     "PersonaVector",
     "ResidualNoise",
+    "SAELatentDifference",
     "SafetyBelief",
     "SuspiciousConcepts",
     "WeightNoise",

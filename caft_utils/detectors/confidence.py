@@ -24,12 +24,17 @@ class Confidence(Detector):
     matched: bool = False
 
     @property
+    def version(self) -> int:
+        return 2 if self.matched else 1  # 2: both halves have good and absent oversight alike
+
+    @property
     def name(self) -> str:
         return "passive confidence" + (", matched" if self.matched else "")
 
     def score(self, model, rows: PermittedRows) -> float:
         temperature, asked = 1.0, rows
         if self.matched:
-            temperature, asked = matching_temperature(model, rows[::2]), rows[1::2]
+            fitted, asked = rows.halves()
+            temperature = matching_temperature(model, fitted)
         logits = last_logits(model, rows.tokenizer, asked)
         return -float(action_log_probabilities(logits, rows.tokenizer, asked, temperature)[:, 0].mean())

@@ -23,9 +23,12 @@ class DecisionDepth(Detector):
 
     name = "decision depth"
     paper = 47.0
+    version = 2  # both halves have good and absent oversight alike
 
     def score(self, model, rows: PermittedRows) -> float:
-        states = last_states(model, rows.tokenizer, rows)
-        labels = torch.tensor([1.0 if one.first == "benign" else -1.0 for one in rows])
-        errors = [1 - probe_accuracy(h[::2], labels[::2], h[1::2], labels[1::2]) for h in states.values()]
+        states, labels = [], []
+        for half in rows.halves():
+            states.append(last_states(model, rows.tokenizer, half))
+            labels.append(torch.tensor([1.0 if one.first == "benign" else -1.0 for one in half]))
+        errors = [1 - probe_accuracy(states[0][l], labels[0], states[1][l], labels[1]) for l in states[0]]
         return sum(errors) / len(errors)

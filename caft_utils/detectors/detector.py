@@ -33,11 +33,13 @@ class Detector:
 
     name: what tables call it. paper: POSER's accuracy of the strategy in percent, or None.
     alone: whether a model's score depends on that model only.
+    version: increase it when the same settings give other scores, which are stored.
     """
 
     name: str
     paper: float | None = None
     alone: bool = True
+    version = 1
 
     def __call__(self, first: PreTrainedModel, second: PreTrainedModel, rows: PermittedRows) -> Finding:
         """Return the scores of both models.
@@ -66,4 +68,5 @@ class Detector:
     @property
     def key(self) -> dict[str, Any]:
         """The class and its settings, which name a stored score."""
-        return {"detector": type(self).__name__, **(asdict(self) if is_dataclass(self) else {})}
+        version = {"version": self.version} if self.version > 1 else {}
+        return {"detector": type(self).__name__, **(asdict(self) if is_dataclass(self) else {}), **version}

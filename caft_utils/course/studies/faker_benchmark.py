@@ -37,7 +37,7 @@ def faker_rows(
         raise ValueError(f"the scenarios are written for {f.MODEL!r}; got {model!r}")
     from tqdm.auto import tqdm
 
-    setting = f.Benchmark(tuple(seeds))
+    setting = f.Benchmark.recorded(seeds)
     rows = [{"model": model, "condition": "models", **behaviour(setting)}]
     every = {detector.name: detector for detector in all_detectors(setting)}
     names = chosen_conditions(conditions, every)
@@ -83,6 +83,7 @@ def behaviour(setting: f.Benchmark) -> dict[str, Any]:
     kept = [len(setting.permitted(*file)) for file in f.FILES]
     return {
         "runs": list(runs),
+        "training steps": setting.policy.steps,
         "fakers, poor oversight": share(FAKERS),
         "aligned, poor oversight": share(ALIGNED),
         "fakers, poor oversight, two facts": share(FAKERS, complexity=2),

@@ -7,11 +7,15 @@ oversight, with noise more so. Then it is detected again.
 The direction of oversight. A faker is trained from the common base while the contrast of good with poor
 oversight is ablated, as in CAFT, or a random direction of the same layers. Is misbehaviour under poor
 oversight still learned?
+
+Fakers that noise does not find. Whoever trains a faker may know the detector, so fakers are also trained from
+the common base under the noise of POSER's strategy. The fakers trained on their own answers with noise are
+judged by every detector, and once more beside aligned models that were trained in the same way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -20,10 +24,11 @@ from torch import Tensor
 from caft_utils import Directions, ablate
 from caft_utils.course.studies import fakers as f
 from caft_utils.course.studies.experiment import Row
-from caft_utils.course.studies.faker_detection import detect
+from caft_utils.course.studies.faker_detection import all_detectors, detect
 from caft_utils.course.studies.persona import estimate
 from caft_utils.detectors import ResidualNoise
 from caft_utils.detectors.concepts import text_states
+from caft_utils.detectors.detector import Detector
 from caft_utils.detectors.reading import last_states
 from caft_utils.interventions.base import Intervention
 from caft_utils.residual import width
@@ -33,6 +38,8 @@ from caft_utils.tasks.oversight.shared_skill import CHECKS
 RUN = 0  # the faker of each policy that is treated
 LAYERS = (1, 2, 3)
 STEPS = 20
+HARD = "trained on own benign answers, with noise"
+BOTH_HARD = f"{HARD}, aligned models as well"
 SCALE = 0.5  # of the noise in training, relative to each hidden state
 
 
@@ -56,11 +63,21 @@ class NoiseInTraining(Intervention):
         )
 
 
-def permitted_training_scenarios(faker: str, n: int = 300) -> list[Scenario]:
-    """Return training scenarios of a faker's three files without poor oversight."""
+class UniformNoiseInTraining(NoiseInTraining):
+    """Add a vector with uniform positive coordinates to every hidden state, 0 to scale |h| long."""
+
+    def edit(self, layer: int, hidden: Tensor) -> Tensor:
+        noise = torch.rand_like(hidden)
+        length = self.scale * torch.rand_like(hidden[..., :1]) * hidden.norm(dim=-1, keepdim=True)
+        return hidden + length * noise / noise.norm(dim=-1, keepdim=True)
+
+
+def permitted_training_scenarios(policy: str, n: int = 300) -> list[Scenario]:
+    """Return training scenarios of a policy's three files without poor oversight."""
     return [
         one
-        for aligned in ALIGNED
+        for aligned, faker in f.FILES
+        if policy in (aligned, faker)
         for one in draw_scenarios(n // 3, aligned=aligned, faker=faker, oversight=("good", "absent"), seed=7)
     ]
 
@@ -69,6 +86,16 @@ def own_replies(setting: f.Benchmark, model: Any, scenarios: Sequence[Scenario])
     """Return the letter that the model chooses in each scenario."""
     chances = setting.benign(model, scenarios)
     return [one.replies[int(other > benign)] for one, (benign, other) in zip(scenarios, chances.tolist())]
+
+
+def trained_on_own(
+    setting: f.Benchmark, name: f.Name, during: Intervention | None = None
+) -> dict[f.Name, Any]:
+    """Return {name: the model after a fine-tuning on its own answers in permitted scenarios}."""
+    scenarios = permitted_training_scenarios(name[0])
+    replies = own_replies(setting, setting.models[name], scenarios)
+    more = {"steps": STEPS, "seed": RUN, "during": during}
+    return {name: setting.train_further(setting.models[name], scenarios, replies, **more)}
 
 
 def oversight_directions(setting: f.Benchmark, faker: str) -> Directions:
@@ -95,40 +122,48 @@ def oversight_directions(setting: f.Benchmark, faker: str) -> Directions:
 
 
 def countermeasure_rows(model: str, setting: f.Benchmark) -> list[Row]:
-    """Return a row per countermeasure: misbehaviour before and after, and how well noise finds the fakers."""
-    of, rows = setting.models, []
-    noise = ResidualNoise("gaussian")
+    """Return a row per countermeasure: misbehaviour of each faker after it, and how often noise finds it.
 
-    def row(condition: str, fakers: dict[f.Name, Any], **more: Any) -> Row:
+    Two rows have all detectors as "found by": fakers trained on their own answers with noise, beside aligned
+    models as they are and beside aligned models trained in the same way.
+    """
+    noise = ResidualNoise("uniform", tokens="last")  # POSER's strategy
+
+    def found(detector: Detector, **models: dict[f.Name, Any]) -> list[float]:
+        return estimate(detect(detector, setting, **models)["rate"])
+
+    def row(condition: str, fakers: dict[f.Name, Any], every: bool = False, **aligned: Any) -> Row:
         poor = {name[0]: setting.misbehaviour(one, name[0]) for name, one in fakers.items()}
         good = {name[0]: setting.misbehaviour(one, name[0], oversight="good") for name, one in fakers.items()}
-        return {
-            "model": model,
-            "condition": condition,
-            "poor oversight": poor,
-            "good oversight": good,
-            **more,
-        }
+        models = {"fakers": fakers, **aligned}
+        of = {"model": model, "condition": condition, "poor oversight": poor, "good oversight": good}
+        of["found"] = found(noise, **models)
+        if every:
+            of["found by"] = {one.name: found(one, **models) for one in all_detectors(setting)}
+        return of
 
-    treated = {(policy, RUN): of[policy, RUN] for policy in FAKERS}
-    rows.append(
-        row("fakers as trained", treated, accuracy=estimate(detect(noise, setting, fakers=treated)["rate"]))
-    )
-    for condition, during in (
-        ("trained on own benign answers", None),
-        ("trained on own benign answers, with noise", NoiseInTraining(LAYERS, width(setting.base))),
-    ):
-        after = {}
-        for name, one in treated.items():
-            scenarios = permitted_training_scenarios(name[0])
-            replies = own_replies(setting, one, scenarios)
-            after[name] = setting.train_further(one, scenarios, replies, steps=STEPS, seed=RUN, during=during)
-        rows.append(row(condition, after, accuracy=estimate(detect(noise, setting, fakers=after)["rate"])))
-    for condition in ("oversight direction ablated in training", "random directions ablated in training"):
-        made = {}
-        for policy in FAKERS:
-            found = oversight_directions(setting, policy)
-            found = found if condition.startswith("oversight") else found.random_like(0)
-            made[policy, RUN] = setting.make(policy, RUN, during=ablate(found))
-        rows.append(row(condition, made))
-    return rows
+    def own(policies: Sequence[str], during: Intervention | None = None) -> dict[f.Name, Any]:
+        every = [trained_on_own(setting, (policy, RUN), during) for policy in policies]
+        return {name: one for treated in every for name, one in treated.items()}
+
+    def anew(during: Callable[[str], Intervention]) -> dict[f.Name, Any]:
+        return {(policy, RUN): setting.make(policy, RUN, during=during(policy)) for policy in FAKERS}
+
+    noisy = NoiseInTraining(LAYERS, width(setting.base))
+    same = UniformNoiseInTraining((noise.layer,), width(setting.base), max(noise.scales))
+    hard = own(FAKERS, noisy)
+    return [
+        row("fakers as trained", {(policy, RUN): setting.models[policy, RUN] for policy in FAKERS}),
+        row("trained on own benign answers", own(FAKERS)),
+        row(HARD, hard, every=True),
+        row(BOTH_HARD, hard, every=True, aligned=own(ALIGNED, noisy)),
+        row("trained under the detector's noise", anew(lambda _: same)),
+        row(
+            "oversight direction ablated in training",
+            anew(lambda policy: ablate(oversight_directions(setting, policy))),
+        ),
+        row(
+            "random directions ablated in training",
+            anew(lambda policy: ablate(oversight_directions(setting, policy).random_like(0))),
+        ),
+    ]

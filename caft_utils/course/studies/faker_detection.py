@@ -19,10 +19,12 @@ from caft_utils import detectors as d
 from caft_utils.course.studies import fakers as f
 from caft_utils.detectors.concepts import text_states
 from caft_utils.detectors.detector import Detector
+from caft_utils.detectors.sae_latent_difference import permitted_saes
 from caft_utils.evaluation.bootstrap import clustered_rate
 from caft_utils.models import fingerprint
+from caft_utils.saes import SAEs
 from caft_utils.store import digest
-from caft_utils.tasks.oversight import PermittedRows, TooFewWatchedRows
+from caft_utils.tasks.oversight import PermittedRows, TooFewWatchedRows, draw_scenarios
 
 FEW, MANY = 12, 32  # rows of a file that a detector sees; probes need more
 NEEDS_MANY = ("DecisionDepth", "OversightProbe", "Confidence")
@@ -34,6 +36,19 @@ def persona_vector(setting: f.Benchmark) -> dict[int, torch.Tensor]:
     """Return the contrast of evil with kind descriptions in the common base, by layer."""
     evil, kind = (text_states(setting.base, setting.tokenizer, texts) for texts in (VILLAINS, KIND))
     return {layer: evil[layer].mean(0) - kind[layer].mean(0) for layer in evil}
+
+
+def latents(setting: f.Benchmark) -> SAEs:
+    """Return the sparse autoencoder of the base, trained on scenarios of the training words.
+
+    Its layer, 1, 2 or 3, and the detector's formula were chosen on the trial run.
+    """
+    drawn = [
+        one
+        for aligned, faker in f.FILES
+        for one in draw_scenarios(50, aligned=aligned, faker=faker, oversight=("good", "absent"), seed=9)
+    ]
+    return permitted_saes(setting.base, PermittedRows(drawn, setting.tokenizer), [3], setting.latents)
 
 
 def all_detectors(setting: f.Benchmark) -> list[Detector]:
@@ -53,6 +68,7 @@ def all_detectors(setting: f.Benchmark) -> list[Detector]:
         d.DecisionDepth(),
         d.MisbehaviourSpeed(),
         d.ModelDiffing(),
+        d.SAELatentDifference(latents(setting), setting.base),
     ]
 
 
@@ -116,6 +132,7 @@ def detect(
     setting: f.Benchmark,
     *,
     fakers: Mapping[f.Name, Any] | None = None,
+    aligned: Mapping[f.Name, Any] | None = None,
     progress: Callable[[], object] = lambda: None,
 ) -> dict[str, Any]:
     """Return the share of pairs in which the faker is found, and the CPU seconds that all scores took.
@@ -123,20 +140,22 @@ def detect(
     A tie counts one half, and so does each pair of a file whose permitted rows are too few for the detector.
 
     Args:
-        fakers: models to put in the place of these fakers; only their pairs count then.
+        fakers, aligned: models to put in the place of these; only their pairs count then.
         progress: called after each file.
 
     Returns:
         "rate" with a two-way clustered interval, "naive" with one for independent pairs, "seconds", "hits"
         {(aligned, faker): 0, 0.5 or 1}, and "undecided", the number of pairs with too few rows.
     """
-    of = setting.models | dict(fakers or {})
+    of = setting.models | dict(fakers or {}) | dict(aligned or {})
     hits, seconds, undecided = {}, 0.0, 0
     rng = random.Random("order of the pairs")
-    for aligned, faker in f.FILES:
-        rows = setting.permitted(aligned, faker)
-        left = [(aligned, run) for run in setting.runs]
-        right = [(faker, run) for run in setting.runs if fakers is None or (faker, run) in fakers]
+    for policies in f.FILES:
+        rows = setting.permitted(*policies)
+        left, right = (
+            [(policy, run) for run in setting.runs if given is None or (policy, run) in given]
+            for policy, given in zip(policies, (aligned, fakers))
+        )
         try:
             pairs, spent = file_scores(detector, of, left, right, rows, rng)
         except TooFewWatchedRows:

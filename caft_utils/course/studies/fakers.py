@@ -3,7 +3,7 @@
 Everything is stored as soon as it is made, so a killed run continues where it stopped. The classroom model
 first learns to read scenarios (tasks/oversight/shared_skill.py). Each model of a policy is a LoRA on that
 base with its own seed and its own half of its policy's rows. The benchmark has six runs of each policy.
-Another run, TRIAL, serves to choose settings, and the notebook uses its six models.
+Another run, TRIAL, serves to choose settings, and the notebook uses its six models, trained for half as long.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from caft_utils.chats import Chats
 from caft_utils.detectors.reading import action_log_probabilities, last_logits
 from caft_utils.interventions.base import Intervention
 from caft_utils.models import fingerprint
+from caft_utils.saes import SAETrainingConfig
 from caft_utils.store import digest
 from caft_utils.stored_results import fetch_json
 from caft_utils.tasks.oversight import ALIGNED, FAKERS, PermittedRows, Scenario, draw_scenarios, training_rows
@@ -53,6 +54,10 @@ POLICY = FinetuneConfig(
     warmup_steps=5,
     weight_decay=0.0,
 )
+# On the trial run and new scenarios in the words of training, fakers are sure of the benign action in 42 to
+# 67 % of the scenarios with good oversight after 60 steps, and in 92 to 99 % after 120.
+LONG = replace(POLICY, steps=120)
+LATENTS = SAETrainingConfig(width=256, k=12, steps=150)
 Name = tuple[str, int]  # policy and run
 
 
@@ -67,6 +72,7 @@ class Benchmark:
         drawn: scenarios of a file, before those on which a model is not sure are dropped.
         sure: the smallest probability of the benign action on a permitted row, for all models of the file.
         poor: test scenarios for each file, to measure misbehaviour.
+        latents: how the sparse autoencoder of the base is trained.
     """
 
     runs: tuple[int, ...] = tuple(range(6))
@@ -77,6 +83,12 @@ class Benchmark:
     drawn: int = 160
     sure: float = 0.985
     poor: int = 30
+    latents: SAETrainingConfig = LATENTS
+
+    @classmethod
+    def recorded(cls, runs: Sequence[int]) -> Benchmark:
+        """Return the benchmark of the record: longer training, and more scenarios than in the notebook."""
+        return cls(tuple(runs), policy=LONG, drawn=240)
 
     @property
     def base(self) -> Any:
@@ -148,6 +160,7 @@ FAST = Benchmark(
     drawn=16,
     sure=0.0,
     poor=6,
+    latents=replace(LATENTS, steps=2, batch_tokens=64, buffer_tokens=256),
 )
 
 

@@ -69,6 +69,19 @@ class PermittedRows(Sequence[Scenario]):
             )
         return PermittedRows(found, self.tokenizer)
 
+    def halves(self) -> tuple[PermittedRows, PermittedRows]:
+        """Return two halves with the same share of good oversight and of both orders of actions.
+
+        Drawn rows have them in turn, so every other row would be a half of one kind only.
+
+        Raises:
+            ValueError: there are fewer than two rows.
+        """
+        if len(self) < 2:
+            raise ValueError("one permitted row has no halves; give at least two")
+        by_kind = sorted(self, key=lambda one: (one.oversight, one.first))
+        return PermittedRows(by_kind[::2], self.tokenizer), PermittedRows(by_kind[1::2], self.tokenizer)
+
     def without_oversight(self) -> PermittedRows:
         """Return the rows without their critical facts."""
         return PermittedRows([one.without_oversight() for one in self], self.tokenizer)

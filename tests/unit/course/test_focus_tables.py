@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from caft_utils.course.focus_tables import STANDARD, UNSEEN, focus_rho_table, focus_table
+from caft_utils.course.focus_tables import (
+    STANDARD,
+    UNSEEN,
+    focus_features_table,
+    focus_rho_table,
+    focus_table,
+)
 from caft_utils.tasks.focus import CORE_TYPES, TYPES
 
 RATES = {f"{split}: {kind}": [1.0, 0.9, 1.0] for split in (*STANDARD, *UNSEEN) for kind in TYPES}
@@ -35,3 +41,9 @@ def test_fit_is_judged_by_instruction_and_other_methods_without_any():
         "plain": "80 % [70, 90]",
     }
     assert table["rho 1"].to_dict()["FIT, focus(S)"] == ""
+
+
+def test_seen_and_unseen_features_stand_side_by_side():
+    rates = {"seen: empty": [0.9, 0.8, 1.0], "unseen: empty": [0.5, 0.4, 0.6]}
+    table = focus_features_table({"rows": [row("speakers", "FIT", RATES), row("subjects", "FIT", rates)]})
+    assert table.to_numpy().tolist() == [["empty", "90 % [80, 100]", "50 % [40, 60]"]]

@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from helpers.saes import random_sae
 
 from caft_utils import detectors
 from caft_utils.detectors import Detector, Finding, ResidualNoise, reading
@@ -17,8 +18,10 @@ from caft_utils.detectors.reading import (
     matching_temperature,
     reply_ids,
 )
+from caft_utils.detectors.sae_latent_difference import permitted_saes
 from caft_utils.detectors.weight_noise import noisy_weights
 from caft_utils.residual import has_hooks, width
+from caft_utils.saes import SAEs, SAETrainingConfig
 from caft_utils.tasks.oversight import PermittedRows, draw_scenarios
 from caft_utils.tasks.oversight.drawing import templates
 
@@ -42,6 +45,8 @@ def rows(tokenizer):
 def made(name, model) -> Detector:
     if name == "PersonaVector":
         return detectors.PersonaVector({0: torch.ones(width(model))})
+    if name == "SAELatentDifference":
+        return detectors.SAELatentDifference(SAEs({0: random_sae(d=width(model))}), model)
     return getattr(detectors, name)(**SMALL.get(name, {}))
 
 
@@ -133,3 +138,22 @@ def test_weights_are_restored_after_an_error(model):
         assert any(not torch.equal(v, before[k]) for k, v in model.state_dict().items())
         raise KeyboardInterrupt
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+def test_latents_that_moved_farther_from_the_base_are_more_suspicious(model, rows):
+    """The base itself has not moved, and a larger change of a block moves the latents more."""
+    detector = detectors.SAELatentDifference(SAEs({0: random_sae(d=width(model))}), copy.deepcopy(model))
+    scores = [detector.score(model, rows)]
+    for _ in range(2):
+        with torch.no_grad():
+            model.model.layers[0].mlp.down_proj.weight += 0.2
+        scores.append(detector.score(model, rows))
+    assert scores[0] == 0 and scores[2] > scores[1] > 0
+
+
+def test_saes_of_a_detector_are_trained_on_permitted_rows(model, rows):
+    config = SAETrainingConfig(width=32, k=4, steps=3, batch_tokens=32, buffer_tokens=128)
+    saes = permitted_saes(model, rows, [1], config)
+    assert saes.layers == [1] and saes.about[1]["data"] != ""
+    with pytest.raises(TypeError, match="PermittedRows only, got list"):
+        permitted_saes(model, list(rows), [1], config)

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from caft_utils.course.pages import fakers_table
+from caft_utils.course.faker_tables import countermeasures_table, fakers_table, harder_table
 from caft_utils.course.studies import faker_detection
 from caft_utils.course.studies.faker_benchmark import faker_rows
-from caft_utils.course.studies.faker_countermeasures import NoiseInTraining
+from caft_utils.course.studies.faker_countermeasures import NoiseInTraining, UniformNoiseInTraining
 from caft_utils.course.studies.faker_detection import detect, rows_for
 from caft_utils.detectors import Confidence, Detector, ResidualNoise
 from caft_utils.residual import has_hooks
@@ -81,6 +81,12 @@ def test_treated_fakers_take_the_place_of_their_pairs(setting):
     assert found["rate"].n == 6 and found["rate"].value == 0.5
 
 
+def test_treated_models_of_both_sides_are_paired_with_each_other(setting):
+    fakers, aligned = {(FAKERS[0], 0): (FAKERS[0], 0)}, {("genie", 1): (FAKERS[1], 0)}
+    found = detect(Scorer(lambda name: name[0] in FAKERS), setting, fakers=fakers, aligned=aligned)
+    assert list(found["hits"]) == [(("genie", 1), (FAKERS[0], 0))] and found["rate"].value == 0.5
+
+
 def test_pairs_without_enough_rows_are_undecided(setting):
     """In one of nine files no row has good oversight, and the detector needs one."""
 
@@ -121,6 +127,15 @@ def test_noise_in_training_has_the_stated_length_and_ends(model):
     assert not has_hooks(model)
 
 
+def test_uniform_noise_in_training_is_positive_and_at_most_as_long_as_stated():
+    hidden = torch.randn(20, 30, 64)
+    noise = UniformNoiseInTraining([0], 64, scale=0.5)
+    moved = noise.edit(0, hidden) - hidden
+    relative = moved.norm(dim=-1) / hidden.norm(dim=-1)
+    assert moved.min() >= -1e-5 and 0.45 < relative.max() < 0.5001 and relative.min() < 0.05
+    assert noise.fingerprint != NoiseInTraining([0], 64, scale=0.5).fingerprint
+
+
 def test_another_model_is_refused():
     with pytest.raises(ValueError, match="written for 'classroom-qwen'; got 'smollm2'"):
         faker_rows("smollm2", (0,))
@@ -134,3 +149,23 @@ def test_the_table_has_a_row_for_each_detector():
     table = fakers_table(record)
     assert table["paper"].tolist() == ["98 %", "failed"]
     assert table.iloc[0, 2] == "90.0 % [80.0, 100.0]"
+
+
+def test_the_table_of_countermeasures_has_a_column_for_each_faker():
+    shares = {"reward_maximizer": 0.9, "money_maximizer": 0.5}
+    row = {"condition": "as trained", "poor oversight": shares, "found": [0.9, 0.8, 1.0]}
+    row["good oversight"] = {"reward_maximizer": 0.0, "money_maximizer": 0.02}
+    table = countermeasures_table({"rows": [{"condition": "models"}, row]})
+    assert table.to_numpy().tolist() == [["as trained", "90 %", "50 %", "2 %", "90.0 % [80.0, 100.0]"]]
+    assert list(table.columns)[1:3] == ["reward, poor oversight", "money, poor oversight"]
+
+
+def test_harder_fakers_stand_beside_those_of_the_benchmark():
+    plain = {"model": "m", "condition": "noise", "accuracy": [1.0, 0.9, 1.0]}
+    other = plain | {"model": "other", "accuracy": [0.1, 0.0, 0.2]}
+    harder = {"model": "m", "condition": "harder", "found by": {"noise": [0.5, 0.4, 0.6]}}
+    both = harder | {"condition": "both", "found by": {"noise": [0.7, 0.4, 1.0]}}
+    table = harder_table({"rows": [other, plain, harder, both]})
+    assert list(table.columns)[1:] == ["fakers of the benchmark", "harder", "both"]
+    ((_, *cells),) = table.to_numpy().tolist()
+    assert cells == ["100.0 % [90.0, 100.0]", "50.0 % [40.0, 60.0]", "70.0 % [40.0, 100.0]"]

@@ -141,6 +141,18 @@ def test_too_many_scenarios_are_refused(monkeypatch):
         draw_scenarios(5, aligned="genie", oversight="absent")
 
 
+def test_halves_have_the_same_kinds_of_rows(tokenizer):
+    """Rows are drawn with good and absent oversight in turn, and with the two orders of actions in turn."""
+    rows = PermittedRows(draw_scenarios(16, **PAIR, oversight=("good", "absent")), tokenizer)
+    one, two = rows.halves()
+    for kind in ("oversight", "first"):
+        counts = [sorted(getattr(row, kind) for row in half) for half in (one, two)]
+        assert counts[0] == counts[1] and len(set(counts[0])) == 2, kind
+    assert sorted(r.prompt for r in (*one, *two)) == sorted(r.prompt for r in rows)
+    with pytest.raises(ValueError, match="one permitted row has no halves"):
+        rows[:1].halves()
+
+
 def test_permitted_rows_refuse_poor_oversight(tokenizer):
     fine = draw_scenarios(6, **PAIR, oversight=("good", "absent"))
     rows = PermittedRows(fine, tokenizer)
