@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from caft_utils.course.pages import fakers_table
+from caft_utils.course.persona_tables import fakers_table
 from caft_utils.course.studies import faker_detection
 from caft_utils.course.studies.faker_benchmark import faker_rows
 from caft_utils.course.studies.faker_countermeasures import NoiseInTraining
