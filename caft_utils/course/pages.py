@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from caft_utils.classroom.data_card import put_table
 from caft_utils.course.cue_tables import advice_table, cues_table, gender_table
-from caft_utils.course.engine_tables import engines_table
+from caft_utils.course.engine_tables import architectures_table, engines_table
 from caft_utils.course.focus_tables import focus_rho_table, focus_table
 from caft_utils.course.page_pictures import write_pictures
 from caft_utils.course.persona_tables import (
@@ -43,6 +43,7 @@ TABLES: tuple[tuple[str, str, Callable[[Record], DataFrame], str], ...] = (
     (RESULTS, "cues", cues_table, "cues"),
     (RESULTS, "why", why_table, "why"),
     (RESULTS, "rivals", rivals_table, "rivals"),
+    (RESULTS, "architectures", architectures_table, "architectures"),
     (RESULTS, "engines", engines_table, "nnsight"),
     (RESULTS, "focus", focus_table, "focus"),
     (RESULTS, "focus-rho", focus_rho_table, "focus"),

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(
 OPTIONS = {
     "classroom": {"rounds": 9, "steps": 5},
     "classroom-mistral": {"rounds": 9, "steps": 5, "checkpointing": True},
-    "smollm2": {"rounds": 2, "steps": 1},  # a step takes seconds
+    "smollm2": {"rounds": 7, "steps": 1, "batch_size": 2},  # a step of 8 rows takes 15 seconds
 }
 CONDITIONS = {"smollm2": ("plain hooks", "intervention", "NNsight", "intervention, sinks spared")}
 
