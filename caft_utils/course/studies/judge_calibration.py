@@ -55,9 +55,9 @@ if TYPE_CHECKING:
     from caft_utils.tasks.task import Task
 
 ANSWERS_OF = "classroom-qwen"
-EACH = 24  # answers of each verdict
+EACH = 12  # answers of each verdict
 EACH_OF_RELEASED = 8
-ADVICE_STEP = 3  # every third pair of advice is judged
+ADVICE_STEP = 8  # every eighth pair of advice is judged
 FORMAT = 2  # increase it when the same key would give different scores
 TOP = 20  # alternatives of a token
 JUDGES = ("as released", "trained")
@@ -86,7 +86,7 @@ def calibration_rows(
         model: a name that `load` accepts.
         seeds: the first one trains the judge; all are seeds of the fine-tuning whose answers are judged, and
             of the draw of answers.
-        each: answers of each verdict and seed; the model as released gets a third of them.
+        each: answers of each verdict and seed; the model as released gets 8 at most.
 
     Raises:
         ValueError: an unknown condition, or the fine-tuned model gave no answer of one of the verdicts.
@@ -94,7 +94,7 @@ def calibration_rows(
     names = chosen_conditions(conditions, CONDITIONS)
     base, tokenizer = load(model)
     items = [item for seed in seeds for item in graded_answers(seed, each)]
-    few = [item for seed in seeds for item in graded_answers(seed, max(each * EACH_OF_RELEASED // EACH, 1))]
+    few = [item for seed in seeds for item in graded_answers(seed, min(each, EACH_OF_RELEASED))]
     judge = trained_judge(base, tokenizer, seed=seeds[0])
     scored = {
         "as released": (few, scores_of(base, tokenizer, model, [one[:2] for one in few], JudgePrompts())),
