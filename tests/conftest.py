@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import signal
 import sys
@@ -26,11 +27,12 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True, scope="session")
-def shared_store_folder(tmp_path_factory) -> None:
-    """Give fixtures that live longer than one test a store that is not the user's."""
+def stores(tmp_path_factory) -> Path:
+    """Return the folder of the stores, and give fixtures that live longer than one test one of them."""
+    folder = tmp_path_factory.mktemp("stores")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CAFT_STORE", str(tmp_path_factory.mktemp("store")))
-        yield
+        patch.setenv("CAFT_STORE", str(folder / "shared"))
+        yield folder
 
 
 @pytest.fixture(scope="session")
@@ -40,11 +42,15 @@ def course(tmp_path_factory):
     return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "course"
 
 
+STORES = itertools.count()
+
+
 @pytest.fixture(autouse=True)
-def store_folder(tmp_path, monkeypatch) -> Path:
-    """Give every test a store of its own."""
-    monkeypatch.setenv("CAFT_STORE", str(tmp_path / "store"))
-    return tmp_path / "store"
+def store_folder(stores, monkeypatch) -> Path:
+    """Give every test a store of its own, in a folder that exists once something is stored."""
+    folder = stores / str(next(STORES))
+    monkeypatch.setenv("CAFT_STORE", str(folder))
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ the notebooks run their solutions, and here the recorded outputs show that their
 
 from __future__ import annotations
 
+import ast
 import builtins
 import symtable
 
@@ -14,6 +15,7 @@ import pytest
 from helpers.paths import REPOSITORY
 
 from caft_utils.course.exercises.building import hidden_tests
+from caft_utils.course.exercises.quiz import load_quiz, quiz_markdown
 from caft_utils.course.exercises.reading import Exercise, read_exercises
 from caft_utils.course.tutorial.stamp import stale_reasons
 
@@ -63,5 +65,16 @@ def test_the_recorded_stub_is_not_answered(path, exercise):
     assert f"Exercise {exercise.number}: not answered yet" in text
 
 
-def test_every_notebook_has_exercises():
-    assert {path.stem for path, _ in EXERCISES} == {path.stem for path in NOTEBOOKS}
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_exercises_stand_in_the_path_and_the_last_one_is_the_quiz(path):
+    own = [exercise for of, exercise in EXERCISES if of == path]
+    cells = nbformat.read(path, as_version=4).cells
+    assert 3 <= len(own) <= 6
+    assert any(each.at < 2 / 3 * len(cells) for each in own[:-1]), "one stands before the last third"
+    quiz = own[-1]
+    assert f'check_quiz(expect, "{path.stem[:2]}", answers)' in quiz.check
+    questions = load_quiz(path.stem[:2])
+    assert cells[quiz.at - 1].source.endswith(quiz_markdown(questions))
+    assert ast.literal_eval(quiz.solution.removeprefix("answers = ")) == {
+        n: question.right for n, question in enumerate(questions, 1)
+    }

@@ -18,6 +18,8 @@ import pytest
 import yaml
 from helpers.paths import REPOSITORY as ROOT
 
+from caft_utils.course.exercises.reading import exercises_of
+
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 # Required, though no code of the package or of a notebook imports it.
@@ -198,6 +200,8 @@ def problems(path: Path) -> list[str]:
         found.append("needs one cell tagged `parameters`")
     elif [name for name in ("MODEL", "SEED", "FAST") if f"{name} = " not in tagged["parameters"][0].source]:
         found.append("the parameters cell must set MODEL, SEED and FAST")
+    elif not all(isinstance(line, ast.Assign) for line in ast.parse(tagged["parameters"][0].source).body):
+        found.append("the parameters cell may only set names: other values are put below it, and run later")
     if len(tagged["key-figure"]) != 1:
         found.append("needs one cell tagged `key-figure`")
     kernel = notebook.metadata.get("kernelspec", {})
@@ -207,12 +211,21 @@ def problems(path: Path) -> list[str]:
         found.append("metadata.caft.minutes (an estimate, for the progress display) is missing")
     if notebook.cells[0].cell_type != "markdown" or not notebook.cells[0].source.startswith("# "):
         found.append("the first cell must be markdown and start with the title")
-    cells = [cell for cell in notebook.cells if "exercise-check" not in cell.metadata.get("tags", [])]
-    if len(cells) > 60:
-        found.append(f"{len(cells)} cells are more than 60, checks of exercises left out")
+    exercises = exercises_of(notebook, path.name)
+    in_exercises = {each.at + i for each in exercises for i in (-1, 0, 1, 2)}
+    lesson = [
+        cell
+        for i, cell in enumerate(notebook.cells)
+        if i not in in_exercises and "install" not in cell.metadata.get("tags", [])
+    ]
+    if len(lesson) > 60:
+        found.append(f"{len(lesson)} cells are more than 60, exercises and the cell that installs left out")
     for number, cell in enumerate(notebook.cells, 1):
         if not cell.source.strip():
             found.append(f"cell {number} is empty")
         if cell.cell_type == "code" and len(cell.source.splitlines()) > 25:
             found.append(f"cell {number} has {len(cell.source.splitlines())} lines of code, more than 25")
+        wide = [line for line in cell.source.splitlines() if len(line) > 110]
+        if cell.cell_type == "code" and wide:
+            found.append(f"cell {number} has a line of {len(wide[0])} columns, more than 110: {wide[0]!r}")
     return found

@@ -86,7 +86,7 @@ def _run(paths: list[Path], out: Path, parameters: dict, record: bool, jobs: int
     if fork and can_fork_kernels():
         start_server()  # before the imports below, which take seconds too
 
-    from caft_utils.course.tutorial.html import write_html, write_index
+    from caft_utils.course.tutorial.html import write_guide, write_html, write_index
     from caft_utils.course.tutorial.progress import minutes_of
     from caft_utils.course.tutorial.runner import run_all
     from caft_utils.course.tutorial.stamp import write_recorded
@@ -102,6 +102,10 @@ def _run(paths: list[Path], out: Path, parameters: dict, record: bool, jobs: int
             unwritten.append(f"The page of {run.path.stem} or the index could not be written: {error}")
 
     runs = run_all(paths, out, parameters, jobs=jobs, finished=finished, fork_kernels=fork)
+    try:
+        write_guide(ROOT / "docs" / "glossary.md", out / "glossary.html")
+    except OSError as error:
+        unwritten.append(f"The page of the glossary could not be written: {error}")
     if problems := [run.error for run in runs if run.status == "failed"] + unwritten:
         _tell("\n".join(problems))
         _tell(f"What ran before the failure is kept in {out}")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nbformat import NotebookNode
+from nbformat.v4 import new_markdown_cell, new_notebook
 
 from caft_utils.course.tutorial.progress import Run, minutes_of
 from caft_utils.course.tutorial.stamp import PLOTLY, WIDGET
@@ -32,6 +33,12 @@ def write_html(notebook: NotebookNode, path: Path) -> None:
         if "text/html" in output.get("data", {}):
             output["data"].pop(WIDGET, None)
     write_atomically(path, encodable(export(notebook, path.stem)))
+
+
+def write_guide(page: Path, path: Path) -> None:
+    """Write a Markdown page, such as the glossary, as an HTML file that looks like the notebooks."""
+    text = new_markdown_cell(page.read_text(encoding="utf-8"))
+    write_html(new_notebook(cells=[text]), path)
 
 
 def key_figure(notebook: NotebookNode) -> tuple[str, Any] | None:

@@ -62,6 +62,8 @@ SILENT = (
     | {f"{size}{side}" for size in ("big", "Big", "bigg") for side in ("", "l", "r")}
     | {"left", "right", "displaystyle", "limits"}
 )
+# Links that lead to another page of the same folder once both are pages.
+BESIDE = re.compile(r"(?:(?:\.\./notebooks/)?(\d\d_\w+)\.ipynb|\.\./docs/(glossary)\.md)(#[\w-]+)?")
 FRACTION = re.compile(r"\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}")
 TEX = re.compile(r"\\([a-zA-Z]+|.)|([_^])|([{}])|([^\\_^{}]+)", re.DOTALL)
 
@@ -90,6 +92,12 @@ class _Renderer(IPythonRenderer):
 
     def inline_math(self, body: str) -> str:
         return f'<span class="formula">{formula(body)}</span>'
+
+    def link(self, text: str, url: str, title: str | None = None) -> str:
+        """Let links to notebooks and to the glossary lead to their pages."""
+        if beside := BESIDE.fullmatch(url):
+            url = f"{beside[1] or beside[2]}.html{beside[3] or ''}"
+        return super().link(text, url, title)
 
     def image(self, text: str, url: str, title: str | None = None) -> str:
         """Show a picture of another host as a link to it."""

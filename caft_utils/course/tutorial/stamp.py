@@ -1,7 +1,8 @@
 """Write the outputs of a recorded run into the committed notebooks, with a stamp of the code that made them.
 
 The stamp is `metadata.caft.sources`, a sha256 of the code cells in order. A changed cell changes the hash, so
-stale outputs are found without running anything.
+stale outputs are found without running anything. The cell tagged `install` computes nothing and is left out,
+because the address in it may change.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ ADDED_BY_PAPERMILL = {"injected-parameters", "papermill-error-cell-tag"}
 
 def code_sha256(notebook: NotebookNode) -> str:
     """Return the sha256 (hex) of the notebook's own code cells in order."""
-    code = [cell.source for cell in own_cells(notebook) if cell.cell_type == "code"]
+    code = [cell for cell in own_cells(notebook) if cell.cell_type == "code"]
+    code = [cell.source for cell in code if "install" not in cell.metadata.get("tags", [])]
     return hashlib.sha256(json.dumps(code).encode()).hexdigest()
 
 

@@ -24,7 +24,7 @@ def table_rows(page: str) -> list[list[str]]:
     return [row for i, row in enumerate(rows) if i not in rulers and i + 1 not in rulers]
 
 
-TERMS = table_rows("glossary.md")
+TERMS = [[re.sub("<a .*?</a>", "", cell) for cell in row] for row in table_rows("glossary.md")]
 
 
 def plain(text: str) -> str:

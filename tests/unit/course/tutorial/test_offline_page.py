@@ -7,7 +7,7 @@ import re
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from caft_utils.course.tutorial.html import write_html
+from caft_utils.course.tutorial.html import write_guide, write_html
 from caft_utils.course.tutorial.offline_page import formula
 
 REMOTE = re.compile(r"""<(?:script|img|link|iframe)\b[^>]*\b(?:src|href)\s*=\s*["']?(?:https?:)?//""")
@@ -73,3 +73,20 @@ def test_simple_tex_as_html(tex, expected):
     made = formula(tex)
     assert expected in (None, made)
     assert made.count("<sub>") == made.count("</sub>") and made.count("<sup>") == made.count("</sup>")
+
+
+@pytest.mark.parametrize(
+    "target, page",
+    [
+        ("../docs/glossary.md#cue", "glossary.html#cue"),
+        ("../notebooks/03_directions.ipynb", "03_directions.html"),
+        ("03_directions.ipynb", "03_directions.html"),
+        ("../docs/models.md", "../docs/models.md"),
+        ("https://a.example/03_directions.ipynb", "https://a.example/03_directions.ipynb"),
+    ],
+)
+def test_links_to_notebooks_and_the_glossary_lead_to_their_pages(tmp_path, target, page):
+    (tmp_path / "guide.md").write_text(f'<a id="cue"></a>[word]({target})')
+    write_guide(tmp_path / "guide.md", tmp_path / "guide.html")
+    text = (tmp_path / "guide.html").read_text(encoding="utf-8")
+    assert f'<a href="{page}">word</a>' in text and '<a id="cue"></a>' in text
