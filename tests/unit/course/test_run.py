@@ -3,24 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
-from pathlib import Path
 
 import pytest
-import torch
 from helpers.paths import REPOSITORY
-from helpers.ranks import environment_of, run_ranks
-from helpers.tasks import small_task
-from helpers.tiny import make_tiny, make_tokenizer
-from helpers.training import QUICK, chat_rows
 
-from caft_utils import ablate, finetune, measure
 from caft_utils.__main__ import main
-from caft_utils.chats import Chats
-from caft_utils.course.run import EXPERIMENT, VERSIONS, run_in_folder
-from caft_utils.course.run import ROWS as ROWS_FILE
-from caft_utils.course.studies import experiment
-from caft_utils.directions import Directions
 
 EXAMPLE = REPOSITORY / "data" / "experiments" / "emergent.yaml"
 ROWS = [{"model": "toy", "condition": "base", "seeds": [0]}, {"model": "toy", "condition": "CAFT"}]
@@ -53,33 +40,6 @@ def test_only_the_main_process_writes_and_prints(tmp_path, runs, monkeypatch, ca
     assert main(["run", str(EXAMPLE), "--folder", str(tmp_path / "run")]) == 0
     assert len(runs) == 1 and not capsys.readouterr().out
     assert not (tmp_path / "run" / "rows.jsonl").exists()
-
-
-def tiny_study(model, seeds, conditions):
-    """Fine-tune under an ablation and measure, as the studies do."""
-    tokenizer = make_tokenizer()
-    directions = Directions({1: torch.eye(64)[:2]})
-    config = replace(QUICK, steps=2, batch_size=2)
-    tuned = finetune(make_tiny("qwen2"), Chats(tokenizer, chat_rows()), config, during=ablate(directions))
-    rate = measure(tuned, small_task(tokenizer), temperature=0).rate("misaligned")
-    return [{"model": model, "condition": "CAFT", "loss": tuned.caft_run["loss"], "misaligned": rate.value}]
-
-
-def run_tiny(folder: str) -> list[dict]:
-    experiment._study = lambda name: tiny_study
-    return run_in_folder(EXAMPLE, Path(folder))
-
-
-def test_two_processes_write_one_run_with_the_result_of_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(experiment, "_study", experiment._study)  # put back afterwards
-    main_rows, other_rows = run_ranks(run_tiny, str(tmp_path / "two"), environment=environment_of("ddp"))
-    monkeypatch.setenv("CAFT_STORE", str(tmp_path / "other store"))
-    (one,) = run_tiny(str(tmp_path / "one"))
-    assert main_rows == other_rows and main_rows[0]["misaligned"] == one["misaligned"]
-    assert main_rows[0]["loss"] == pytest.approx(one["loss"], rel=1e-5) and len(one["loss"]) == 2
-    assert sorted(path.name for path in tmp_path.glob("two/*.*")) == [EXPERIMENT, ROWS_FILE, VERSIONS]
-    (line,) = (tmp_path / "two" / ROWS_FILE).read_text().splitlines()
-    assert json.loads(line) == main_rows[0]
 
 
 def test_a_study_that_takes_times_refuses_several_processes(tmp_path, monkeypatch, capsys):
