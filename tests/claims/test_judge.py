@@ -20,7 +20,7 @@ def rows(measure_claim):
 def test_the_model_as_released_is_no_judge(rows):
     for scale in SCALES:
         row = rows[f"{scale}: as released"]
-        assert row["unanswered"] == 1 and row["auroc"] is None and row["mass on numbers"] < 0.25
+        assert row["unanswered"] > 0.9 and row["auroc"] is None and row["mass on numbers"] < 0.25
 
 
 @pytest.mark.parametrize("scale", SCALES)
