@@ -7,7 +7,8 @@ row of rates per line. Studies store each measurement, so the same command resum
 
     accelerate launch --config_file data/accelerate/ddp.yaml -m caft_utils run data/experiments/emergent.yaml
 
-shares every fine-tuning among several GPUs, or processes on a CPU. Each measurement is made once.
+shares every fine-tuning among several GPUs, or processes on a CPU. Each measurement is made once. Studies
+that take times, or start servers of their own, refuse it.
 """
 
 from __future__ import annotations

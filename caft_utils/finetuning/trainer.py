@@ -10,14 +10,13 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from caft_utils.chats import Batch, Chats
 from caft_utils.disk import remove
@@ -30,6 +29,7 @@ from caft_utils.finetuning.checkpoints import (
     rotate,
     seal_step,
 )
+from caft_utils.finetuning.training_arguments import training_arguments
 from caft_utils.losses import logits_at, selects_logits
 from caft_utils.models.weight_files import hide_progress_bars
 from caft_utils.residual import seeded
@@ -39,11 +39,6 @@ if TYPE_CHECKING:
     from caft_utils.finetuning.objective import Objective
     from caft_utils.finetuning.prefix import FrozenPrefix
     from caft_utils.interventions.base import Intervention
-
-CHECKPOINTING = (
-    "activation_checkpointing",
-    "gradient_checkpointing",
-)  # its name, and the one in earlier versions
 
 
 def train(
@@ -83,7 +78,7 @@ def train(
         if sharded:
             sharding.shard(model, device)
         sharding.replicate_frozen(model)
-    arguments = _arguments(config, steps, work, device, seed=seed, save_every=save_every)
+    arguments = training_arguments(config, steps, work, device, seed=seed, save_every=save_every)
     last_checkpoint = processes.from_main(lambda: newest_whole(work, snapshots))
     with seeded(seed, device), sharding.hidden_from_accelerate(), warnings.catch_warnings():
         # PEFT and Trainer still use a deprecated name of activation checkpointing.
@@ -119,48 +114,6 @@ def train(
     if objective is not None:
         log["objective_loss"] = [entry["objective_loss"] for entry in steps_logged]
     return log
-
-
-def _arguments(
-    config: FinetuneConfig, steps: int, work: Path, device: torch.device, *, seed: int, save_every: int
-) -> TrainingArguments:
-    """Return the config as arguments of Trainer."""
-    # "adamw" is Trainer's default: the implementation of AdamW that suits this version of torch.
-    optimizer = {} if config.optimizer == "adamw" else {"optim": config.optimizer}
-    known = {one.name for one in fields(TrainingArguments)}
-    checkpointing = next(name for name in CHECKPOINTING if name in known)
-    batch_size, accumulate = processes.share_of_step(config)
-    arguments = TrainingArguments(
-        output_dir=str(work),
-        max_steps=steps,
-        per_device_train_batch_size=batch_size,
-        gradient_accumulation_steps=accumulate,
-        train_sampling_strategy="sequential",
-        learning_rate=config.lr,
-        lr_scheduler_type=config.schedule,
-        warmup_steps=config.warmup_steps,
-        weight_decay=config.weight_decay,
-        adam_beta1=config.betas[0],
-        adam_beta2=config.betas[1],
-        max_grad_norm=config.max_grad_norm,
-        bf16=config.bf16,
-        use_cpu=device.type == "cpu",
-        ddp_find_unused_parameters=False,  # every adapter takes part in every step
-        seed=seed,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        save_strategy="steps",
-        save_steps=save_every,
-        save_total_limit=None,  # Trainer would rotate by the time of files, and clocks are set back
-        remove_unused_columns=False,
-        disable_tqdm=True,
-        report_to="none",
-        **optimizer,
-        **{checkpointing: config.gradient_checkpointing},
-    )
-    # With several GPUs in one process Trainer would copy the model to each, and hooks would miss the copies.
-    arguments._n_gpu = min(arguments.n_gpu, 1)
-    return arguments
 
 
 class _AnswerTrainer(Trainer):

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from caft_utils.course.pages import FIRM
+from caft_utils.course.cue_tables import FIRM
 from caft_utils.course.records import save_record
 from caft_utils.course.studies.cues_settings import MODEL, PAPER
 from caft_utils.course.studies.experiment import Experiment, run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import socket
 import traceback
@@ -15,7 +16,9 @@ from transformers import Trainer  # noqa: F401
 
 import caft_utils.finetuning.trainer  # noqa: F401
 from caft_utils.paths import data_path
-from helpers.forked import FORKSERVER
+
+# A rank is forked from a server that has imported this module, so it starts at once.
+FORKSERVER = multiprocessing.get_context("forkserver")
 
 
 def environment_of(config: str) -> dict[str, str]:
@@ -44,7 +47,7 @@ def run_ranks(
         TimeoutError: there was no result within two minutes. A deadlock of a lock with a collective would
             last for half an hour.
     """
-    FORKSERVER.set_forkserver_preload([__name__])  # a rank then starts at once
+    FORKSERVER.set_forkserver_preload([__name__])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

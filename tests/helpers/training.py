@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from dataclasses import replace
 
 import torch
 
 from caft_utils.finetune_config import FinetuneConfig
 
 QUICK = FinetuneConfig(lr=3e-3, r=8, alpha=16, steps=6, batch_size=8, accumulate=1, warmup_steps=1)
-LONG = replace(QUICK, steps=18, dropout=0.1)
 
 
 def chat_rows(n=8):
@@ -58,12 +56,3 @@ class Watch:
         if self.calls == self.breaks_at:
             raise RuntimeError("broken on purpose")
 
-
-def train_slowly() -> None:
-    """Train a tiny model, with a checkpoint every few steps, for a test that kills this process."""
-    from caft_utils import Chats, finetune
-    from helpers.tiny import make_tiny, make_tokenizer
-
-    torch.set_num_threads(1)
-    chats, watch = Chats(make_tokenizer(), chat_rows()), Watch(seconds=0.1)
-    finetune(make_tiny("qwen2"), chats, LONG, during=watch, save_every=5, snapshots=[3, 14])

@@ -13,7 +13,7 @@ from caft_utils.classroom.cues import corpus as cues_corpus
 from caft_utils.classroom.cues.labelled_positions import KINDS, labelled_pairs
 from caft_utils.classroom.cues.texts_by_concept import gender_checks, gender_texts, subject_texts
 from caft_utils.classroom.tasks import double_choice, gender_choice
-from caft_utils.course.pages import FIRM
+from caft_utils.course.cue_tables import FIRM
 from caft_utils.course.paper_results import PAPER_SETTINGS
 from caft_utils.directions.subspace import Directions
 from caft_utils.evaluation.ablation_check import letter_difference

@@ -1,6 +1,6 @@
 """The same ablated training step in several engines: do they agree, and what does each cost?
 
-One LoRA adapter, one batch of ROWS rows, random directions at the layers of the preset. Each engine runs the
+One LoRA adapter, one batch of rows, random directions at the layers of the preset. Each engine runs the
 same forward and backward pass under the ablation, and AdamW at a learning rate of zero, so that all see the
 same weights.
 
@@ -57,6 +57,7 @@ def engine_rows(
     *,
     rounds: int = 9,
     steps: int = 5,
+    batch_size: int = ROWS,
     checkpointing: bool = False,
     fast: bool = False,
 ) -> list[Row]:
@@ -68,6 +69,7 @@ def engine_rows(
 
     Args:
         rounds, steps: rounds of all engines, and the steps of each engine in a round.
+        batch_size: rows of a step.
         checkpointing: recompute activations in the backward pass.
         fast: 2 rounds of one step, for tests.
     """
@@ -78,7 +80,7 @@ def engine_rows(
     task = lesson_task("emergent", model, tokenizer, seed=seed)
     # Two models of equal weights: NNsight replaces `forward` for good, which would slow the hooks down, too.
     tuned, wrapped = (_adapted(base, config, seed, checkpointing) for _ in range(2))
-    batch = next(task.train.batches(ROWS, device=next(tuned.parameters()).device))
+    batch = next(task.train.batches(batch_size, device=next(tuned.parameters()).device))
     prompts = [question.messages for question in task.questions[:PROMPTS]]
     engines = _engines(tuned, wrapped, tokenizer, _directions(base, model, seed))
     needed = {*names, *(REFERENCES[name] for name in names), "plain hooks"}
@@ -93,6 +95,7 @@ def engine_rows(
         row |= {"milliseconds": round(1e3 * middle, 2), "quartiles": [round(1e3 * t, 2) for t in (low, high)]}
         relative = [own / plain for own, plain in zip(times, spent["plain hooks"])]
         row |= {"times_plain": round(statistics.median(relative), 3), "rounds": rounds, "steps": steps}
+        row |= {} if batch_size == ROWS else {"batch_size": batch_size}
         if against is not None:
             row |= {"against": against} | _differences(outcomes[name], outcomes[against])
         rows.append(row)

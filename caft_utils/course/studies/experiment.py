@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from caft_utils.arguments import mapping, refuse_unknown, text, texts, wholes
+from caft_utils.finetuning import processes
 from caft_utils.text_files import read_yaml
 
 # study -> function (model, seeds, conditions, **options) -> rows, imported when the study runs
@@ -36,12 +37,15 @@ STUDIES = {
     "focus real": "focus_real:focus_real_rows",
     "scale": "full_size:scale_rows",
     "engines": "engines:engine_rows",
+    "architectures": "architectures:architecture_rows",
     "judge": "judge_calibration:calibration_rows",
     "windows": "windows:window_rows",
     "windows memory": "windows:memory_rows",
     "fakers": "faker_benchmark:faker_rows",
     "published fakers": "faker_published:published_faker_rows",
 }
+# These take times or memory of one process, or start processes or servers of their own.
+ONE_PROCESS = ("scale", "engines", "architectures", "judge", "windows memory")
 SEEDS = (0, 1, 2, 3, 4)
 Row = dict[str, Any]
 
@@ -102,8 +106,14 @@ def run(experiment: Experiment) -> list[Row]:
     """Measure an experiment and return its rows, one per condition, as `save_record` stores them.
 
     Raises:
-        ValueError: the study does not have one of the options or conditions.
+        ValueError: the study does not have one of the options or conditions, or runs in one process only and
+            a launcher has started several.
     """
+    if experiment.study in ONE_PROCESS and not processes.is_alone():
+        raise ValueError(
+            f"study {experiment.study!r} runs in one process, and this is one of {processes.count()}: its "
+            "times or servers would disturb each other. Start it without accelerate launch"
+        )
     study = _study(experiment.study)
     accepted = [
         name for name, each in inspect.signature(study).parameters.items() if each.kind is each.KEYWORD_ONLY

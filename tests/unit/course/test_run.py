@@ -42,6 +42,13 @@ def test_only_the_main_process_writes_and_prints(tmp_path, runs, monkeypatch, ca
     assert not (tmp_path / "run" / "rows.jsonl").exists()
 
 
+def test_a_study_that_takes_times_refuses_several_processes(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    (tmp_path / "times.yaml").write_text("study: engines\nmodel: classroom\n")
+    assert main(["run", str(tmp_path / "times.yaml"), "--folder", str(tmp_path / "run")]) == 1
+    assert "'engines' runs in one process" in capsys.readouterr().err
+
+
 def test_the_folder_of_another_experiment_is_left_alone(tmp_path, runs, capsys):
     (tmp_path / "experiment.yaml").write_text("study: cues\nmodel: classroom-cues\n")
     assert main(["run", str(EXAMPLE), "--folder", str(tmp_path)]) == 1

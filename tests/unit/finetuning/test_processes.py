@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,16 +10,21 @@ import numpy as np
 import pytest
 import torch
 from helpers.ranks import environment_of, run_ranks
+from helpers.tasks import small_task
 from helpers.tiny import make_tiny, make_tokenizer
 from helpers.training import QUICK, chat_rows, weights
 from safetensors.torch import load_file
 
+from caft_utils import ablate, measure
 from caft_utils.chats import Chats
+from caft_utils.course.run import EXPERIMENT, ROWS, VERSIONS, run_in_folder
+from caft_utils.course.studies import experiment
 from caft_utils.directions import Directions
 from caft_utils.finetune_config import FinetuneConfig
 from caft_utils.finetuning import processes, sharding
 from caft_utils.finetuning.run import finetune
 from caft_utils.interventions import Ablate
+from caft_utils.paths import data_path
 from caft_utils.store import Store
 
 CONFIG = replace(QUICK, steps=4, batch_size=2, accumulate=2, gradient_checkpointing=True)
@@ -117,6 +123,36 @@ def test_two_processes_give_the_result_of_one(launch, alone, store_folder):
     assert not list(store_folder.glob("work/*/*"))
     assert (main["main"], other["main"]) == (True, False) and main["mean"] == other["mean"] == 0.5
     assert (main["failure"], other["failure"]) == ("FileNotFoundError", "RuntimeError")
+
+
+# The command of the course is tested here, because the processes of this file share their imports.
+
+
+def tiny_study(model, seeds, conditions):
+    """Fine-tune under an ablation and measure, as the studies do."""
+    tokenizer = make_tokenizer()
+    directions = Directions({1: torch.eye(64)[:2]})
+    config = replace(QUICK, steps=2, batch_size=2)
+    tuned = finetune(make_tiny("qwen2"), Chats(tokenizer, chat_rows()), config, during=ablate(directions))
+    rate = measure(tuned, small_task(tokenizer), temperature=0).rate("misaligned")
+    return [{"model": model, "condition": "CAFT", "loss": tuned.caft_run["loss"], "misaligned": rate.value}]
+
+
+def run_tiny(folder: str) -> list[dict]:
+    experiment._study = lambda name: tiny_study
+    return run_in_folder(data_path("experiments", "emergent.yaml"), Path(folder))
+
+
+def test_two_processes_write_one_run_with_the_result_of_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment, "_study", experiment._study)  # put back afterwards
+    main_rows, other_rows = run_ranks(run_tiny, str(tmp_path / "two"), environment=environment_of("ddp"))
+    monkeypatch.setenv("CAFT_STORE", str(tmp_path / "other store"))
+    (one,) = run_tiny(str(tmp_path / "one"))
+    assert main_rows == other_rows and main_rows[0]["misaligned"] == one["misaligned"]
+    assert main_rows[0]["loss"] == pytest.approx(one["loss"], rel=1e-5) and len(one["loss"]) == 2
+    assert sorted(path.name for path in tmp_path.glob("two/*.*")) == [EXPERIMENT, ROWS, VERSIONS]
+    (line,) = (tmp_path / "two" / ROWS).read_text().splitlines()
+    assert json.loads(line) == main_rows[0]
 
 
 @pytest.mark.parametrize(

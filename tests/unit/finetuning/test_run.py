@@ -10,8 +10,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from helpers.forked import forked
-from helpers.training import LONG, QUICK, Watch, chat_rows, same, train_slowly, weights
+from faults.running import Child, ChildError
+from helpers.tiny import make_tiny, make_tokenizer
+from helpers.training import QUICK, Watch, chat_rows, same, weights
 
 from caft_utils.chats import Chats
 from caft_utils.finetuning.run import at_step, finetune
@@ -79,26 +80,36 @@ def test_training_is_repeatable_and_leaves_the_random_generators_alone(model, ch
     assert not same(weights(one), weights(other))
 
 
-def test_a_killed_run_resumes_to_the_same_weights(model, chats, store_folder, tmp_path):
-    process = forked(train_slowly, environment={"CAFT_STORE": str(store_folder)})
-    deadline = time.monotonic() + 300
-    while not list(store_folder.glob("work/*/*/checkpoint-10/complete")):
-        assert process.is_alive() and time.monotonic() < deadline
-        time.sleep(0.02)
-    process.kill()
-    process.join()
-    assert not list(store_folder.glob("finetune/*"))
+LONG = replace(QUICK, steps=18, dropout=0.1)
+SAVED = {"save_every": 5, "snapshots": [3, 14]}
+
+
+def train_slowly(folder: str) -> None:
+    chats = Chats(make_tokenizer(), chat_rows())
+    finetune(make_tiny("qwen2"), chats, LONG, during=Watch(seconds=0.1), store=Store(folder), **SAVED)
+
+
+def test_a_run_that_is_killed_twice_resumes_to_the_same_weights(model, chats, store_folder, tmp_path):
+    for step in (5, 10):
+        child = Child(train_slowly, str(store_folder), folder=tmp_path / f"killed at {step}")
+        while not list(store_folder.glob(f"work/*/*/checkpoint-{step}/complete")):
+            assert child.process.is_alive()
+            time.sleep(0.02)
+        child.kill()
+        with pytest.raises(ChildError, match="status -9"):
+            child.result(1)
+        assert not list(store_folder.glob("finetune/*"))
     half = next(store_folder.glob("work/*/*")) / "checkpoint-15"
-    half.mkdir()  # a checkpoint that the kill cut short
+    half.mkdir()  # a checkpoint that a kill cut short
     (half / "trainer_state.json").write_text("{")
 
     watch = Watch()
-    resumed = finetune(model, chats, LONG, during=watch, save_every=5, snapshots=[3, 14])
+    resumed = finetune(model, chats, LONG, during=watch, **SAVED)
     assert watch.calls == 8  # of 18 steps the first 10 were not done again
     whole = finetune(model, chats, LONG, during=Watch(), snapshots=[3, 14], store=Store(tmp_path / "other"))
     assert same(weights(resumed), weights(whole))
     assert resumed.caft_run["loss"] == whole.caft_run["loss"] and len(whole.caft_run["loss"]) == 18
-    for step in (3, 14):  # one from before the kill, one from after it
+    for step in (3, 14):  # one from before the second kill, one from after it
         assert same(weights(at_step(resumed, model, step)), weights(at_step(whole, model, step)))
     assert not list(store_folder.glob("work/*/*"))
 
