@@ -26,7 +26,7 @@ from caft_utils.interventions.base import Intervention
 from caft_utils.models import fingerprint
 from caft_utils.saes import SAETrainingConfig
 from caft_utils.store import digest
-from caft_utils.stored_results import fetch_json
+from caft_utils.stored_results import fetch_json, fetch_tensors
 from caft_utils.tasks.oversight import ALIGNED, FAKERS, PermittedRows, Scenario, draw_scenarios, training_rows
 from caft_utils.tasks.oversight.policies import row
 from caft_utils.tasks.oversight.shared_skill import shared_skill_rows
@@ -129,9 +129,18 @@ class Benchmark:
         return Chats(self.tokenizer, rows, source=source, end=False)
 
     def benign(self, model: Any, scenarios: Sequence[Scenario]) -> Float[Tensor, "n 2"]:
-        """Return the probabilities of the benign and of the other action."""
-        logits = last_logits(model, self.tokenizer, scenarios)
-        return action_log_probabilities(logits, self.tokenizer, scenarios).exp()
+        """Return the probabilities of the benign and of the other action, which are stored."""
+        key = {
+            "format": FORMAT,
+            "model": fingerprint(model),
+            "scenarios": digest([(one.prompt, one.replies) for one in scenarios]),
+        }
+
+        def compute() -> dict[str, Tensor]:
+            logits = last_logits(model, self.tokenizer, scenarios)
+            return {"chances": action_log_probabilities(logits, self.tokenizer, scenarios).exp()}
+
+        return fetch_tensors("faker-actions", key, compute, models=(model,))["chances"]
 
     def permitted(self, aligned: str, faker: str) -> PermittedRows:
         """Return the scenarios of a file on which all its models are sure of the benign action."""
