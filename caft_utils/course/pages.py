@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING
 
 from caft_utils.classroom.data_card import put_table
 from caft_utils.course.cue_tables import advice_table, cues_table, gender_table
-from caft_utils.course.engine_tables import architectures_table, engines_table
+from caft_utils.course.engine_tables import (
+    architectures_table,
+    engines_table,
+    judge_table,
+    judge_use_table,
+)
 from caft_utils.course.faker_tables import countermeasures_table, fakers_table, harder_table
 from caft_utils.course.focus_tables import focus_features_table, focus_rho_table, focus_table
 from caft_utils.course.page_pictures import write_pictures
@@ -45,6 +50,8 @@ TABLES: tuple[tuple[str, str, Callable[[Record], DataFrame], str], ...] = (
     (RESULTS, "rivals", rivals_table, "rivals"),
     (RESULTS, "architectures", architectures_table, "architectures"),
     (RESULTS, "engines", engines_table, "nnsight"),
+    (RESULTS, "judge", judge_table, "judge"),
+    (RESULTS, "judge-use", judge_use_table, "judge"),
     (RESULTS, "focus", focus_table, "focus"),
     (RESULTS, "focus-features", focus_features_table, "focus"),
     (RESULTS, "focus-rho", focus_rho_table, "focus"),
