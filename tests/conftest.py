@@ -8,8 +8,11 @@ import os
 import signal
 import sys
 
-# A shell makes its background jobs ignore SIGINT. Some tests interrupt a process, so restore the default.
+# A shell makes its background jobs ignore SIGINT, and nohup SIGHUP. Some tests send them, so the
+# defaults are restored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("OMP_NUM_THREADS", "1")

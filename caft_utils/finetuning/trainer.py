@@ -29,7 +29,7 @@ from caft_utils.finetuning.checkpoints import (
     rotate,
     seal_step,
 )
-from caft_utils.finetuning.training_arguments import training_arguments
+from caft_utils.finetuning.training_arguments import make_training_arguments
 from caft_utils.losses import logits_at, selects_logits
 from caft_utils.models.weight_files import hide_progress_bars
 from caft_utils.residual import seeded
@@ -78,7 +78,7 @@ def train(
         if sharded:
             sharding.shard(model, device)
         sharding.replicate_frozen(model)
-    arguments = training_arguments(config, steps, work, device, seed=seed, save_every=save_every)
+    arguments = make_training_arguments(config, steps, work, device, seed=seed, save_every=save_every)
     last_checkpoint = processes.from_main(lambda: newest_whole(work, snapshots))
     with seeded(seed, device), sharding.hidden_from_accelerate(), warnings.catch_warnings():
         # PEFT and Trainer still use a deprecated name of activation checkpointing.

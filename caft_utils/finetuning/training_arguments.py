@@ -21,7 +21,7 @@ CHECKPOINTING = (
 )  # its name, and the one in earlier versions
 
 
-def training_arguments(
+def make_training_arguments(
     config: FinetuneConfig, steps: int, work: Path, device: torch.device, *, seed: int, save_every: int
 ) -> TrainingArguments:
     """Return the config as arguments of Trainer."""
