@@ -51,13 +51,14 @@ def judge_use_table(record: dict[str, Any]) -> DataFrame:
         kind, judge = of["condition"].split(": ")
         if kind == "verdicts":
             one = f"{100 * of['agreement of one verdict for all']:.0f} %"
-            rows.append(
-                ("exact verdict, at 30 and 50", _judge_name(of, judge), format_rate(*of["agreement"]), one)
-            )
+            shown = format_rate(*of["agreement"])
+            rows.append(("exact verdict, at 30 and 50", _judge_name(of, judge), shown, one, ""))
         elif kind == "advice":
             shown = format_rate(*of["good preferred"])
-            rows.append(("good advice above absurd advice", _judge_name(of, judge), shown, "50 %"))
-    return DataFrame(rows, columns=["right", "judge", "share", "without a judge"])
+            same = format_rate(*of["agrees with log-probability"])
+            rows.append(("good advice above absurd advice", _judge_name(of, judge), shown, "50 %", same))
+    names = ("right", "judge", "share", "without a judge", "prefers what the log-probability prefers")
+    return DataFrame(rows, columns=list(names))
 
 
 def _judge_name(of: dict[str, Any], judge: str) -> str:

@@ -71,7 +71,7 @@ def model_and_truth():
 
 def test_the_true_persona_direction_detects_the_persona_and_a_random_one_does_not(model_and_truth):
     model, tokenizer, rows = model_and_truth
-    text = labelled_chats(tokenizer, 200, seed=3)
+    text = labelled_chats(tokenizer, 120, seed=3)
     truth = Directions({2: rows.mean(0)[None]})
     by_side = {one.key[2]: one for one in labelled_directions(model, text, truth)}
     assert (by_side["+"].label, by_side["-"].label) == ("persona: villain", "persona: kind")
