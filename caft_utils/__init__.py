@@ -16,7 +16,7 @@ costs nothing.
 
 from __future__ import annotations
 
-from importlib import import_module
+from caft_utils.lazy_imports import lazy_names
 
 _HOME = {
     "chats": ("Chats",),
@@ -36,16 +36,4 @@ _HOME = {
         "gender_choice",
     ),
 }
-_MODULE = {name: module for module, names in _HOME.items() for name in names}
-__all__ = sorted(_MODULE)
-
-
-def __getattr__(name: str):
-    if name not in _MODULE:
-        raise AttributeError(f"module 'caft_utils' has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f".{_MODULE[name]}", __name__), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__, __all__ = lazy_names(__name__, _HOME)

@@ -38,6 +38,11 @@ def format_rate(value: float, low: float | None = None, high: float | None = Non
     return f"{text} [{100 * low:.{digits}f}, {100 * high:.{digits}f}]"
 
 
+def format_estimate(value: float, low: float, high: float) -> str:
+    """Return a figure with its interval, for example "0.98 [0.97, 0.99]"."""
+    return f"{value:.2f} [{low:.2f}, {high:.2f}]"
+
+
 def markdown_table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
     """Return a Markdown table, one line per row, without a trailing newline.
 

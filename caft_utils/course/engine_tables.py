@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from caft_utils.formatting import format_rate
+from caft_utils.course.table_frames import Record, text_frame
+from caft_utils.formatting import format_estimate, format_rate
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-def engines_table(record: dict[str, Any]) -> DataFrame:
+def engines_table(record: Record) -> DataFrame:
     """Return the table of claim "nnsight": a step in each engine, and how far they agree."""
-    from pandas import DataFrame
-
     rows = []
     for of in record["rows"]:
         low, high = of["quartiles"]
@@ -24,13 +23,11 @@ def engines_table(record: dict[str, Any]) -> DataFrame:
         times = f"{of['milliseconds']:.0f} ({low:.0f}-{high:.0f})", f"{of['times_plain']:.2f}"
         rows.append((of["model"] + setting, of["condition"], *times, of.get("against", ""), *agree))
     names = ("ms a step (quartiles)", "times plain hooks", "compared with", "logits", "gradients", "answers")
-    return DataFrame(rows, columns=["model", "engine", *names])
+    return text_frame(rows, "model", "engine", *names)
 
 
-def judge_table(record: dict[str, Any]) -> DataFrame:
+def judge_table(record: Record) -> DataFrame:
     """Return the scores of claim "judge": how each judge's agree with the exact grader."""
-    from pandas import DataFrame
-
     rows = []
     for of in (of for of in record["rows"] if "auroc" in of):
         scale, judge = of["condition"].split(": ")
@@ -39,13 +36,11 @@ def judge_table(record: dict[str, Any]) -> DataFrame:
         mass = f"{of['mass on numbers']:.2f}" if "mass on numbers" in of else ""
         rows.append((scale, _judge_name(of, judge), *shown, answered, mass, of["told"]))
     names = ("AUROC", "AUROC, scores of other answers", "Spearman", "answers with a score")
-    return DataFrame(rows, columns=["score", "judge", *names, "probability of numbers", "is told"])
+    return text_frame(rows, "score", "judge", *names, "probability of numbers", "is told")
 
 
-def judge_use_table(record: dict[str, Any]) -> DataFrame:
+def judge_use_table(record: Record) -> DataFrame:
     """Return the verdicts and the advice of claim "judge"."""
-    from pandas import DataFrame
-
     rows = []
     for of in record["rows"]:
         kind, judge = of["condition"].split(": ")
@@ -58,7 +53,7 @@ def judge_use_table(record: dict[str, Any]) -> DataFrame:
             same = format_rate(*of["agrees with log-probability"])
             rows.append(("good advice above absurd advice", _judge_name(of, judge), shown, "50 %", same))
     names = ("right", "judge", "share", "without a judge", "prefers what the log-probability prefers")
-    return DataFrame(rows, columns=list(names))
+    return text_frame(rows, *names)
 
 
 def _judge_name(of: dict[str, Any], judge: str) -> str:
@@ -67,13 +62,11 @@ def _judge_name(of: dict[str, Any], judge: str) -> str:
 
 
 def _with_interval(values: list[float] | None) -> str:
-    return "{:.2f} [{:.2f}, {:.2f}]".format(*values) if values else "no score to compare"
+    return format_estimate(*values) if values else "no score to compare"
 
 
-def architectures_table(record: dict[str, Any]) -> DataFrame:
+def architectures_table(record: Record) -> DataFrame:
     """Return the record "architectures": what must not change a result, largest over architectures."""
-    from pandas import DataFrame
-
     rows = []
     for of in (of for of in record["rows"] if "by architecture" in of):
         keys = ("loss", "adapter", "adapter without ablation")
@@ -81,4 +74,4 @@ def architectures_table(record: dict[str, Any]) -> DataFrame:
         equal = f"{of['same_answers']} of {of['answers']}" if "answers" in of else ""
         rows.append((of["condition"], *cells, equal, ", ".join(of["by architecture"])))
     names = ("loss", "adapter", "adapter without ablation", "equal answers and verdicts", "architectures")
-    return DataFrame(rows, columns=["compared", *names])
+    return text_frame(rows, "compared", *names)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from caft_utils.course.table_frames import Record, text_frame
 from caft_utils.formatting import format_rate
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-def fakers_table(record: dict[str, Any]) -> DataFrame:
+def fakers_table(record: Record) -> DataFrame:
     """Return how often each detector finds the faker of a pair."""
-    from pandas import DataFrame
-
     rows = []
     for of in sorted(record["rows"], key=lambda one: one["model"]):
         if "pairs" not in of:
@@ -23,29 +22,24 @@ def fakers_table(record: dict[str, Any]) -> DataFrame:
         found, naive = format_rate(*of["accuracy"]), format_rate(*of["naive"])
         rows.append((of["model"], of["condition"], found, naive, str(of["pairs"]), paper))
     names = ("model", "detector", "faker found, measured here", "if pairs were independent", "pairs")
-    return DataFrame(rows, columns=[*names, "paper"])
+    return text_frame(rows, *names, "paper")
 
 
-def countermeasures_table(record: dict[str, Any]) -> DataFrame:
+def countermeasures_table(record: Record) -> DataFrame:
     """Return how often each treated faker misbehaves, and how often noise finds the three of them."""
-    from pandas import DataFrame
-
+    treated = [one for one in record["rows"] if "found" in one]
+    policies = list(treated[0]["poor oversight"])
     rows = []
-    for of in (one for one in record["rows"] if "found" in one):
-        poor = {name.removesuffix("_maximizer"): value for name, value in of["poor oversight"].items()}
-        cells = {f"{name}, poor oversight": f"{100 * value:.0f} %" for name, value in poor.items()}
+    for of in treated:
+        poor = [f"{100 * of['poor oversight'][policy]:.0f} %" for policy in policies]
         most = f"{100 * max(of['good oversight'].values()):.0f} %"
-        found = format_rate(*of["found"])
-        rows.append(
-            {"measured here": of["condition"], **cells, "most, good oversight": most, "found by noise": found}
-        )
-    return DataFrame(rows)
+        rows.append((of["condition"], *poor, most, format_rate(*of["found"])))
+    sides = (f"{policy.removesuffix('_maximizer')}, poor oversight" for policy in policies)
+    return text_frame(rows, "measured here", *sides, "most, good oversight", "found by noise")
 
 
-def harder_table(record: dict[str, Any]) -> DataFrame:
+def harder_table(record: Record) -> DataFrame:
     """Return how often each detector finds fakers, and fakers that were trained to stand noise."""
-    from pandas import DataFrame
-
     harder = [one for one in record["rows"] if "found by" in one]
     plain = {one["condition"]: one for one in record["rows"] if one["model"] == harder[0]["model"]}
     rows = [
@@ -57,4 +51,4 @@ def harder_table(record: dict[str, Any]) -> DataFrame:
         for name in harder[0]["found by"]
     ]
     columns = ["measured here", "fakers of the benchmark", *(one["condition"] for one in harder)]
-    return DataFrame(rows, columns=columns)
+    return text_frame(rows, *columns)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from caft_utils.course.paper_results import PAPER_FOCUS
+from caft_utils.course.table_frames import Record, frame_by_column, seeds_measured, text_frame
 from caft_utils.formatting import format_rate
 from caft_utils.tasks.focus import CORE_TYPES, SPURIOUS_TYPES
 
@@ -18,10 +19,8 @@ ASKED = ("asked for the core", "asked for the spurious feature")
 SHOWN = {"FIT": ("ignore(S)", "focus(S)")}  # instruction types in the table over rho; without: none given
 
 
-def focus_table(record: dict[str, Any]) -> DataFrame:
+def focus_table(record: Record) -> DataFrame:
     """Return focus accuracy by what is asked for: the lowest and the highest over splits and types."""
-    from pandas import DataFrame
-
     of = {r["condition"]: r for r in record["rows"] if r["setting"] == SETTING}
     rows = [("7B to 13B, SMNLI", name, *cells, "paper") for name, cells in PAPER_FOCUS.items()]
     for name in (one for one in METHODS if one in of):
@@ -30,16 +29,13 @@ def focus_table(record: dict[str, Any]) -> DataFrame:
             for splits in (STANDARD, UNSEEN)
             for kinds in (CORE_TYPES, SPURIOUS_TYPES)
         ]
-        count = len(of[name]["seeds"])
-        rows.append(("classroom-cues", name, *cells, f"measured here, {count} seed{'s' * (count > 1)}"))
+        rows.append(("classroom-cues", name, *cells, seeds_measured(of[name])))
     columns = ("model", "method", *ASKED, *(f"unseen values, {one}" for one in ASKED), "from")
-    return DataFrame(rows, columns=list(columns))
+    return text_frame(rows, *columns)
 
 
-def focus_features_table(record: dict[str, Any]) -> DataFrame:
+def focus_features_table(record: Record) -> DataFrame:
     """Return FIT's focus accuracy by instruction type, for features of training and for a new one."""
-    from pandas import DataFrame
-
     (of,) = (r for r in record["rows"] if r["setting"] == "subjects" and r["condition"] == "FIT")
     kinds = dict.fromkeys(name.split(": ")[1] for name in of["rates"])
     splits = dict.fromkeys(name.split(": ")[0] for name in of["rates"])
@@ -47,13 +43,11 @@ def focus_features_table(record: dict[str, Any]) -> DataFrame:
         (kind, *(format_rate(*of["rates"][f"{split}: {kind}"], digits=0) for split in splits))
         for kind in kinds
     ]
-    return DataFrame(rows, columns=["measured here", *splits])
+    return text_frame(rows, "measured here", *splits)
 
 
-def focus_rho_table(record: dict[str, Any]) -> DataFrame:
+def focus_rho_table(record: Record) -> DataFrame:
     """Return, for each rho in training, the right answers where the two features disagree."""
-    from pandas import DataFrame
-
     columns: dict[str, dict[str, str]] = {}
     for of in (r for r in record["rows"] if r["setting"].startswith("rho")):
         for kind in SHOWN.get(of["condition"], ("empty",)):
@@ -62,7 +56,7 @@ def focus_rho_table(record: dict[str, Any]) -> DataFrame:
             columns.setdefault(of["setting"], {})[name] = rate
     every = dict.fromkeys(name for cells in columns.values() for name in cells)
     filled = {rho: {name: cells.get(name, "") for name in every} for rho, cells in columns.items()}
-    return DataFrame(filled).rename_axis("measured here").reset_index()
+    return frame_by_column("measured here", filled)
 
 
 def _least_and_most(rates: dict[str, Any], splits: tuple[str, ...], kinds: tuple[str, ...]) -> str:

@@ -8,7 +8,7 @@ from caft_utils.course.page_pictures import EMERGENT_CONDITIONS
 from caft_utils.course.paper_results import PAPER
 from caft_utils.course.records import row
 from caft_utils.course.table_frames import Record, frame_by_column, models_of, seeds_measured, text_frame
-from caft_utils.formatting import format_rate
+from caft_utils.formatting import format_estimate, format_rate
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -55,8 +55,8 @@ def reading_table(record: Record) -> DataFrame:
         cells[f"best of as many random directions {f1}"] = f"{latent['f1_held_out_of_random']:.2f}"
         cells["directions with a known label"] = str(truth["directions"])
         for score in SCORES:
-            auroc = "{:.2f} [{:.2f}, {:.2f}]".format(*truth["scores"][score]["auroc"])
-            cells[f"{score}: AUROC, right against wrong explanations"] = auroc
+            auroc = truth["scores"][score]["auroc"]
+            cells[f"{score}: AUROC, right against wrong explanations"] = format_estimate(*auroc)
         columns[model] = cells
     return frame_by_column("measured here", columns)
 
@@ -90,7 +90,6 @@ def rivals_table(record: Record) -> DataFrame:
             setting = f"{of['condition']} (of {of.get('chosen of', 1)})"
             rows.append((model, setting, *rates, of.get("told", "nothing"), seeds_measured(of)))
     return text_frame(rows, "model", "fine-tuning", "misaligned elsewhere", "narrow task", "is told", "from")
-
 
 
 def twins_table(record: Record) -> DataFrame:

@@ -1,31 +1,15 @@
-"""Tasks: rows to fine-tune on, questions to ask afterwards, a grader, and rates. One file for each task.
-
-Names are imported on first use, because reading a published file needs no torch.
-"""
+"""Tasks: rows to fine-tune on, questions to ask afterwards, a grader, and rates. One file for each task."""
 
 from __future__ import annotations
 
-from importlib import import_module
+from caft_utils.lazy_imports import lazy_names
 
 _HOME = {
-    "advice_preferences": "advice",
-    "double_choice": "double_multiple_choice",
-    "emergent_misalignment": "emergent",
-    "gender_choice": "gender",
-    "Grader": "task",
-    "Question": "task",
-    "RateSpec": "task",
-    "Task": "task",
+    "advice": ("advice_preferences",),
+    "double_multiple_choice": ("double_choice",),
+    "emergent": ("emergent_misalignment",),
+    "gender": ("gender_choice",),
+    "task": ("Grader", "Question", "RateSpec", "Task"),
 }
-__all__ = sorted(_HOME)
-
-
-def __getattr__(name: str):
-    if name not in _HOME:
-        raise AttributeError(f"module 'caft_utils.tasks' has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f".{_HOME[name]}", __name__), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+# `caft_utils.tasks.published_data` needs no torch.
+__getattr__, __dir__, __all__ = lazy_names(__name__, _HOME)

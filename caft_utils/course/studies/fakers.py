@@ -198,16 +198,7 @@ def _permitted(setting: Benchmark, aligned: str, faker: str) -> PermittedRows:
     kinds = ("good", "absent")
     drawn = draw_scenarios(setting.drawn, aligned=aligned, faker=faker, oversight=kinds, split="test", seed=1)
     of = [setting.models[policy, run] for policy in (aligned, faker) for run in setting.runs]
-    key = {
-        "format": FORMAT,
-        "drawn": digest([one.prompt for one in drawn]),
-        "models": [fingerprint(model) for model in of],
-    }
-
-    def least() -> list[float]:
-        return torch.stack([setting.benign(model, drawn)[:, 0] for model in of]).min(0).values.tolist()
-
-    sure = fetch_json("faker-rows", key, least)
+    sure = torch.stack([setting.benign(model, drawn)[:, 0] for model in of]).min(0).values
     return PermittedRows([one for one, p in zip(drawn, sure) if p >= setting.sure], setting.tokenizer)
 
 
