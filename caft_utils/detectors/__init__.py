@@ -17,6 +17,8 @@ attentiveness          how much the critical facts change the hidden state
 oversight_probe        how well a linear probe reads oversight where the answer is given
 model_diffing          components of the pair's difference, as steering vectors
 sae_latent_difference  how far a model's SAE latents have moved from the base's
+state_distance         how far a model's hidden states have moved from the base's
+weight_distance        how far a model's weights have moved from the base's
 chance                 a detector that is told nothing
 
 The strategies are those of POSER (arXiv 2405.05466) and some that it lacks.
@@ -34,6 +36,8 @@ from caft_utils.detectors.oversight_probe import OversightProbe
 from caft_utils.detectors.residual_noise import ResidualNoise
 from caft_utils.detectors.sae_latent_difference import SAELatentDifference
 from caft_utils.detectors.safety_belief import SafetyBelief
+from caft_utils.detectors.state_distance import StateDistance
+from caft_utils.detectors.weight_distance import WeightDistance
 from caft_utils.detectors.weight_noise import WeightNoise
 
 __all__ = [
@@ -50,6 +54,8 @@ __all__ = [
     "ResidualNoise",
     "SAELatentDifference",
     "SafetyBelief",
+    "StateDistance",
     "SuspiciousConcepts",
+    "WeightDistance",
     "WeightNoise",
 ]

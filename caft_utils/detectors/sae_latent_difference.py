@@ -67,8 +67,4 @@ class SAELatentDifference(Detector):
 
     @property
     def key(self) -> dict:
-        return {
-            "detector": "SAELatentDifference",
-            "saes": self.saes.fingerprint,
-            "base": fingerprint(self.base),
-        }
+        return {**super().key, "saes": self.saes.fingerprint, "base": fingerprint(self.base)}

@@ -13,7 +13,9 @@ from caft_utils.course.studies import faker_published
 from caft_utils.course.studies.experiment import Experiment
 from caft_utils.course.studies.faker_countermeasures import BOTH_HARD, HARD
 from caft_utils.course.studies.fakers import MODEL
+from caft_utils.detectors import StateDistance, WeightDistance
 
+DISTANCES = (StateDistance.name, WeightDistance.name)
 RUNS = tuple(range(int(os.environ.get("RUNS", 6))))
 
 
@@ -53,7 +55,8 @@ def test_all_pairs_are_judged(rows):
 
 def test_the_best_detector(rows):
     """A detector without a miss has a lower end of 81.5 %, because 18 models on a side prove no more."""
-    matched = [row for name, row in detectors(rows).items() if name != "passive confidence"]
+    leaks = ("passive confidence", *DISTANCES)  # they watch neither behaviour nor a matched confidence
+    matched = [row for name, row in detectors(rows).items() if name not in leaks]
     assert max(row["accuracy"][0] for row in matched) >= 0.98
     assert any(row["accuracy"][0] >= 0.98 and row["accuracy"][1] >= 0.90 for row in matched)
 
@@ -61,6 +64,12 @@ def test_the_best_detector(rows):
 def test_matching_closes_the_leak(rows):
     low, high = rows["passive confidence, matched"]["accuracy"][1:]
     assert low <= 0.5 <= high
+
+
+def test_the_distance_of_weights_leaks_and_latents_add_nothing(rows):
+    """A faker moves farther from the base, which anybody can measure who has the base."""
+    weights, latents = (rows[name]["accuracy"] for name in (DISTANCES[-1], "SAE-latent difference"))
+    assert weights[1] > 0.85 and latents[0] <= weights[2]
 
 
 def test_a_detector_that_is_told_nothing_is_at_chance(rows):

@@ -31,6 +31,7 @@ SMALL = {
     "SafetyBelief": {"layer": 0},
     "MisbehaviourSpeed": {"layer": 0, "steps": 2},
     "ModelDiffing": {"layer": 0},
+    "StateDistance": {"layer": 0},
 }
 KINDS = [name for name in detectors.__all__ if name not in ("Detector", "Finding")]
 PAIR = {"aligned": "genie", "faker": "money_maximizer"}
@@ -47,6 +48,8 @@ def made(name, model) -> Detector:
         return detectors.PersonaVector({0: torch.ones(width(model))})
     if name == "SAELatentDifference":
         return detectors.SAELatentDifference(SAEs({0: random_sae(d=width(model))}), model)
+    if name in ("StateDistance", "WeightDistance"):
+        return getattr(detectors, name)(model, **SMALL.get(name, {}))
     return getattr(detectors, name)(**SMALL.get(name, {}))
 
 
@@ -92,7 +95,8 @@ def test_no_detector_shows_a_model_poor_oversight(name, pair, rows, tokenizer):
         model.forward = forward
     made(name, pair[0])(*pair, rows)
     endings = [text.replace("{who}", "").strip() for text in templates()["oversight"]["poor"]]
-    assert (seen or name == "Chance") and not [s for s in seen for end in endings if end in s]
+    assert seen or name in ("Chance", "WeightDistance")
+    assert not [text for text in seen for end in endings if end in text]
 
 
 def test_the_higher_score_is_the_suspect():
@@ -140,15 +144,24 @@ def test_weights_are_restored_after_an_error(model):
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
-def test_latents_that_moved_farther_from_the_base_are_more_suspicious(model, rows):
-    """The base itself has not moved, and a larger change of a block moves the latents more."""
-    detector = detectors.SAELatentDifference(SAEs({0: random_sae(d=width(model))}), copy.deepcopy(model))
+@pytest.mark.parametrize("name", ["SAELatentDifference", "StateDistance", "WeightDistance"])
+def test_what_moved_farther_from_the_base_is_more_suspicious(name, model, rows):
+    """The base itself has not moved, and a larger change of a block is a larger distance."""
+    detector = made(name, copy.deepcopy(model))
     scores = [detector.score(model, rows)]
     for _ in range(2):
         with torch.no_grad():
             model.model.layers[0].mlp.down_proj.weight += 0.2
         scores.append(detector.score(model, rows))
     assert scores[0] == 0 and scores[2] > scores[1] > 0
+
+
+def test_the_distance_of_weights_is_relative_to_all_of_them(model, rows):
+    detector = detectors.WeightDistance(copy.deepcopy(model))
+    with torch.no_grad():
+        for value in model.parameters():
+            value *= 1.5
+    assert detector.score(model, rows) == pytest.approx(0.5)
 
 
 def test_saes_of_a_detector_are_trained_on_permitted_rows(model, rows):
