@@ -23,7 +23,13 @@ if TYPE_CHECKING:  # plotly is slow to import, so each figure imports it when it
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8A7F00")
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "triangle-down", "star", "pentagon", "hexagram")
 # Conditions that appear in many figures keep one colour throughout; the key is the first word of a label.
-CONDITION_COLOURS = {"caft": OKABE_ITO[0], "plain": OKABE_ITO[1], "secure": OKABE_ITO[2], "base": "#777777"}
+CONDITION_COLOURS = {
+    "caft": OKABE_ITO[0],
+    "plain": OKABE_ITO[1],
+    "secure": OKABE_ITO[2],
+    "random": OKABE_ITO[3],
+    "base": "#777777",
+}
 INK, SOFT = "#222222", "#555555"
 PERCENT_AXIS = {"range": [-4, 104], "dtick": 20}  # room for markers and intervals at both ends
 
@@ -69,8 +75,9 @@ def empty_figure(
 def styles(rows: Sequence[Mapping], name: str) -> list[tuple[str, str, str]]:
     """Return (escaped label, colour, symbol) for each row.
 
-    The conditions of CONDITION_COLOURS have their own colours; other labels get the remaining ones. A label
-    that is the condition's name takes its colour before one that only begins with it, such as "plain, lr".
+    The conditions of CONDITION_COLOURS have their own colours. Other labels get the other colours, and a
+    condition's only where none else is left. A label that is the condition's name takes its colour before one
+    that only begins with it, such as "plain, lr".
     """
     labels = list(dict.fromkeys(str(row[name]) for row in rows))
     colours: dict[str, str] = {}
@@ -79,6 +86,7 @@ def styles(rows: Sequence[Mapping], name: str) -> list[tuple[str, str, str]]:
         if known and known not in colours.values():
             colours[label] = known
     free = [colour for colour in OKABE_ITO if colour not in colours.values()]
+    free.sort(key=lambda colour: colour in CONDITION_COLOURS.values())
     others = [label for label in labels if label not in colours]
     colours |= {label: free[n % len(free)] for n, label in enumerate(others)}
     style = {
