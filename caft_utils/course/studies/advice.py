@@ -22,7 +22,14 @@ from caft_utils.course.studies.conditions import Condition, Setting
 from caft_utils.course.studies.experiment import Row, chosen_conditions
 from caft_utils.course.studies.real_model import condition_rows
 from caft_utils.course.studies.rival_grids import families, grid_conditions, operator_conditions, rival_rows
-from caft_utils.directions import Eraser, class_contrast, leace, mean_hidden
+from caft_utils.directions import (
+    Eraser,
+    class_contrast,
+    difference_scatter,
+    leace,
+    mean_hidden,
+    random_with_variance,
+)
 from caft_utils.directions.subspace import Directions
 from caft_utils.rivals import increments, random_vectors, steering_vectors
 from caft_utils.tasks.advice import advice_preferences
@@ -52,6 +59,7 @@ CONDITIONS = {
     "good advice": Condition(rows="control"),
     "CAFT, contrast of gardening advice (labels)": Condition(during="contrast"),
     "random directions": Condition(during="random"),
+    "orthogonal directions of matched variance": Condition(during="random with variance"),
     "CAFT, mean difference": Condition(during="mean difference"),
     "CAFT, first component": Condition(during="first component"),
     "ablation at test only, to zero": Condition(at_test="contrast"),
@@ -128,7 +136,13 @@ def advice_setting(model: str, split: str = "test") -> Setting:
     find = functools.cache(functools.partial(_directions, loaded, task))
 
     def directions(name: str, seed: int) -> Directions:
+        if name == "random with variance":
+            return random_with_variance(find("contrast"), scatter(), seed)
         return find("contrast").random_like(seed) if name == "random" else find(name)
+
+    @functools.cache
+    def scatter() -> dict[int, Any]:
+        return difference_scatter(_references(loaded, task), loaded, task.train, LAYERS, tokens="answer")
 
     def vectors(name: str, seed: int) -> dict[int, Any]:
         found = steering_vectors(find("contrast"))
@@ -153,10 +167,15 @@ def advice_setting(model: str, split: str = "test") -> Setting:
     return Setting("gardening", loaded, task, CONFIG, directions, mean, SNAPSHOTS, key, **more)
 
 
+def _references(model: Any, task: Task) -> list[Any]:
+    """Return the plain fine-tuning runs whose change is decomposed."""
+    return [finetune(model, task.train, CONFIG, seed=seed, snapshots=SNAPSHOTS) for seed in REFERENCES]
+
+
 def _directions(model: Any, task: Task, name: str) -> Directions:
     if name == "contrast":
         return class_contrast(model, task.train, task.control, LAYERS, tokens="answer")
-    references = [finetune(model, task.train, CONFIG, seed=seed, snapshots=SNAPSHOTS) for seed in REFERENCES]
+    references = _references(model, task)
     if name == "mean difference":
         return mean_difference(references, model, task.generic, LAYERS)
     if name == "first component":

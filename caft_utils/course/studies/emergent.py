@@ -16,7 +16,7 @@ from caft_utils.classroom.personas.ground_truth import true_persona
 from caft_utils.course.annotations import annotation
 from caft_utils.course.studies.experiment import Row, chosen_conditions
 from caft_utils.course.studies.persona import REFERENCES, PersonaSetting, condition_row, persona_setting
-from caft_utils.directions import mean_hidden
+from caft_utils.directions import difference_scatter, mean_hidden, random_with_variance
 from caft_utils.evaluation.measurement import Result
 
 PERSONA, TO_MEAN = "persona", "persona to the mean"
@@ -27,6 +27,7 @@ CONDITIONS: dict[str, tuple[str | None, str | None, str | None]] = {
     "plain": ("insecure", None, None),
     "CAFT": ("insecure", PERSONA, None),
     "random directions": ("insecure", "random", None),
+    "orthogonal directions of matched variance": ("insecure", "random with variance", None),
     "top 4 components, unread": ("insecure", "top 4", None),
     "a read component that is not the persona": ("insecure", "other component", None),
     "components of secure fine-tuning": ("insecure", "secure components", None),
@@ -79,6 +80,8 @@ def _ablation(setting: PersonaSetting, name: str | None, seed: int):
         return None
     if name == "random":
         return ablate(setting.selected.random_like(seed))
+    if name == "random with variance":
+        return ablate(random_with_variance(setting.selected, _scatter(setting), seed))
     if name == TO_MEAN:
         return ablate(setting.selected, mean=_generic_mean(setting))
     return ablate(_directions(setting, name))
@@ -104,6 +107,14 @@ def _directions(setting: PersonaSetting, name: str):
     if name == "mean difference":
         return mean_difference(setting.references, setting.model, setting.task.generic, selected.layers)
     raise ValueError(f"unknown ablation {name!r}")
+
+
+@functools.cache
+def _scatter(setting: PersonaSetting) -> dict[int, Any]:
+    """Return the scatter of the change that PCA decomposes."""
+    return difference_scatter(
+        setting.references, setting.model, setting.task.generic, setting.selected.layers
+    )
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from math import inf
 
 import pytest
 import torch
@@ -128,12 +129,19 @@ def test_noise_is_relative_to_the_hidden_state():
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(3, 5, 64) * torch.arange(1, 4)[:, None, None]
     for kind in ("gaussian", "uniform"):
-        noise = ResidualNoise(kind)._noisy(hidden, 0.5, generator) - hidden
+        noise = ResidualNoise(kind)._noisy(hidden, 0.5, inf, generator) - hidden
         assert torch.allclose(noise.norm(dim=-1), 0.5 * hidden.norm(dim=-1), rtol=1e-4)
         aligned_with_ones = torch.cosine_similarity(noise, torch.ones(64), dim=-1).mean()
         assert (aligned_with_ones > 0.8) == (kind == "uniform")
-    last = ResidualNoise(tokens="last")._noisy(hidden, 0.5, generator) - hidden
+    last = ResidualNoise(tokens="last")._noisy(hidden, 0.5, inf, generator) - hidden
     assert not last[:, :-1].any() and last[:, -1].any()
+
+
+def test_noise_spares_attention_sinks():
+    hidden = torch.randn(3, 5, 64)
+    hidden[:, 0, 7] = 500.0
+    moved = ResidualNoise()._noisy(hidden, 0.5, 100.0, torch.Generator().manual_seed(0)) - hidden
+    assert not moved[:, 0].any() and moved[:, 1:].norm(dim=-1).min() > 0.1
 
 
 def test_weights_are_restored_after_an_error(model):
