@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 from caft_utils.course.paper_results import PAPER_FOCUS
@@ -12,7 +13,7 @@ from caft_utils.tasks.focus import CORE_TYPES, SPURIOUS_TYPES
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-SETTING = "speakers"
+SETTINGS = ("speakers", "keywords")  # of the classroom and of the real model
 STANDARD, UNSEEN = ("iid", "high", "low", "flipped"), ("unseen values",)
 METHODS = ("FIT", "SFT(y_focus)", "SFT(y)", "few-shot", "zero-shot")
 ASKED = ("asked for the core", "asked for the spurious feature")
@@ -21,15 +22,15 @@ SHOWN = {"FIT": ("ignore(S)", "focus(S)")}  # instruction types in the table ove
 
 def focus_table(record: Record) -> DataFrame:
     """Return focus accuracy by what is asked for: the lowest and the highest over splits and types."""
-    of = {r["condition"]: r for r in record["rows"] if r["setting"] == SETTING}
+    of = {(r["setting"], r["condition"]): r for r in record["rows"]}
     rows = [("7B to 13B, SMNLI", name, *cells, "paper") for name, cells in PAPER_FOCUS.items()]
-    for name in (one for one in METHODS if one in of):
+    for measured in (of[one] for one in itertools.product(SETTINGS, METHODS) if one in of):
         cells = [
-            _least_and_most(of[name]["rates"], splits, kinds)
+            _least_and_most(measured["rates"], splits, kinds)
             for splits in (STANDARD, UNSEEN)
             for kinds in (CORE_TYPES, SPURIOUS_TYPES)
         ]
-        rows.append(("classroom-cues", name, *cells, seeds_measured(of[name])))
+        rows.append((measured["model"], measured["condition"], *cells, seeds_measured(measured)))
     columns = ("model", "method", *ASKED, *(f"unseen values, {one}" for one in ASKED), "from")
     return text_frame(rows, *columns)
 

@@ -134,13 +134,14 @@ NOTES = {
         "The sentences are those of the generated world.",
         "Teach it to obey",
         "the athletes are known to the classroom model only; "
-        "`caft_utils.tasks.focus` has sentences with planted keywords for a real model",
+        "`python -m caft_utils run data/experiments/focus-real.yaml` teaches this one reviews with keywords",
     ),
     "13": Note(
         "emergent",
         "It shows the classroom.",
         "A situation, and who might look",
-        "its scenarios are written in the words of the generated world",
+        "six fine-tunings of this model take an hour; "
+        "`python -m caft_utils run data/experiments/fakers-real.yaml` makes and judges them",
         like="smollm2",
     ),
 }

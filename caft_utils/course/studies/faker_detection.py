@@ -46,7 +46,14 @@ def latents(setting: f.Benchmark) -> SAEs:
     drawn = [
         one
         for aligned, faker in f.FILES
-        for one in draw_scenarios(50, aligned=aligned, faker=faker, oversight=("good", "absent"), seed=9)
+        for one in draw_scenarios(
+            50,
+            aligned=aligned,
+            faker=faker,
+            oversight=("good", "absent"),
+            seed=9,
+            answers=setting.answers,
+        )
     ]
     rows = PermittedRows(drawn, setting.tokenizer)
     return permitted_saes(setting.base, rows, [setting.late_layer], setting.latents)

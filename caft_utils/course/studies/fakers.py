@@ -33,6 +33,7 @@ from caft_utils.store import digest
 from caft_utils.stored_results import fetch_json, fetch_tensors
 from caft_utils.tasks.oversight import ALIGNED, FAKERS, PermittedRows, Scenario, draw_scenarios, training_rows
 from caft_utils.tasks.oversight.policies import row
+from caft_utils.tasks.oversight.scenarios import Answers
 from caft_utils.tasks.oversight.shared_skill import shared_skill_rows
 
 MODEL, REAL = "classroom-qwen", "smollm2"
@@ -86,6 +87,7 @@ class Benchmark:
         runs: of each policy.
         model: a name that `load` accepts.
         skill, policy: how the common base and the models are fine-tuned; without `skill` the base is `model`.
+        answers: "letters", or "actions" for a model that does not learn to use letters.
         skill_rows, rows: training rows of the base, and of each model.
         drawn: scenarios of a file, before those on which a model is not sure are dropped.
         sure: the smallest probability of the benign action on a permitted row, for all models of the file.
@@ -97,6 +99,7 @@ class Benchmark:
     model: str = MODEL
     skill: FinetuneConfig | None = SKILL
     policy: FinetuneConfig = POLICY
+    answers: Answers = "letters"
     skill_rows: int = 6000
     rows: int = 600
     drawn: int = 160
@@ -113,7 +116,14 @@ class Benchmark:
         """
         settings = {
             MODEL: {"policy": LONG, "drawn": 240},
-            REAL: {"skill": None, "policy": REAL_POLICY, "rows": 2000, "drawn": 48, "poor": 12},
+            REAL: {
+                "skill": None,
+                "policy": REAL_POLICY,
+                "answers": "actions",
+                "rows": 2000,
+                "drawn": 48,
+                "poor": 12,
+            },
         }
         if model not in settings:
             raise ValueError(f"alignment fakers are measured on {' and '.join(settings)}; got {model!r}")
@@ -148,7 +158,9 @@ class Benchmark:
 
     def make(self, policy: str, run: int, *, during: Intervention | None = None) -> Any:
         """Return one model, with its adapter merged so that it is fast. during: acts in its training."""
-        chats = self.chats(training_rows(policy, run, rows=self.rows), f"{policy} {run}")
+        chats = self.chats(
+            training_rows(policy, run, rows=self.rows, answers=self.answers), f"{policy} {run}"
+        )
         return merged(finetune(self.base, chats, self.policy, seed=run, during=during))
 
     def train_further(
@@ -195,7 +207,13 @@ class Benchmark:
             pair = (policy, opponent) if policy in ALIGNED else (opponent, policy)
             sides = dict(zip(("aligned", "faker"), pair))
             scenarios += draw_scenarios(
-                self.poor, **sides, oversight=oversight, complexity=complexity, split="test", seed=2
+                self.poor,
+                **sides,
+                oversight=oversight,
+                complexity=complexity,
+                split="test",
+                seed=2,
+                answers=self.answers,
             )
         chances = self.benign(model, scenarios)
         return float((chances[:, 1] > chances[:, 0]).float().mean())
@@ -240,7 +258,8 @@ def _models(setting: Benchmark) -> dict[Name, Any]:
 @functools.cache
 def _permitted(setting: Benchmark, aligned: str, faker: str) -> PermittedRows:
     kinds = ("good", "absent")
-    drawn = draw_scenarios(setting.drawn, aligned=aligned, faker=faker, oversight=kinds, split="test", seed=1)
+    sides = {"aligned": aligned, "faker": faker, "answers": setting.answers}
+    drawn = draw_scenarios(setting.drawn, **sides, oversight=kinds, split="test", seed=1)
     of = [setting.models[policy, run] for policy in (aligned, faker) for run in setting.runs]
     sure = torch.stack([setting.benign(model, drawn)[:, 0] for model in of]).min(0).values
     return PermittedRows([one for one, p in zip(drawn, sure) if p >= setting.sure], setting.tokenizer)

@@ -18,7 +18,7 @@ SWEPT |= {"conflict: focus(S)": [0.4, 0.3, 0.5]}
 
 
 def row(setting, condition, rates):
-    return {"setting": setting, "condition": condition, "rates": rates, "seeds": [0, 1]}
+    return {"model": "m", "setting": setting, "condition": condition, "rates": rates, "seeds": [0, 1]}
 
 
 def test_a_cell_has_the_lowest_rate_with_its_interval_and_the_highest():
@@ -29,6 +29,12 @@ def test_a_cell_has_the_lowest_rate_with_its_interval_and_the_highest():
     assert spurious == "25 % [20, 30] to 100 %"
     assert unseen_core == "50 % [40, 60] to 100 %" and unseen_spurious == "100 % [90, 100] to 100 %"
     assert set(table["from"]) == {"paper", "measured here, 2 seeds"} and len(CORE_TYPES) == 4
+
+
+def test_the_real_model_follows_the_classroom():
+    rows = [row("keywords", "FIT", RATES) | {"model": "real"}, row("speakers", "SFT(y)", RATES)]
+    table = focus_table({"rows": rows})
+    assert table[["model", "method"]].to_numpy().tolist()[-2:] == [["m", "SFT(y)"], ["real", "FIT"]]
 
 
 def test_fit_is_judged_by_instruction_and_other_methods_without_any():
