@@ -74,7 +74,7 @@ def test_directions_that_were_read_generalise_better_than_random_ones(gender, re
     assert abs(random["ood_accuracy"][0] - plain["ood_accuracy"][0]) <= (0.10 if recipe == HEADLINE else 0.25)
 
 
-def test_a_smaller_learning_rate_does_as_well_in_the_headline_recipe(gender):
+def test_a_smaller_learning_rate_not_shown_worse_in_the_headline_recipe(gender):
     slow = row(gender[HEADLINE], "plain, lr 0.0003")
     assert slow["ood_accuracy"][0] >= 0.95 and slow["task_accuracy"][0] >= 0.97
 

@@ -13,7 +13,7 @@ import pytest
 from caft_utils.course.records import load_record
 from caft_utils.course.studies.persona import MODELS
 from caft_utils.course.studies.persona_rivals import FAMILIES
-from caft_utils.course.studies.rival_tables import does_as_well
+from caft_utils.course.studies.rival_tables import not_shown_worse
 
 
 @pytest.fixture(scope="module", params=os.environ.get("MODELS", " ".join(MODELS)).split())
@@ -37,4 +37,4 @@ def test_caft_prevents_the_harm_and_keeps_the_task(chosen):
 
 def test_controls_do_not_do_as_well(chosen):
     for name in ("random directions", "steering by a random vector", "random adapter"):
-        assert not does_as_well(chosen[name], chosen["CAFT, lr"], task="task", harm="misaligned"), name
+        assert not not_shown_worse(chosen[name], chosen["CAFT, lr"], task="task", harm="misaligned"), name

@@ -13,7 +13,7 @@ from caft_utils.course.studies.experiment import Row
 from caft_utils.course.studies.rival_grids import PLAIN, Family
 
 
-def does_as_well(row: Row, reference: Row, *, task: str, harm: str) -> bool:
+def not_shown_worse(row: Row, reference: Row, *, task: str, harm: str) -> bool:
     """Return whether a row is not measurably worse than the reference on either axis.
 
     This is the rule for "at a matched score". The interval of the task must not lie below the reference's,
