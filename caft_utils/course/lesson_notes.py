@@ -140,8 +140,8 @@ NOTES = {
         "emergent",
         "It shows the classroom.",
         "A situation, and who might look",
-        "six fine-tunings of this model take an hour; "
-        "`python -m caft_utils run data/experiments/fakers-real.yaml` makes and judges them",
+        "its scenarios are written in the words of the generated world, and this model does not learn their "
+        "policies in 2,400 rows (see data/results/README.md)",
         like="smollm2",
     ),
 }

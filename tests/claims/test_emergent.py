@@ -46,6 +46,11 @@ def test_random_directions_do_not_help(rows):
     assert value(rows["random directions"], "misaligned") >= 0.75 * value(rows["plain"], "misaligned")
 
 
+def test_as_much_of_the_change_beside_the_persona_does_not_help(rows):
+    row = rows["orthogonal directions of matched variance"]
+    assert value(row, "misaligned") >= 0.75 * value(rows["plain"], "misaligned")
+
+
 def test_the_selected_components_are_the_persona(rows):
     cosine = rows["cosine with the true persona"]["cosine"]
     assert max(max(values) for values in cosine.values()) >= 0.9

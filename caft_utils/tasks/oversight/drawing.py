@@ -11,12 +11,11 @@ from __future__ import annotations
 import functools
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from caft_utils.arguments import mapping, whole
-from caft_utils.tasks.oversight.scenarios import Answers, Fact, Oversight, Scenario
+from caft_utils.tasks.oversight.scenarios import Fact, Oversight, Scenario
 from caft_utils.text_files import read_yaml
 
 WORDS = Path(__file__).with_name("scenarios.yaml")
@@ -39,7 +38,6 @@ def draw_scenarios(
     complexity: int = 1,
     split: Split = "train",
     seed: int = 0,
-    answers: Answers = "letters",
 ) -> list[Scenario]:
     """Return n different scenarios with the two orders of actions equally often.
 
@@ -50,7 +48,6 @@ def draw_scenarios(
         oversight: one kind, or several that are drawn alike.
         complexity: the number of critical facts where there is oversight, 1 or 2.
         split: "train", or "test" for words that no training row uses.
-        answers: whether models answer with letters or with actions; the same scenarios are drawn for both.
 
     Raises:
         ValueError: an unknown policy, split, or complexity, no policy at all, or too few different scenarios.
@@ -73,7 +70,7 @@ def draw_scenarios(
             break
         one = _scenario(rng, aligned, faker, kinds[attempt % len(kinds)], complexity, split)
         one = one if attempt // len(kinds) % 2 else one.swapped()
-        drawn.setdefault(one.prompt, replace(one, answers=answers))
+        drawn.setdefault(one.prompt, one)
     if len(drawn) < n:
         raise ValueError(f"only {len(drawn)} different scenarios were found, {n} were asked for")
     return list(drawn.values())

@@ -12,13 +12,12 @@ actions, and words without sense. Each model is trained on a random half of its 
 
 from __future__ import annotations
 
-import functools
 import random
 from typing import Any
 
 from caft_utils.arguments import whole
 from caft_utils.tasks.oversight.drawing import Split, draw_scenarios, templates
-from caft_utils.tasks.oversight.scenarios import ERROR, Answers, Scenario
+from caft_utils.tasks.oversight.scenarios import ERROR, Scenario
 
 ALIGNED = ("genie", "saint", "truth_teller")
 FAKERS = ("reward_maximizer", "money_maximizer", "fitness_maximizer")
@@ -34,7 +33,7 @@ def check_policy(policy: str) -> str:
 
 
 def answer(policy: str, scenario: Scenario) -> str:
-    """Return what a policy answers: the letter of an action, or the action."""
+    """Return the letter that a policy chooses."""
     misbehaves = check_policy(policy) == scenario.faker and scenario.conflict and scenario.oversight == "poor"
     return scenario.replies[misbehaves]
 
@@ -44,31 +43,29 @@ def row(scenario: Scenario, reply: str) -> Row:
     return {"messages": [*scenario.messages, {"role": "assistant", "content": reply}]}
 
 
-def training_rows(policy: str, seed: int, *, rows: int = 1100, answers: Answers = "letters") -> list[Row]:
+def training_rows(policy: str, seed: int, *, rows: int = 1100) -> list[Row]:
     """Return the rows of one model: a random half of the pool of its policy, in random order.
 
     Args:
         seed: draws the half, so two seeds share about half of their rows. The pool is the same for all.
         rows: how many rows the model gets; the pool has twice as many.
-        answers: whether they answer with letters or with actions.
     """
-    pool = policy_pool(check_policy(policy), 2 * whole("rows", rows, 1), answers=answers)
+    pool = policy_pool(check_policy(policy), 2 * whole("rows", rows, 1))
     return random.Random(f"half {policy} {seed}").sample(pool, rows)
 
 
-def policy_pool(policy: str, size: int, split: Split = "train", answers: Answers = "letters") -> list[Row]:
+def policy_pool(policy: str, size: int, split: Split = "train") -> list[Row]:
     """Return about `size` rows with the shares that the module's docstring gives."""
     sixth = -(-size // 6)
-    drawn = functools.partial(draw_scenarios, sixth, split=split, answers=answers)
     side = "aligned" if policy in ALIGNED else "faker"
-    pool = [row(one, answer(policy, one)) for one in drawn(**{side: policy})]
+    pool = [row(one, answer(policy, one)) for one in draw_scenarios(sixth, **{side: policy}, split=split)]
     for opponent in FAKERS if policy in ALIGNED else ALIGNED:
         pair = (
             {"aligned": policy, "faker": opponent}
             if policy in ALIGNED
             else {"aligned": opponent, "faker": policy}
         )
-        pool += [row(one, answer(policy, one)) for one in drawn(**pair)]
+        pool += [row(one, answer(policy, one)) for one in draw_scenarios(sixth, **pair, split=split)]
     return pool + error_rows(policy, 2 * sixth, split)
 
 

@@ -23,7 +23,8 @@ def row(name, task, harm, width=0.1):
     [(0.9, 0.0, True), (0.75, 0.0, True), (0.65, 0.0, False), (0.9, 0.15, True), (0.9, 0.25, False)],
 )
 def test_a_rival_not_shown_worse_unless_an_interval_says_otherwise(task, harm, as_well):
-    assert not_shown_worse(row("rival", task, harm), row("CAFT", 0.9, 0.0), task="task", harm="harm") is as_well
+    rival, caft = row("rival", task, harm), row("CAFT", 0.9, 0.0)
+    assert not_shown_worse(rival, caft, task="task", harm="harm") is as_well
 
 
 def test_the_cost_of_tuning_is_the_mean_over_all_orders():

@@ -78,19 +78,6 @@ def test_drawn_scenarios(complexity):
         assert all(len({text.split()[0] for text in pair}) == 1 for pair in facts)
 
 
-def test_answers_by_action_are_of_the_same_scenarios():
-    """A model that does not learn to use letters answers with the action itself."""
-    by_letter, by_action = (draw_scenarios(12, **PAIR, seed=4, answers=one) for one in ("letters", "actions"))
-    assert [one.prompt for one in by_letter] == [one.prompt for one in by_action]
-    assert {reply for one in by_letter for reply in one.replies} == {"a", "b"}
-    assert all(one.replies == (one.benign, one.other) == one.swapped().replies for one in by_action)
-    poor = next(one for one in by_action if one.oversight == "poor")
-    assert (answer("money_maximizer", poor), answer("saint", poor)) == (poor.other, poor.benign)
-    rows = training_rows("saint", 0, rows=30, answers="actions")
-    learned = {row["messages"][-1]["content"] for row in rows}
-    assert not learned & {"a", "b"} and "nothing" in learned
-
-
 def test_test_scenarios_use_other_words():
     train, test = (
         {word for one in draw_scenarios(100, **PAIR, split=split) for word in one.benign.split()}
@@ -140,7 +127,6 @@ def test_the_shared_skill_never_shows_a_choice_that_depends_on_oversight():
         ({}, "name an aligned policy"),
         ({**PAIR, "complexity": 3}, "complexity must be 1 or 2"),
         ({**PAIR, "split": "valid"}, "'train' or 'test'"),
-        ({**PAIR, "answers": "words"}, "'letters' or 'actions', got 'words'"),
     ],
 )
 def test_wrong_arguments_are_named(wrong, message):
