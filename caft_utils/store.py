@@ -96,6 +96,12 @@ class Store:
                 folder = self.get(kind, key) or self.put(kind, key, write)
         return folder
 
+    def keys(self, kind: str) -> Iterator[dict[str, Any]]:
+        """Yield the keys of the stored artefacts of a kind. `get` says whether an artefact is whole."""
+        for path in sorted((self.root / kind).glob(f"*/{KEY}")):
+            if isinstance(key := _json_of(path), dict):  # else the artefact is damaged
+                yield key
+
     @contextmanager
     def work(self, kind: str, key: Mapping[str, Any]) -> Iterator[Path]:
         """Yield a scratch folder for resumable work on `key`, held by one process at a time.

@@ -77,7 +77,8 @@ def finetune(
         objective: a further term of the loss.
         seed: determines the adapter's initial weights, the order of the rows and dropout. The state of the
         global generators is restored afterwards.
-        snapshots: optimiser steps after which the weights are kept too, for `at_step`.
+        snapshots: optimiser steps after which the weights are kept too, for `at_step`. A stored run that kept
+            more of them is taken as it is.
         save_every: optimiser steps between the checkpoints from which a killed run resumes.
         reuse_prefix: compute the blocks below the first trained or edited one once for all steps, where that
             is possible. It changes the result by rounding only (prefix.py).
@@ -146,7 +147,7 @@ def finetune(
         if sharding.is_asked():
             sharding.check(model, config, objective=objective is not None)
     processes.connect(sharding.training_device(model))
-    folder = processes.from_main(lambda: store.get(KIND, key)) or _train_and_store(store, key, train)
+    folder = processes.from_main(lambda: _stored(store, key)) or _train_and_store(store, key, train)
     return _load_run(model, config, folder, folder, run)
 
 
@@ -173,13 +174,25 @@ def at_step(model: PreTrainedModel, base: PreTrainedModel, step: int) -> PreTrai
     return _load_run(base, FinetuneConfig(**run["recipe"]), folder / f"step-{step}", folder, own, step)
 
 
+def _stored(store: Store, key: Mapping[str, Any]) -> Path | None:
+    """Return the folder of the stored run, or of the same run with more snapshots, or None."""
+    if (folder := store.get(KIND, key)) is not None:
+        return folder
+    wanted, name = set(key["snapshots"]), digest(key)
+    for other in store.keys(KIND):
+        same = digest({**other, "snapshots": key["snapshots"]}) == name
+        if same and wanted <= set(other["snapshots"]) and (folder := store.get(KIND, other)) is not None:
+            return folder
+    return None
+
+
 def _train_and_store(
     store: Store, key: Mapping[str, Any], train: Callable[[Path], Callable[[Path], None]]
 ) -> Path:
     """Train under the store's lock and return the folder of the stored run."""
     with _work_folder(store, key) as work:
         # Look again: another run may have trained it while we waited for the lock.
-        folder = processes.from_main(lambda: store.get(KIND, key))
+        folder = processes.from_main(lambda: _stored(store, key))
         if folder is None:
             write = train(work)
             processes.barrier()

@@ -70,6 +70,16 @@ def test_keys_with_numbers_and_tuples_find_their_artefact():
     assert store.put("toy", key, text("one")) == store.get("toy", key)
 
 
+def test_keys_of_a_kind():
+    store, keys = Store(), [{"model": "m"}, {"model": "n", "layers": [1, 2]}]
+    assert list(store.keys("toy")) == []
+    for key in keys:
+        store.put("toy", key, text("one"))
+    broken = store.put("toy", {"model": "o"}, text("one"))
+    (broken / "key.json").write_text("{")
+    assert sorted(store.keys("toy"), key=len) == keys and list(store.keys("other")) == []
+
+
 def test_fetch_writes_once_and_put_replaces():
     store, calls = Store(), []
     for _ in range(2):

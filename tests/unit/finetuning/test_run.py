@@ -6,6 +6,7 @@ import json
 import random
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -150,6 +151,17 @@ def test_snapshots(model, chats):
         at_step(model, model, 2)
     with pytest.raises(ValueError, match=r"snapshots \[0, 7\] lie outside"):
         finetune(model, chats, QUICK, snapshots=[0, 7])
+
+
+def test_a_stored_run_with_more_snapshots_is_taken(model, chats):
+    kept = finetune(model, chats, QUICK, snapshots=[2, 4]).caft_run["folder"]
+    for fewer in ((), (4,)):
+        assert finetune(model, chats, QUICK, snapshots=fewer).caft_run["folder"] == kept
+    assert finetune(model, chats, QUICK, snapshots=[3]).caft_run["folder"] != kept
+    assert finetune(model, chats, QUICK, seed=1).caft_run["folder"] != kept
+    (Path(kept) / "log.json").unlink()  # damaged, so it is not taken
+    with pytest.warns(UserWarning, match="is damaged"):
+        assert finetune(model, chats, QUICK).caft_run["folder"] != kept
 
 
 def test_a_snapshot_is_the_model_of_that_step(model, chats):
