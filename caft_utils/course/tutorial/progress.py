@@ -25,15 +25,16 @@ import nbformat
 class Run:
     """One notebook of a tutorial run.
 
-    status: "waiting", "running", "done" or "failed". minutes: the notebook's own estimate. cell: index of the
-    running cell. began: time.monotonic() at the start. notebook: the executed copy, partial after a failure.
-    kernel: process id of its kernel.
+    status: "waiting", "running", "done" or "failed". minutes: the notebook's own estimate. reuses: numbers of
+    the notebooks whose stored artefacts it reads. cell: index of the running cell. began: time.monotonic() at
+    the start. notebook: the executed copy, partial after a failure. kernel: process id of its kernel.
     """
 
     path: Path
     title: str
     minutes: float
     cells: int
+    reuses: tuple[str, ...] = ()
     status: str = "waiting"
     cell: int = 0
     began: float = 0.0
@@ -48,8 +49,10 @@ class Run:
         notebook = nbformat.read(path, as_version=4)
         text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
         title = re.search(r"^# +(.+)$", text, re.MULTILINE)
-        minutes = notebook.metadata.get("caft", {}).get("minutes", 1.0)
-        return cls(path, title[1].strip() if title else path.stem, float(minutes), len(notebook.cells))
+        title = title[1].strip() if title else path.stem
+        caft = notebook.metadata.get("caft", {})
+        reuses = tuple(caft.get("reuses", ()))
+        return cls(path, title, float(caft.get("minutes", 1.0)), len(notebook.cells), reuses)
 
     @property
     def share(self) -> float:

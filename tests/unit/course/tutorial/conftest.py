@@ -26,9 +26,9 @@ def figure():
 def write(tmp_path):
     """Write a toy notebook: write(name, *cells, title=...), where a cell is source or (source, tag)."""
 
-    def write(name, *cells, title="A toy"):
+    def write(name, *cells, title="A toy", **caft):
         kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-        notebook = new_notebook(metadata={"kernelspec": kernel, "caft": {"minutes": 0.1}})
+        notebook = new_notebook(metadata={"kernelspec": kernel, "caft": {"minutes": 0.1, **caft}})
         notebook.cells = [
             new_markdown_cell(f"# {title}"),
             new_code_cell("SEED = 1", metadata={"tags": ["parameters"]}),
@@ -47,7 +47,8 @@ def write(tmp_path):
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """Run the toy notebooks: run(*arguments) -> exit status. Kernels are processes of their own."""
-    for name in ("CAFT_STORE", "PLOTLY_RENDERER"):  # main sets them; they are restored after the test
+    malloc = [f"MALLOC_{name}_" for name in ("TRIM_THRESHOLD", "TOP_PAD", "MMAP_THRESHOLD")]
+    for name in ("CAFT_STORE", "PLOTLY_RENDERER", *malloc):  # main sets them, and they are restored
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     monkeypatch.setattr("caft_utils.course.tutorial.runner.can_fork_kernels", lambda: False)

@@ -101,6 +101,28 @@ def test_two_notebooks_at_a_time_meet(tmp_path, run, write):
     assert run("--jobs", "2") == 0
 
 
+def test_a_notebook_starts_after_those_that_it_reuses(run, write):
+    last = """
+    import time
+    from pathlib import Path
+    deadline = time.monotonic() + 60
+    while not Path("third").exists():
+        assert time.monotonic() < deadline, "the third never ran beside the first"
+        time.sleep(0.1)
+    Path("made").touch()
+    """
+    write("00_maker", textwrap.dedent(last))
+    write("01_reader", "from pathlib import Path\nassert Path('made').exists()", reuses=["00"])
+    write("02_other", "from pathlib import Path\nPath('third').touch()")
+    assert run("--jobs", "2") == 0
+
+
+def test_a_notebook_that_reuses_another_starts_beside_it_when_no_other_is_left(run, write):
+    write("00_maker", WAIT)
+    write("01_reader", "from pathlib import Path; Path('failing').touch()", reuses=["00"])
+    assert run("--jobs", "2") == 0
+
+
 def test_a_failure_lets_the_other_end_and_starts_no_third(tmp_path, run, capsys, write):
     write("00_bad", "from pathlib import Path; Path('failing').touch()\nraise ValueError('the reason')")
     write("01_slow", WAIT)
