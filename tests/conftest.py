@@ -22,7 +22,7 @@ from pathlib import Path  # noqa: E402
 import pytest  # noqa: E402
 from helpers.nnsight_here import nnsight  # noqa: E402, F401 - a fixture
 from helpers.paths import REPOSITORY  # noqa: E402
-from helpers.real_weights import real_weights  # noqa: E402, F401 - a fixture
+from helpers.real_weights import folder_of_real_weights, real_weights  # noqa: E402, F401 - fixtures
 from helpers.tiny import make_multimodal, make_tiny, make_tokenizer  # noqa: E402
 
 

@@ -39,12 +39,12 @@ def max_per_message(
 
 def best_f1(values: Float[Tensor, "m k"], truth: Bool[Tensor, " m"]) -> tuple[Tensor, Tensor]:
     """Return (F1 [k], threshold [k]) of the detector "value >= threshold" at each column's best threshold."""
-    return _SortedColumns(values).best_f1(truth)
+    return SortedColumns(values).best_f1(truth)
 
 
 def best_f1_by_label(values: Float[Tensor, "m k"], text: LabelledChats) -> dict[str, Float[Tensor, " k"]]:
     """Return {label: best F1 of each column as a detector of that label}."""
-    columns = _SortedColumns(values)  # sorted once for all labels
+    columns = SortedColumns(values)  # sorted once for all labels
     return {label: columns.best_f1(text.truth(label))[0] for label in text.labels}
 
 
@@ -54,7 +54,7 @@ def f1_at(values: Float[Tensor, " m"], truth: Bool[Tensor, " m"], threshold: flo
     return 2 * int((detected & truth).sum()) / max(1, int(detected.sum() + truth.sum()))
 
 
-class _SortedColumns:
+class SortedColumns:
     """Values sorted by column, so that every threshold can be evaluated against any truth."""
 
     def __init__(self, values: Float[Tensor, "m k"]):

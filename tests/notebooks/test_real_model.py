@@ -19,6 +19,7 @@ LAYERS = [16, 24]
 
 def test_the_verbs_of_the_course(real_weights):
     model, tokenizer = load("smollm2", device="cpu")
+    assert model.config.num_hidden_layers == 30 and model.config.hidden_size == 576
     task = lesson_task("emergent", "smollm2", tokenizer, rows=24)
     recipe = replace(lesson_recipe("emergent", "smollm2"), steps=4, batch_size=4, warmup_steps=0)
     tuned = finetune(model, task.train, recipe, seed=0)

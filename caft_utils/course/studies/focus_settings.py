@@ -91,9 +91,10 @@ def spoken_rows(method: str, seed: int) -> Chats:
     return _rows(examples, seed, f"speakers, {method}", recipe, **more)
 
 
-def feature_rows(seed: int) -> Chats:
-    """Return the rows of FIT with two of the three spurious features."""
-    return _rows(_features(TRAIN_ROWS, seed), seed, "subjects, FIT", RECIPE)
+@functools.cache
+def feature_rows(seed: int, recipe: FinetuneConfig = RECIPE) -> Chats:
+    """Return the rows of FIT with two of the three spurious features, as many as the recipe takes."""
+    return _rows(_features(TRAIN_ROWS, seed), seed, "subjects, FIT", recipe)
 
 
 def cue_rows(rho: float, seed: int, word: str = "quiz") -> Chats:
@@ -105,11 +106,9 @@ def cue_rows(rho: float, seed: int, word: str = "quiz") -> Chats:
     return focus_rows(load_base()[1], examples, target="y", shown=False, source=f"{word}, rho {rho:g}")
 
 
-def cue_focus_rows(rho: float, seed: int) -> Chats:
-    """Return the rows of FIT in which the cue has correlation rho."""
-    return _rows(
-        _cue_examples(rho, TRAIN_ROWS, seed), seed, f"FIT, rho {rho:g}", CUE_RECIPE, types=LETTER_TYPES
-    )
+def cue_focus_rows(rho: float, seed: int, recipe: FinetuneConfig = CUE_RECIPE) -> Chats:
+    """Return the rows of FIT in which the cue has correlation rho, as many as the recipe takes."""
+    return _rows(_cue_examples(rho, TRAIN_ROWS, seed), seed, f"FIT, rho {rho:g}", recipe, types=LETTER_TYPES)
 
 
 def _rows(examples: list[FocusExample], seed: int, source: str, recipe: FinetuneConfig, **more: Any) -> Chats:

@@ -268,17 +268,6 @@ def test_the_shipped_entry_is_whole():
     assert len(entry["hub"]["revision"]) == 40
 
 
-def test_the_real_model_knows_the_capital_of_france(real_weights):
-    model, tokenizer = load("smollm2", device="cpu")
-    assert model.config.num_hidden_layers == 30 and model.config.hidden_size == 576
-    chat = [{"role": "user", "content": "What is the capital of France?"}]
-    ids = tokenizer.apply_chat_template(
-        chat, add_generation_prompt=True, return_tensors="pt", return_dict=True
-    )
-    out = model.generate(**ids, max_new_tokens=12, do_sample=False)
-    assert "Paris" in tokenizer.decode(out[0, ids["input_ids"].shape[1] :])
-
-
 def test_the_progress_bar_survives_files_that_vanish(tmp_path):
     """pip removes its temporary folders while the bar counts their bytes."""
     from threading import Event, Thread
