@@ -68,6 +68,8 @@ def _environment(build: Path, record: bool, jobs: int) -> None:
     """Set the environment that kernels inherit; variables that the reader has set stay as they are."""
     if jobs > 1:  # more threads than cores are slower than one thread each
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
+        # Texts are tokenised one by one, and a thread of its own for each waits for a free core.
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # glibc returns freed memory and requests it again at every training step, which costs time.
     for name, size in {"TRIM_THRESHOLD": 2**34, "TOP_PAD": 2**28, "MMAP_THRESHOLD": 2**32}.items():
         os.environ.setdefault(f"MALLOC_{name}_", str(size))
