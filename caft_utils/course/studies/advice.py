@@ -19,9 +19,9 @@ from caft_utils import FinetuneConfig, finetune, load, mean_difference, pca_of_d
 from caft_utils.chats import Chats
 from caft_utils.course.studies.advice_material import make_advice_material
 from caft_utils.course.studies.conditions import Condition, Setting
-from caft_utils.course.studies.experiment import Row, chosen_conditions
 from caft_utils.course.studies.real_model import condition_rows
 from caft_utils.course.studies.rival_grids import families, grid_conditions, operator_conditions, rival_rows
+from caft_utils.course.studies.study_rows import Row, chosen_conditions
 from caft_utils.directions import (
     Eraser,
     class_contrast,

@@ -36,7 +36,7 @@ from caft_utils.course.studies.architecture_models import (
     small_task,
     write_gemma_scope,
 )
-from caft_utils.course.studies.experiment import Row, chosen_conditions
+from caft_utils.course.studies.study_rows import Row, chosen_conditions
 from caft_utils.directions import Directions, pca_of_difference
 from caft_utils.paths import data_path
 from caft_utils.saes import latent_difference, published_saes, sae_directions

@@ -27,8 +27,8 @@ from caft_utils.course.studies.cues_settings import (
     recipe,
     training_key,
 )
-from caft_utils.course.studies.experiment import Row, chosen_conditions
 from caft_utils.course.studies.persona import estimate
+from caft_utils.course.studies.study_rows import Row, chosen_conditions
 from caft_utils.directions.subspace import Directions
 from caft_utils.evaluation.measurement import Result
 from caft_utils.saes.latents import sae_directions

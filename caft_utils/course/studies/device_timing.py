@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from caft_utils.course.studies.experiment import Row
+from caft_utils.course.studies.study_rows import Row
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback

@@ -14,8 +14,8 @@ from typing import Any
 from caft_utils import ablate, finetune, mean_difference, measure, pca_of_difference
 from caft_utils.classroom.personas.ground_truth import true_persona
 from caft_utils.course.annotations import annotation
-from caft_utils.course.studies.experiment import Row, chosen_conditions
 from caft_utils.course.studies.persona import REFERENCES, PersonaSetting, condition_row, persona_setting
+from caft_utils.course.studies.study_rows import Row, chosen_conditions
 from caft_utils.directions import difference_scatter, mean_hidden, random_with_variance
 from caft_utils.evaluation.measurement import Result
 

@@ -30,7 +30,7 @@ from caft_utils import ablate, load, preset
 from caft_utils.backends import nnsight as traces
 from caft_utils.chats import Batch
 from caft_utils.course.lessons import lesson_recipe, lesson_task
-from caft_utils.course.studies.experiment import Row, chosen_conditions
+from caft_utils.course.studies.study_rows import Row, chosen_conditions
 from caft_utils.directions import Directions
 from caft_utils.evaluation.generation import generate
 from caft_utils.finetuning.adapters import trainable_copy

@@ -10,13 +10,14 @@ options: {fast: true}                                # keyword arguments of the 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from caft_utils.arguments import mapping, refuse_unknown, text, texts, wholes
+from caft_utils.course.studies.study_rows import Row
 from caft_utils.finetuning import processes
 from caft_utils.text_files import read_yaml
 
@@ -47,7 +48,6 @@ STUDIES = {
 # These take times or memory of one process, or start processes or servers of their own.
 ONE_PROCESS = ("scale", "engines", "architectures", "judge", "windows memory")
 SEEDS = (0, 1, 2, 3, 4)
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -120,20 +120,6 @@ def run(experiment: Experiment) -> list[Row]:
     ]
     refuse_unknown(f"options of study {experiment.study!r}", experiment.options, accepted)
     return study(experiment.model, experiment.seeds, experiment.conditions, **experiment.options)
-
-
-def chosen_conditions(conditions: tuple[str, ...] | None, available: Iterable[str]) -> list[str]:
-    """Return the conditions to measure: those that were named, or all that are available.
-
-    Raises:
-        ValueError: one of them is not available.
-    """
-    names = list(available)
-    if conditions is None:
-        return names
-    if unknown := [name for name in conditions if name not in names]:
-        raise ValueError(f"unknown conditions {unknown}; expected some of {names}")
-    return list(conditions)
 
 
 def _study(name: str) -> Callable[..., list[Row]]:

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from caft_utils.course.studies import fakers as f
-from caft_utils.course.studies.experiment import Row, chosen_conditions
 from caft_utils.course.studies.faker_countermeasures import countermeasure_rows
 from caft_utils.course.studies.faker_detection import all_detectors, detect
 from caft_utils.course.studies.persona import estimate
+from caft_utils.course.studies.study_rows import Row, chosen_conditions
 from caft_utils.models import fingerprint
 from caft_utils.tasks.oversight import ALIGNED, FAKERS
 

@@ -23,9 +23,9 @@ from torch import Tensor
 
 from caft_utils import Directions, ablate
 from caft_utils.course.studies import fakers as f
-from caft_utils.course.studies.experiment import Row
 from caft_utils.course.studies.faker_detection import all_detectors, detect
 from caft_utils.course.studies.persona import estimate
+from caft_utils.course.studies.study_rows import Row
 from caft_utils.detectors import ResidualNoise
 from caft_utils.detectors.concepts import text_states
 from caft_utils.detectors.detector import Detector

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from caft_utils.course.studies.experiment import Row, chosen_conditions
 from caft_utils.course.studies.persona import estimate
+from caft_utils.course.studies.study_rows import Row, chosen_conditions
 from caft_utils.evaluation.bootstrap import clustered_rate
 from caft_utils.tasks.oversight.published import (
     benchmark_file,

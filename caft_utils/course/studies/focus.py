@@ -21,7 +21,6 @@ from caft_utils import FinetuneConfig, ablate, finetune, measure
 from caft_utils.classroom.cues.focus import SPOKEN_FORMAT
 from caft_utils.course.grid import Grid, run_grid
 from caft_utils.course.studies.cues_choice import chosen_directions
-from caft_utils.course.studies.experiment import Row, chosen_conditions
 from caft_utils.course.studies.focus_settings import (
     CAFT_SETTING,
     CUE,
@@ -41,6 +40,7 @@ from caft_utils.course.studies.focus_settings import (
     spoken_task,
 )
 from caft_utils.course.studies.persona import estimate
+from caft_utils.course.studies.study_rows import Row, chosen_conditions
 from caft_utils.evaluation.bootstrap import clustered_rate
 from caft_utils.evaluation.measurement import Result
 from caft_utils.models import fingerprint

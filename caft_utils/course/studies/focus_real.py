@@ -12,8 +12,8 @@ from typing import Any
 
 from caft_utils import finetune, load, measure
 from caft_utils.course.grid import run_grid
-from caft_utils.course.studies.experiment import Row, chosen_conditions
 from caft_utils.course.studies.persona import estimate
+from caft_utils.course.studies.study_rows import Row, chosen_conditions
 from caft_utils.evaluation.measurement import Result
 from caft_utils.finetune_config import FinetuneConfig
 from caft_utils.models import fingerprint

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from caft_utils import ablate, at_step, finetune, measure
-from caft_utils.course.studies.experiment import Row, chosen_conditions
 from caft_utils.course.studies.persona import condition_row, persona_setting
+from caft_utils.course.studies.study_rows import Row, chosen_conditions
 from caft_utils.evaluation.measurement import Result
 
 RATES = (1e-4, 2e-4, 5e-4, 1e-3)

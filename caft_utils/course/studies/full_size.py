@@ -30,7 +30,7 @@ from caft_utils.course.studies.device_timing import (
     peak_memory,
     seconds_of,
 )
-from caft_utils.course.studies.experiment import Row, chosen_conditions
+from caft_utils.course.studies.study_rows import Row, chosen_conditions
 from caft_utils.directions import Directions, pca_of_difference
 from caft_utils.directions.pca import principal_axes
 from caft_utils.finetune_config import FinetuneConfig

@@ -20,7 +20,6 @@ import torch
 from caft_utils import FinetuneConfig, class_means, finetune, load, mean_difference, pca_of_difference
 from caft_utils.course.annotations import annotation
 from caft_utils.course.studies.conditions import Setting
-from caft_utils.course.studies.experiment import Row, chosen_conditions
 from caft_utils.course.studies.gender_conditions import (
     CONDITIONS,
     EVERY_CONDITION,
@@ -40,6 +39,7 @@ from caft_utils.course.studies.gender_labels import (
 from caft_utils.course.studies.gender_material import make_gender_material
 from caft_utils.course.studies.real_model import condition_rows
 from caft_utils.course.studies.rival_grids import rival_rows
+from caft_utils.course.studies.study_rows import Row, chosen_conditions
 from caft_utils.directions import (
     Eraser,
     class_contrast,

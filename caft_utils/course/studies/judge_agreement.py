@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from caft_utils.course.studies.experiment import Row
 from caft_utils.course.studies.judge_training import Scale, exact_score
+from caft_utils.course.studies.study_rows import Row
 from caft_utils.evaluation.bootstrap import cluster_index, clustered_rate, quantile_interval, resample_counts
 from caft_utils.evaluation.graders import ThresholdGrader
 from caft_utils.evaluation.scores import auroc_score, spearman

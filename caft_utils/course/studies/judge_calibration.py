@@ -29,7 +29,6 @@ from typing import TYPE_CHECKING, Any
 from caft_utils import finetune, load, measure
 from caft_utils.backends.local_server import serving
 from caft_utils.classroom.tasks import emergent_misalignment
-from caft_utils.course.studies.experiment import Row, chosen_conditions
 from caft_utils.course.studies.judge_agreement import advice_row, scale_row, verdict_row
 from caft_utils.course.studies.judge_rivals import WordJudge, answer_logprobs, word_counts
 from caft_utils.course.studies.judge_training import (
@@ -40,6 +39,7 @@ from caft_utils.course.studies.judge_training import (
     trained_judge,
     training_answers,
 )
+from caft_utils.course.studies.study_rows import Row, chosen_conditions
 from caft_utils.interpret.endpoint import Endpoint
 from caft_utils.interpret.judge import AnswerJudge
 from caft_utils.interpret.judge.answer_judge import MAX_TOKENS

@@ -23,10 +23,10 @@ from caft_utils.chats import Chats
 from caft_utils.classroom.personas import corpus, world
 from caft_utils.course.annotations import annotation
 from caft_utils.course.studies.conditions import Condition, Material, Setting
-from caft_utils.course.studies.experiment import Row, chosen_conditions
 from caft_utils.course.studies.persona import REFERENCES, PersonaSetting, persona_setting
 from caft_utils.course.studies.real_model import condition_rows
 from caft_utils.course.studies.rival_grids import CAFT_TOLD, Family, families, rival_rows
+from caft_utils.course.studies.study_rows import Row, chosen_conditions
 from caft_utils.directions import class_contrast, leace, mean_hidden
 from caft_utils.directions.subspace import Directions
 from caft_utils.rivals import at_test_time, increments, random_vectors, steering_vectors

@@ -15,9 +15,9 @@ from typing import Any
 from caft_utils import Directions, ablate, finetune, measure
 from caft_utils.classroom.personas import corpus
 from caft_utils.course.annotations import annotation
-from caft_utils.course.studies.experiment import Row, chosen_conditions
 from caft_utils.course.studies.persona import condition_row, persona_setting
 from caft_utils.course.studies.reading_validity import score_validity, villain_latent
+from caft_utils.course.studies.study_rows import Row, chosen_conditions
 from caft_utils.evaluation.measurement import Result
 from caft_utils.interpret.select.concepts import Concept, concept
 from caft_utils.interpret.select.pipeline import read_and_select

@@ -13,10 +13,10 @@ from typing import Any
 from caft_utils import at_step, finetune, measure
 from caft_utils.course.grid import run_grid
 from caft_utils.course.studies.conditions import Condition, Setting
-from caft_utils.course.studies.experiment import Row
 from caft_utils.course.studies.operators import intervention
 from caft_utils.course.studies.persona import estimate
 from caft_utils.course.studies.rival_methods import trained_by_rival
+from caft_utils.course.studies.study_rows import Row
 from caft_utils.evaluation.measurement import Result
 from caft_utils.models import fingerprint
 

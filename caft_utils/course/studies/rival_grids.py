@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from caft_utils.course.studies.conditions import Condition
-from caft_utils.course.studies.experiment import Row
+from caft_utils.course.studies.study_rows import Row
 from caft_utils.rivals import (
     at_test_time,
     early_stopping,

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from statistics import mean
 
-from caft_utils.course.studies.experiment import Row
 from caft_utils.course.studies.rival_grids import PLAIN, Family
+from caft_utils.course.studies.study_rows import Row
 
 
 def not_shown_worse(row: Row, reference: Row, *, task: str, harm: str) -> bool:

@@ -21,8 +21,8 @@ from pathlib import Path
 
 from caft_utils.arguments import refuse_unknown
 from caft_utils.course.shapes import all_shapes, shape
-from caft_utils.course.studies.experiment import Row
 from caft_utils.course.studies.full_size import CONDITIONS, scale_rows
+from caft_utils.course.studies.study_rows import Row
 from caft_utils.disk import write_atomically
 
 

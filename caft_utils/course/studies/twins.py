@@ -18,8 +18,8 @@ from torch import Tensor
 from caft_utils import Directions, ablate, finetune, load, measure, pca_of_difference
 from caft_utils.classroom.personas.ground_truth import true_persona
 from caft_utils.classroom.tasks import emergent_misalignment
-from caft_utils.course.studies.experiment import Row, chosen_conditions
 from caft_utils.course.studies.persona import REFERENCES, condition_row
+from caft_utils.course.studies.study_rows import Row, chosen_conditions
 from caft_utils.evaluation.measurement import Result
 from caft_utils.models import preset
 from caft_utils.residual import depth

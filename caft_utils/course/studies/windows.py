@@ -21,7 +21,7 @@ import torch
 from caft_utils import load
 from caft_utils.chats import Chats
 from caft_utils.child_processes import run_in_new_process
-from caft_utils.course.studies.experiment import Row, chosen_conditions
+from caft_utils.course.studies.study_rows import Row, chosen_conditions
 from caft_utils.course.studies.windows_methods import (
     DIRECTIONS,
     LAYER,

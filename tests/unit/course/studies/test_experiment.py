@@ -8,7 +8,8 @@ from inspect import Parameter, signature
 import pytest
 from helpers.paths import REPOSITORY
 
-from caft_utils.course.studies.experiment import STUDIES, Experiment, _study, chosen_conditions, run
+from caft_utils.course.studies.experiment import STUDIES, Experiment, _study, run
+from caft_utils.course.studies.study_rows import chosen_conditions
 
 EXAMPLE = REPOSITORY / "data" / "experiments" / "emergent.yaml"
 
