@@ -114,7 +114,11 @@ def test_the_same_input_gives_the_same_score(case, world, examples):
 
 @pytest.mark.parametrize(
     ("shown", "scored"),
-    [("train", "test"), ("train", "test_negatives"), ("train_negatives", "hard_negatives")],
+    [
+        ("explainer_windows", "scorer_windows"),
+        ("explainer_windows", "scorer_negatives"),
+        ("explainer_negatives", "hard_negatives"),
+    ],
 )
 def test_a_row_that_the_explainer_saw_is_refused(case, world, examples, shown, scored):
     leaked = replace(getattr(examples, scored)[0], row=getattr(examples, shown)[0].row)
@@ -140,6 +144,6 @@ def test_replies_that_cannot_be_read_are_reported(case, world, examples):
 
 @pytest.mark.parametrize("case", [case for case in CASES.values() if case.reads_windows])
 def test_nothing_to_compare_is_not_a_number(case, world, examples):
-    empty = replace(examples, test=[], test_negatives=[], hard_negatives=[])
+    empty = replace(examples, scorer_windows=[], scorer_negatives=[], hard_negatives=[])
     score = case.make(world)(RIGHT, empty)
     assert math.isnan(score.value) and score.failures == 0 and score.n == 0

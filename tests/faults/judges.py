@@ -65,7 +65,7 @@ def judged_replies(home: Path) -> Attempt:
             try:
                 match kind:
                     case "judge":
-                        (value,) = EndpointWindowJudge(endpoint)(VILLAIN.text, examples.test[:1])
+                        (value,) = EndpointWindowJudge(endpoint)(VILLAIN.text, examples.scorer_windows[:1])
                         wrong = _off_scale(value, 1.0, answer, {"yes": 1.0, "no": 0.0})
                     case "relevance":
                         (value,) = EndpointRelevance(endpoint)({(1, 0, "+"): VILLAIN}, MALICE).values()

@@ -38,8 +38,14 @@ if TYPE_CHECKING:
     from caft_utils.chats import Chats
     from caft_utils.store import Store
 
-FORMAT = 1  # increase it when the same key would give different examples
-WINDOW_KINDS = ("train", "test", "train_negatives", "test_negatives", "hard_negatives")
+FORMAT = 2  # increase it when the same key would give different examples
+WINDOW_KINDS = (
+    "explainer_windows",
+    "scorer_windows",
+    "explainer_negatives",
+    "scorer_negatives",
+    "hard_negatives",
+)
 MIN_EXAMPLES = 4  # fewer windows of a kind are too few to explain or to score
 
 
@@ -47,25 +53,28 @@ MIN_EXAMPLES = 4  # fewer windows of a kind are too few to explain or to score
 class FeatureExamples:
     """Examples of a latent, or of one side of a component. Activations are signed so that active is positive.
 
-    train, test: activating windows for explainers (train) and for scorers (test), strongest first. Half are
-        the strongest of all, the others are spread evenly over the quantiles of the rest.
-    train_negatives, test_negatives: random windows without an activating token.
-    hard_negatives: non-activating windows whose words resemble those of `train`, most similar first.
+    explainer_windows: activating windows that explainers see, strongest first. Half are the strongest of all,
+        the others are spread evenly over the quantiles of the rest.
+    scorer_windows: activating windows of held-out rows, chosen in the same way, on which explanations are
+        scored.
+    explainer_negatives, scorer_negatives: random windows without an activating token, for each of the two.
+    hard_negatives: windows for scorers, not activating, whose words resemble those of `explainer_windows`,
+        most similar first.
     max_activation: the largest activation in any row.
     promoted_tokens, suppressed_tokens: words from the logit lens in the direction of this side.
 
-    `train` and `train_negatives` share no row with the other lists. Within a list, each window comes from a
-    different row.
+    The explainer's lists share no row with the scorer's. Within a list, each window comes from a different
+    row.
     """
 
     layer: int
     index: int
     side: Side
     kind: str
-    train: list[TextWindow]
-    test: list[TextWindow]
-    train_negatives: list[TextWindow]
-    test_negatives: list[TextWindow]
+    explainer_windows: list[TextWindow]
+    scorer_windows: list[TextWindow]
+    explainer_negatives: list[TextWindow]
+    scorer_negatives: list[TextWindow]
     hard_negatives: list[TextWindow]
     max_activation: float
     promoted_tokens: list[str]
@@ -175,23 +184,24 @@ def _collect(
     progress: bool,
 ) -> tuple[list[FeatureExamples], dict[FeatureKey, str]]:
     """Return the examples of the features that have enough, and for the others the reason."""
-    train_rows, test_rows = split_rows(len(chats), seed)
+    explainer_rows, scorer_rows = split_rows(len(chats), seed)
     how = {"n": n, "width": width, "seed": seed, "batch_size": batch_size, "progress": progress}
     how["sinks"] = sinks
     sampler = WindowSampler(model, chats, features, **how)
-    train = sampler.sample(train_rows)
-    targets = _hard_negative_targets(chats, train, n)
-    test = sampler.sample(test_rows, {end: sample.max_activation for end, sample in train.items()}, targets)
+    explained = sampler.sample(explainer_rows)
+    targets = _hard_negative_targets(chats, explained, n)
+    maxima = {end: sample.max_activation for end, sample in explained.items()}
+    scored = sampler.sample(scorer_rows, maxima, targets)
 
     examples, left_out, texts = [], {}, WindowTexts(chats)
     for (layer, index, side), column in _columns(features).items():
         end = layer, side
-        max_activation = float(test[end].max_activation[column])
-        windows = _select(train[end], test[end], column, n, max_activation)
+        max_activation = float(scored[end].max_activation[column])
+        windows = _select(explained[end], scored[end], column, n, max_activation)
         if reason := _too_few(windows, n, max_activation):
             left_out[layer, index, side] = reason
             continue
-        windows["hard_negatives"] = select_hard(test[end], column, n, chats)
+        windows["hard_negatives"] = select_hard(scored[end], column, n, chats)
         vector = SIGNS[side] * features.vector(layer, index)
         promoted, suppressed = logit_lens(model, vector, chats.tokenizer)
         of_kind = {kind: [texts(ref) for ref in refs] for kind, refs in windows.items()}
@@ -201,7 +211,7 @@ def _collect(
     return examples, left_out
 
 
-def split_rows(rows: int, seed: int) -> tuple[Int[Tensor, " train"], Int[Tensor, " test"]]:
+def split_rows(rows: int, seed: int) -> tuple[Int[Tensor, " explained"], Int[Tensor, " scored"]]:
     """Split the row numbers at random into two halves: rows to explain from and rows to score on."""
     order = torch.randperm(rows, generator=torch.Generator().manual_seed(seed))
     return order[: rows // 2], order[rows // 2 :]
@@ -217,10 +227,12 @@ def _columns(features: Features) -> dict[FeatureKey, int]:
     }
 
 
-def _hard_negative_targets(chats: Chats, train: Mapping[LayerSide, EndSample], n: int) -> HardNegativeTargets:
+def _hard_negative_targets(
+    chats: Chats, explained: Mapping[LayerSide, EndSample], n: int
+) -> HardNegativeTargets:
     """Return the mean word vectors of the activating windows of the first pass."""
     similarity, means = WordSimilarity(chats), {}
-    for end, sample in train.items():
+    for end, sample in explained.items():
         groups = [
             [ref.ids(chats) for ref in select_active(sample, column, n, max_activation)]
             for column, max_activation in enumerate(sample.max_activation.tolist())
@@ -230,13 +242,13 @@ def _hard_negative_targets(chats: Chats, train: Mapping[LayerSide, EndSample], n
 
 
 def _select(
-    train: EndSample, test: EndSample, column: int, n: int, max_activation: float
+    explained: EndSample, scored: EndSample, column: int, n: int, max_activation: float
 ) -> dict[str, list[WindowRef]]:
     return {
-        "train": select_active(train, column, n, max_activation),
-        "test": select_active(test, column, n, max_activation),
-        "train_negatives": select_non_activating(train, column),
-        "test_negatives": select_non_activating(test, column),
+        "explainer_windows": select_active(explained, column, n, max_activation),
+        "scorer_windows": select_active(scored, column, n, max_activation),
+        "explainer_negatives": select_non_activating(explained, column),
+        "scorer_negatives": select_non_activating(scored, column),
     }
 
 

@@ -54,10 +54,10 @@ def explainer_prompt(examples: FeatureExamples, max_windows: int = 20) -> list[d
     Args:
         max_windows: largest number of activating windows; half as many others are shown.
     """
-    negatives = examples.train_negatives[: max(1, max_windows // 2)]
+    negatives = examples.explainer_negatives[: max(1, max_windows // 2)]
     active, silent = (
         [mark_tokens(window, active_positions(window, examples.max_activation)) for window in windows]
-        for windows in (examples.train[:max_windows], negatives)
+        for windows in (examples.explainer_windows[:max_windows], negatives)
     )
     promoted = ", ".join(examples.promoted_tokens)
     lens = f"\nWords that it makes the model more likely to say: {promoted}\n" if promoted else ""

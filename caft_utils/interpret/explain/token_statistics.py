@@ -68,17 +68,19 @@ class TokenStatistics:
     def __call__(self, examples: FeatureExamples) -> Explanation:
         """Write the sentence. The order of the windows does not matter."""
         active, peaks, before, elsewhere = Counter(), Counter(), Counter(), Counter()
-        for window in examples.train:
+        for window in examples.explainer_windows:
             words = _words_by_place(window, examples.max_activation)
             # Each window counts once, so a repetitive text does not dominate.
             active.update(words.weights)
             peaks.update(words.at_peak)
             before.update(words.before)
-        for window in examples.train_negatives:
+        for window in examples.explainer_negatives:
             elsewhere.update({word for word, _, _ in window_words(window)})
 
         def distinctive(counts: Counter[str]) -> list[str]:
-            return _distinctive(counts, len(examples.train), elsewhere, len(examples.train_negatives))
+            return _distinctive(
+                counts, len(examples.explainer_windows), elsewhere, len(examples.explainer_negatives)
+            )
 
         at_peak = [word for word in distinctive(peaks) if 2 * peaks[word] >= active[word]]
         about = [w for w in distinctive(active) if w not in FUNCTION_WORDS and w not in at_peak]

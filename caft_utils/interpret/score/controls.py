@@ -42,19 +42,21 @@ def random_explanation(explanations: Mapping[Hashable, Text], key: Hashable, *, 
 
 @checked
 def shuffle_activations(examples: FeatureExamples, *, seed: int = 0) -> FeatureExamples:
-    """Return the same activating and non-activating test windows with randomly permuted activations.
+    """Return the same windows for scorers with randomly permuted activations.
 
     This randomises which windows count as activating, and which of their tokens do. Activations are also
     permuted within a window, because a peak in the middle would reveal the windows that were activating.
     """
     rng = random.Random(f"{seed} {examples.layer} {examples.index} {examples.side}")
-    windows = [*examples.test, *examples.test_negatives, *examples.hard_negatives]
+    windows = [*examples.scorer_windows, *examples.scorer_negatives, *examples.hard_negatives]
     shuffled = [
         _with_activations(rng, text, source)
         for text, source in zip(rng.sample(windows, len(windows)), windows)
     ]
-    n, m = len(examples.test), len(examples.test) + len(examples.test_negatives)
-    return replace(examples, test=shuffled[:n], test_negatives=shuffled[n:m], hard_negatives=shuffled[m:])
+    n, m = len(examples.scorer_windows), len(examples.scorer_windows) + len(examples.scorer_negatives)
+    return replace(
+        examples, scorer_windows=shuffled[:n], scorer_negatives=shuffled[n:m], hard_negatives=shuffled[m:]
+    )
 
 
 def _with_activations(rng: random.Random, text: TextWindow, source: TextWindow) -> TextWindow:

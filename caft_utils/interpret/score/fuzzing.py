@@ -64,7 +64,7 @@ def _marked_windows(examples: FeatureExamples, seed: int) -> list[_MarkedWindow]
     rng = random.Random(f"{seed} {examples.layer} {examples.index} {examples.side}")
     marked: list[_MarkedWindow] = []
     patterns: list[list[str]] = []  # the marked tokens of each activating window
-    for window in examples.test:
+    for window in examples.scorer_windows:
         all_active = active_positions(window, examples.max_activation)
         active = sorted(sorted(all_active), key=window.activations.__getitem__, reverse=True)
         active = active[: max(1, len(window.tokens) // 2)]
@@ -75,7 +75,7 @@ def _marked_windows(examples: FeatureExamples, seed: int) -> list[_MarkedWindow]
         if active and len(idle) >= len(active):
             like = [window.tokens[t] for t in active]
             marked.append(_MarkedWindow("idle", window, _choose(rng, idle, window, like)))
-    for i, window in enumerate(examples.test_negatives if patterns else ()):
+    for i, window in enumerate(examples.scorer_negatives if patterns else ()):
         like = patterns[i % len(patterns)]
         marked.append(_MarkedWindow("other", window, _choose(rng, range(len(window.tokens)), window, like)))
     return marked

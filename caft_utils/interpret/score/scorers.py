@@ -28,7 +28,7 @@ class Scorer(ABC):
     name: str
 
     def __call__(self, explanation: str | Explanation, examples: FeatureExamples) -> Score:
-        """Score one explanation on the test windows of `examples`.
+        """Score one explanation on the scorer's windows of `examples`.
 
         Raises:
             ValueError: the explainer's windows and the scorer's share a row of text.
@@ -62,22 +62,23 @@ def check_disjoint(examples: FeatureExamples) -> None:
 
     Windows of one row resemble each other, so such a score would measure memorisation.
     """
-    seen = {w.row for w in examples.train + examples.train_negatives}
-    scored = examples.test + examples.test_negatives + examples.hard_negatives
+    seen = {w.row for w in examples.explainer_windows + examples.explainer_negatives}
+    scored = examples.scorer_windows + examples.scorer_negatives + examples.hard_negatives
     if shared := seen & {w.row for w in scored}:
         raise ValueError(
             f"layer {examples.layer}, {examples.kind} {examples.index}: rows {sorted(shared)[:5]} were shown "
-            "to the explainer (train, train_negatives) and are the scorer's too (test, test_negatives, "
-            "hard_negatives), so the score would measure memory; split the rows, as collect_examples does"
+            "to the explainer (explainer_windows, explainer_negatives) and are the scorer's too "
+            "(scorer_windows, scorer_negatives, hard_negatives), so the score would measure memory; split "
+            "the rows, as collect_examples does"
         )
 
 
 def labelled_windows(examples: FeatureExamples, hard: bool = False) -> tuple[list[TextWindow], list[bool]]:
-    """Return activating and non-activating test windows, and whether each window is activating.
+    """Return the scorer's activating and non-activating windows, and whether each window is activating.
 
     Args:
         hard: take the hard negatives, whose words resemble those of activating windows.
     """
-    negatives = examples.hard_negatives if hard else examples.test_negatives
-    windows = [*examples.test, *negatives]
-    return windows, [True] * len(examples.test) + [False] * len(negatives)
+    negatives = examples.hard_negatives if hard else examples.scorer_negatives
+    windows = [*examples.scorer_windows, *negatives]
+    return windows, [True] * len(examples.scorer_windows) + [False] * len(negatives)

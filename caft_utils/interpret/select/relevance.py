@@ -119,8 +119,8 @@ class HintTestRelevance:
         match, relevances = hint_matcher(concept), {}
         for key in explanations:
             one = self.examples[key]
-            active = [active_words(window, one.max_activation) for window in one.train]
-            others = [[word for word, _, _ in window_words(window)] for window in one.train_negatives]
+            active = [active_words(window, one.max_activation) for window in one.explainer_windows]
+            others = [[word for word, _, _ in window_words(window)] for window in one.explainer_negatives]
             y, m = (sum(bool(match(words)) for words in windows) for windows in (active, others))
             p = fisher_p_value(y, len(active), m, len(others))
             relevances[key] = 100 * (1 - min(1.0, len(explanations) * p))

@@ -13,7 +13,7 @@ from caft_utils.directions import Directions
 from caft_utils.interpret.examples import ACTIVE_SHARE, TooFewExamples, collect_examples
 from caft_utils.interpret.examples.sampler import NON_ACTIVATING_SHARE
 
-LISTS = ("train", "test", "train_negatives", "test_negatives", "hard_negatives")
+LISTS = ("explainer_windows", "scorer_windows", "explainer_negatives", "scorer_negatives", "hard_negatives")
 QUIET = pytest.mark.filterwarnings("ignore::caft_utils.interpret.examples.TooFewExamples")
 
 
@@ -23,7 +23,7 @@ def test_windows_of_a_latent_are_where_it_fires_and_where_not(model, chats, late
     (message,) = [w.message for w in caught if isinstance(w.message, TooFewExamples)]  # others may warn too
     assert message.left_out == {
         (0, 1, "+"): "never active",
-        (0, 2, "+"): "only 0 train_negatives, 0 test_negatives windows",
+        (0, 2, "+"): "only 0 explainer_negatives, 0 scorer_negatives windows",
     }
     assert "no examples of 2 features: (0, 1, '+'): never active" in str(message)
     assert list(examples) == [(0, 10, "+"), (0, 20, "+"), (0, 30, "+")]
@@ -42,14 +42,14 @@ def test_windows_of_a_latent_are_where_it_fires_and_where_not(model, chats, late
                 span = slice(first, first + len(w.tokens))
                 assert len(w.tokens) == min(6, len(ids) - first) and first > 0
                 assert w.activations == pytest.approx(values[w.row][span, column].tolist(), abs=1e-5)
-                if name in ("train", "test"):
+                if name in ("explainer_windows", "scorer_windows"):
                     assert ids[w.position] == token and w.peak_activation > ACTIVE_SHARE * e.max_activation
                     assert w.peak_activation == pytest.approx(
                         float(values[w.row][1:, column].max()), abs=1e-5
                     )
                 else:
                     assert token not in ids[span] and max(w.activations) == 0
-        for windows in (e.train, e.test):
+        for windows in (e.explainer_windows, e.scorer_windows):
             assert [w.peak_activation for w in windows] == sorted(
                 (w.peak_activation for w in windows), reverse=True
             )
@@ -62,8 +62,8 @@ def test_explainers_and_scorers_share_no_row(model, chats, latents, seed):
         examples = collect_examples(model, chats, latents, n=10, width=6, seed=seed)
     seen, scored = set(), set()
     for e in examples.values():
-        seen |= {w.row for w in e.train + e.train_negatives}
-        scored |= {w.row for w in e.test + e.test_negatives + e.hard_negatives}
+        seen |= {w.row for w in e.explainer_windows + e.explainer_negatives}
+        scored |= {w.row for w in e.scorer_windows + e.scorer_negatives + e.hard_negatives}
     assert len(seen) > 10 and len(scored) > 10 and not seen & scored  # over all latents, not one by one
 
 
@@ -95,9 +95,9 @@ def test_both_sides_of_a_component(model, chats, values_of):
             for w in getattr(e, name):
                 part = values[w.row][w.position - w.peak :, i][: len(w.tokens)]
                 assert w.activations == pytest.approx((sign * part).tolist(), abs=1e-5)
-                active = name in ("train", "test")
+                active = name in ("explainer_windows", "scorer_windows")
                 assert (w.peak_activation > ACTIVE_SHARE * e.max_activation) == active
-        quiet = [max(w.activations) <= NON_ACTIVATING_SHARE * e.max_activation for w in e.test_negatives]
+        quiet = [max(w.activations) <= NON_ACTIVATING_SHARE * e.max_activation for w in e.scorer_negatives]
         assert quiet == sorted(quiet, reverse=True)  # the least active stand in, at the end
     plus, minus = examples[1, 0, "+"], examples[1, 0, "-"]
     assert plus.promoted_tokens == minus.suppressed_tokens and plus.suppressed_tokens == minus.promoted_tokens
@@ -120,6 +120,6 @@ def test_errors_and_little_text(model, chats, latents, tokenizer):
 def test_examples_are_a_plain_frozen_value(model, chats):
     found = Directions({1: torch.randn(1, 64, generator=torch.Generator().manual_seed(4))})
     e = collect_examples(model, chats, found, n=4, width=4)[1, 0, "+"]
-    assert replace(e, test=[]).train == e.train
+    assert replace(e, scorer_windows=[]).explainer_windows == e.explainer_windows
     with pytest.raises(AttributeError):
-        e.train = []
+        e.explainer_windows = []

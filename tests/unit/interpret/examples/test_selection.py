@@ -18,7 +18,7 @@ def test_active_windows_are_of_every_strength(model, chats, latents, values_of):
     values = [v[1:, 0].max().item() for v in values_of(model, chats, latents, 0)]
     new = sorted((v for v in values if v > ACTIVE_SHARE * e.max_activation), reverse=True)
     assert len(new) > 40
-    for windows in (e.train, e.test):
+    for windows in (e.explainer_windows, e.scorer_windows):
         places = [sum(v > w.peak_activation + 1e-6 for v in new) / len(new) for w in windows]
         assert max(places[:4]) < 0.15 and places[-1] > 0.6  # half from the top, the others spread
         assert 0.15 < places[5] < 0.75
@@ -30,9 +30,11 @@ def test_faintly_active_windows_do_not_fill_up_the_lists(model, tokenizer, laten
     texts = [f"{pair} {last}" for last in ("file", "question", "self are", "return") for pair in pairs]
     chats = Chats(tokenizer, [{"text": text} for text in texts])
     e = collect_examples(model, chats, latents, n=20, width=6)[0, 30, "+"]
-    assert {w.row for w in e.train + e.test} == set(range(16)) and len(e.train + e.test) == 16
+    assert {w.row for w in e.explainer_windows + e.scorer_windows} == set(range(16)) and len(
+        e.explainer_windows + e.scorer_windows
+    ) == 16
     assert 0 < len(e.hard_negatives) < 20 and all(
-        w.row >= 32 for w in e.hard_negatives + e.test_negatives + e.train_negatives
+        w.row >= 32 for w in e.hard_negatives + e.scorer_negatives + e.explainer_negatives
     )
 
 
@@ -47,7 +49,7 @@ def test_hard_windows_have_the_words_of_active_ones(model, tokenizer, latents, w
     rows = [{"text": f"{some(near, 4)} file {some(near, 4)}"} for _ in range(40)]
     rows += [{"text": some(near, 9)} for _ in range(40)] + [{"text": some(far, 9)} for _ in range(160)]
     e = collect_examples(model, Chats(tokenizer, rows), latents, n=8, width=8)[0, 10, "+"]
-    assert all(w.row < 40 for w in e.train + e.test)
+    assert all(w.row < 40 for w in e.explainer_windows + e.scorer_windows)
     assert all(40 <= w.row < 80 for w in e.hard_negatives)
     assert len({"".join(w.tokens) for w in e.hard_negatives}) == len(e.hard_negatives) == 8
-    assert sum(w.row >= 80 for w in e.test_negatives) >= 4
+    assert sum(w.row >= 80 for w in e.scorer_negatives) >= 4

@@ -79,9 +79,12 @@ def test_the_threshold_for_being_active_is_a_share_of_the_strongest():
         replace(w, activations=[0.25 if v == 0 else v for v in w.activations])
         for w in map(marked_window, active)
     ]
-    assert '"moss"' not in TokenStatistics(before=0)(replace(marked_examples([], SILENT), train=weak)).text
+    assert (
+        '"moss"'
+        not in TokenStatistics(before=0)(replace(marked_examples([], SILENT), explainer_windows=weak)).text
+    )
     strong = replace(
-        marked_examples([], SILENT), train=weak, max_activation=0.8
+        marked_examples([], SILENT), explainer_windows=weak, max_activation=0.8
     )  # 0.25 is now above 0.3 of it
     assert '"moss"' in TokenStatistics(before=0)(strong).text
 

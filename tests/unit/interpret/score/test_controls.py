@@ -47,11 +47,17 @@ def test_a_shuffled_direction_separates_text_from_activations():
     shuffled = shuffle_activations(examples, seed=1)
 
     def text(each):
-        windows = each.test + each.test_negatives + each.hard_negatives
+        windows = each.scorer_windows + each.scorer_negatives + each.hard_negatives
         return sorted(" ".join(window.tokens) for window in windows)
 
-    assert text(shuffled) == text(examples) and shuffled.train == examples.train
-    assert 0 < len({w.row for w in shuffled.test} & {w.row for w in examples.test}) < len(examples.test)
-    assert all(w.peak_activation == max(w.activations) > 0.3 for w in shuffled.test)
-    assert all(max(w.activations) < 0.3 for w in shuffled.test_negatives)
-    assert all(len(w.activations) == len(w.tokens) for w in shuffled.test + shuffled.test_negatives)
+    assert text(shuffled) == text(examples) and shuffled.explainer_windows == examples.explainer_windows
+    assert (
+        0
+        < len({w.row for w in shuffled.scorer_windows} & {w.row for w in examples.scorer_windows})
+        < len(examples.scorer_windows)
+    )
+    assert all(w.peak_activation == max(w.activations) > 0.3 for w in shuffled.scorer_windows)
+    assert all(max(w.activations) < 0.3 for w in shuffled.scorer_negatives)
+    assert all(
+        len(w.activations) == len(w.tokens) for w in shuffled.scorer_windows + shuffled.scorer_negatives
+    )

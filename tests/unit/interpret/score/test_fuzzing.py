@@ -19,11 +19,11 @@ def test_as_many_wrong_tokens_are_marked_and_nothing_gives_them_away():
         if marks & above:
             assert marks == above, "the right marks are all tokens above the threshold, and no others"
             active[window.row] = marks
-    assert len(active) == len(examples.test)
+    assert len(active) == len(examples.scorer_windows)
     wrong = [(window, marks) for window, marks in judge.asked if marks != active.get(window.row)]
-    assert sum(window.row in active for window, _ in wrong) == len(examples.test)
+    assert sum(window.row in active for window, _ in wrong) == len(examples.scorer_windows)
     assert all(len(marks) == len(active[window.row]) for window, marks in wrong if window.row in active)
-    assert {window.row for window, _ in wrong} - set(active) == {w.row for w in examples.test_negatives}
+    assert {window.row for window, _ in wrong} - set(active) == {w.row for w in examples.scorer_negatives}
     assert sum(len(marks) for _, marks in wrong) == 2 * sum(map(len, active.values()))
 
     def by_count(window, marks):
@@ -40,10 +40,13 @@ def test_as_many_wrong_tokens_are_marked_and_nothing_gives_them_away():
 
 def test_a_latent_that_fires_everywhere_in_a_window():
     examples, judge = planted("pets"), RuleJudge()
-    full = [replace(w, activations=[1.0 + i / 100 for i in range(len(w.activations))]) for w in examples.test]
-    score = Fuzzing(judge)("x", replace(examples, test=full, max_activation=1.2))
+    full = [
+        replace(w, activations=[1.0 + i / 100 for i in range(len(w.activations))])
+        for w in examples.scorer_windows
+    ]
+    score = Fuzzing(judge)("x", replace(examples, scorer_windows=full, max_activation=1.2))
     for window, marks in judge.asked[: len(full)]:
         assert len(marks) == len(window.tokens) // 2
         assert min(marks) >= len(window.tokens) // 2 - 1, "the most active tokens, which are the last ones"
     assert math.isnan(score.extra["in_active_windows"]) and score.extra["in_other_windows"] == 0.5
-    assert score.n == len(examples.test) + len(examples.test_negatives)
+    assert score.n == len(examples.scorer_windows) + len(examples.scorer_negatives)

@@ -23,7 +23,7 @@ def test_a_model_that_predicts_what_it_has_read(tokenizer):
 
 def test_prefix_and_dummy_are_what_the_model_reads(model, tokenizer):
     examples = planted("pets", n=4)
-    windows = examples.test + examples.test_negatives
+    windows = examples.scorer_windows + examples.scorer_negatives
     without, given = (window_losses(f"{text}: ", windows, model, tokenizer) for text in ("you", "dogs"))
     reduction = without - given
     above = reduction[:4, None] > reduction[None, 4:]
@@ -35,7 +35,7 @@ def test_prefix_and_dummy_are_what_the_model_reads(model, tokenizer):
 def test_losses_are_those_of_each_window_by_itself(tiny, tokenizer, architecture, sliding_window):
     """Also where attention sees fewer tokens than there are before a window."""
     model = tiny(architecture, **({"sliding_window": sliding_window} if sliding_window else {}))
-    windows = planted("pets", n=9).test
+    windows = planted("pets", n=9).scorer_windows
     prefix = "text about dogs\n\n"
     want = []
     for window in windows:
@@ -50,7 +50,7 @@ def test_losses_are_those_of_each_window_by_itself(tiny, tokenizer, architecture
 
 def test_dropout_is_off_and_the_mode_comes_back(tiny, tokenizer):
     model = tiny("qwen2", attention_dropout=0.5).train()
-    windows = planted("pets", n=3).test
+    windows = planted("pets", n=3).scorer_windows
     first, second = (window_losses("you", windows, model, tokenizer) for _ in range(2))
     assert torch.equal(first, second) and model.training
 
@@ -58,4 +58,4 @@ def test_dropout_is_off_and_the_mode_comes_back(tiny, tokenizer):
 def test_empty_windows_and_prefixes(model, tokenizer):
     assert window_losses("you", [as_window("")], model, tokenizer).isnan().all()
     with pytest.raises(ValueError, match="prefix"):
-        window_losses("", planted("pets", n=3).test, model, tokenizer)
+        window_losses("", planted("pets", n=3).scorer_windows, model, tokenizer)

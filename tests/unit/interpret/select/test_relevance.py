@@ -128,7 +128,9 @@ def test_hints_ahead_of_what_is_active_do_not_count():
     """A direction that marks the word after a villain's description is not about villains."""
     marks = counted_examples(["steal and burn then we bake a cake"] * 40, ["bake a cake"] * 40)
     active = [float(i >= 4) for i in range(9)]  # from "we" on
-    marks.train[:] = [replace(each, activations=active[: len(each.tokens)], peak=4) for each in marks.train]
+    marks.explainer_windows[:] = [
+        replace(each, activations=active[: len(each.tokens)], peak=4) for each in marks.explainer_windows
+    ]
     assert HintTestRelevance({(1, 0, "+"): marks})({(1, 0, "+"): SCHOOL}, MALICE) == {(1, 0, "+"): 0.0}
 
 
