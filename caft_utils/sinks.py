@@ -23,7 +23,7 @@ them as they are. `sinks="include"` treats them as all other tokens.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,12 +32,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from caft_utils.arguments import checked
+from caft_utils.models import fingerprint
 from caft_utils.models.positions import position_limit
 from caft_utils.residual import capture, decoder, depth, evaluating, stream_activations, without_hooks
+from caft_utils.stored_results import fetch_json
 
 if TYPE_CHECKING:
     from caft_utils.chats import Chats
+    from caft_utils.store import Store
 
+FORMAT = 1  # increase it when the same key would give other sinks
 PEAK = 6.0
 OWN_SHARE = 0.5
 PROBE_TOKENS = 64
@@ -195,15 +199,37 @@ def find_sinks(
     layers: Sequence[int] | None = None,
     *,
     batch_size: int = 32,
+    store: Store | None = None,
     progress: bool = False,
 ) -> FoundSinks:
     """Return the tokens of `chats` that are sinks at `layers`; default: all decoder blocks.
+
+    Args:
+        store: where the result is cached; default: see `default_store`.
 
     Raises:
         IndexError: a layer is out of range.
         ValueError: there is no row, or a row is longer than the model's positions.
     """
     layers = list(range(depth(model))) if layers is None else sorted(set(layers))
+    key = {"format": FORMAT, "model": fingerprint(model), "data": chats.fingerprint, "layers": layers}
+
+    def compute() -> dict[str, Any]:
+        found = _read_sinks(model, chats, layers, batch_size, progress)
+        by_layer = [[layer, found.typical[layer], found.lengths[layer]] for layer in layers]
+        return {"sinks": [asdict(one) for one in found.sinks], "tokens": found.tokens, "by layer": by_layer}
+
+    value = fetch_json("sinks", key, compute, models=(model,), store=store)
+    lengths = {
+        layer: {name: tuple(ends) for name, ends in series.items()} for layer, _, series in value["by layer"]
+    }
+    typical = {layer: length for layer, length, _ in value["by layer"]}
+    return FoundSinks([Sink(**one) for one in value["sinks"]], value["tokens"], typical, lengths)
+
+
+def _read_sinks(
+    model: nn.Module, chats: Chats, layers: Sequence[int], batch_size: int, progress: bool
+) -> FoundSinks:
     typical = typical_lengths(model, layers)
     sinks, count, lengths = [], 0, {layer: {"sinks": [], "other tokens": []} for layer in layers}
     for batch in stream_activations(model, chats, layers, batch_size=batch_size, progress=progress):

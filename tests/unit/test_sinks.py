@@ -46,6 +46,14 @@ def test_planted_sinks_are_found_with_their_place(sunk, chats):
     assert {trace.name for trace in figure.data if trace.name} == {"sinks", "other tokens"}
 
 
+def test_a_second_search_of_the_same_text_reads_what_the_first_found(sunk, chats, monkeypatch):
+    found = find_sinks(sunk, chats)
+    monkeypatch.setattr("caft_utils.sinks._read_sinks", lambda *_: pytest.fail("it was searched again"))
+    assert find_sinks(sunk, chats) == found
+    with pytest.raises(pytest.fail.Exception):
+        find_sinks(sunk, chats[1:])
+
+
 @pytest.mark.parametrize("name", CLASSROOM)
 def test_no_classroom_model_has_a_sink(name):
     """Random rows of their vocabulary, and their own headers."""
