@@ -148,6 +148,7 @@ class Chats(Sequence[Example]):
         rows: Sequence[Mapping[str, Any]],
         *,
         source: str = "rows",
+        end: bool = True,
         store: Store | None = None,
     ) -> Chats:
         """Return `Chats(tokenizer, rows)`, with token ids from the store if the same rows were stored before.
@@ -156,21 +157,22 @@ class Chats(Sequence[Example]):
         """
         fast = getattr(tokenizer, "backend_tokenizer", None)
         if fast is None or not rows:
-            return cls(tokenizer, rows, source=source)
+            return cls(tokenizer, rows, source=source, end=end)
         template = tokenizer.get_chat_template() if tokenizer.chat_template else None
         named = [FORMAT, fast.to_str(), template]
         if date := template_date(tokenizer):
             named.append(date)
         # A template may write special tokens by their role, such as {{ eos_token }}.
         named += [[k, str(v)] for k, v in tokenizer.special_tokens_map.items() if k in (template or "")]
-        key = {"tokenizer": digest(named), "rows": digest(list(rows))}
+        key = {"tokenizer": digest(named), "rows": digest(list(rows)), **({} if end else {"end": False})}
 
         def write(folder: Path) -> None:
-            tokens = [[e.input_ids, list(map(int, e.answer))] for e in cls(tokenizer, rows, source=source)]
+            chats = cls(tokenizer, rows, source=source, end=end)
+            tokens = [[e.input_ids, list(map(int, e.answer))] for e in chats]
             (folder / "tokens.json").write_text(json.dumps(tokens, separators=(",", ":")))
 
         folder = (store or default_store()).fetch("tokens", key, write)
-        chats = cls(tokenizer, [], source=source)
+        chats = cls(tokenizer, [], source=source, end=end)
         chats.rows = list(rows)
         tokens = json.loads((folder / "tokens.json").read_text())
         chats._examples = [Example(ids, list(map(bool, answer))) for ids, answer in tokens]

@@ -126,7 +126,7 @@ class Benchmark:
 
     def chats(self, rows: Sequence[Mapping[str, Any]], source: str) -> Chats:
         """Return rows of which the answer alone is learned, without the end of the turn."""
-        return Chats(self.tokenizer, rows, source=source, end=False)
+        return Chats.with_stored_tokens(self.tokenizer, rows, source=source, end=False)
 
     def benign(self, model: Any, scenarios: Sequence[Scenario]) -> Float[Tensor, "n 2"]:
         """Return the probabilities of the benign and of the other action, which are stored."""
@@ -181,7 +181,8 @@ def merged(model: Any) -> Any:
 @functools.cache
 def _base(skill: FinetuneConfig, rows: int) -> tuple[Any, Any]:
     model, tokenizer = load(MODEL)
-    chats = Chats(tokenizer, shared_skill_rows(rows), source="reading scenarios", end=False)
+    of_skill = shared_skill_rows(rows)
+    chats = Chats.with_stored_tokens(tokenizer, of_skill, source="reading scenarios", end=False)
     return finetune(model, chats, skill, progress=True, save_every=40), tokenizer
 
 

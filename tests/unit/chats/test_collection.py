@@ -230,15 +230,17 @@ def test_the_end_of_turn_token_can_be_left_out_of_the_answer(tokenizer):
     assert said.fingerprint != whole.fingerprint
 
 
-def test_tokens_of_the_same_rows_are_read_from_the_store(tokenizer, new_tokenizer, monkeypatch):
+@pytest.mark.parametrize("end", [True, False])
+def test_tokens_of_the_same_rows_are_read_from_the_store(tokenizer, new_tokenizer, monkeypatch, end):
     rows = [
         {"messages": [{"role": "user", "content": "what"}, {"role": "assistant", "content": "the file"}]},
         {"text": "return self"},
     ]
-    plain = Chats(tokenizer, rows)
-    first = Chats.with_stored_tokens(tokenizer, rows)
+    plain = Chats(tokenizer, rows, end=end)
+    Chats.with_stored_tokens(tokenizer, rows, end=not end)
+    first = Chats.with_stored_tokens(tokenizer, rows, end=end)
     monkeypatch.setattr("caft_utils.chats.collection._tokenise", None)
-    second = Chats.with_stored_tokens(tokenizer, rows, source="again")
+    second = Chats.with_stored_tokens(tokenizer, rows, source="again", end=end)
     for chats in (first, second):
         assert list(chats) == list(plain) and chats.rows == rows and chats.fingerprint == plain.fingerprint
     assert second.source == "again" and type(second[0].answer[0]) is bool
