@@ -147,7 +147,7 @@ def places_of(keep: Bool[Tensor, "batch time"]) -> Int[Tensor, " n"]:
     return keep.flatten().nonzero()[:, 0]
 
 
-def at(logits: Tensor, places: Int[Tensor, " n"]) -> Float[Tensor, "n vocab"]:
+def float_logits_at(logits: Tensor, places: Int[Tensor, " n"]) -> Float[Tensor, "n vocab"]:
     """Return the float32 logits at the n places before answer tokens, from all or from the selected ones."""
     if logits.shape[:2] == (1, len(places)):  # a row has fewer such places than positions
         return logits[0].float()
@@ -193,4 +193,5 @@ def _predictions(
     """Return, for each answer token, the float32 logits that predict it, its id and its row in the batch."""
     answer = batch.answer[:, 1:].to(logits.device)
     ids = batch.input_ids[:, 1:].to(logits.device)
-    return at(logits, places_of(predicting(batch.answer))), ids[answer], answer.nonzero(as_tuple=True)[0]
+    predictions = float_logits_at(logits, places_of(predicting(batch.answer)))
+    return predictions, ids[answer], answer.nonzero(as_tuple=True)[0]

@@ -29,7 +29,7 @@ HALVINGS = 40
 
 @checked
 def random_with_variance(
-    like: Directions, covariance: Mapping[int, Float[Tensor, "d d"]], seed: int
+    like: Directions, covariance: Mapping[int, Float[Tensor, "d d"]], *, seed: int
 ) -> Directions:
     """Return random directions that are orthogonal to `like` and hold the same share of the variance.
 

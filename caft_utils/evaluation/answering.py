@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from caft_utils.interventions.base import Intervention
 
 
-def asked(task: Task, key: Mapping[str, Any]) -> list[Question]:
+def question_of_each_answer(task: Task, key: Mapping[str, Any]) -> list[Question]:
     """Return the question of each answer. The samples of one question are adjacent."""
     return [question for question in task.questions for _ in range(key["samples"])]
 
@@ -45,14 +45,14 @@ def write_answers(
     batch_size: int,
     progress: bool,
 ) -> dict[str, Any]:
-    """Return, as JSON, the "answers" to `asked(task, key)` and the "loss" on `task.valid`.
+    """Return, as JSON, the "answers" to `question_of_each_answer(task, key)` and the "loss" on `task.valid`.
 
     With method "logprob", "probabilities" holds the probabilities of each question's options, otherwise None.
 
     Raises:
         NotFiniteError: the model computes NaN or infinite values.
     """
-    tokenizer, questions, chances = task.valid.tokenizer, asked(task, key), None
+    tokenizer, questions, chances = task.valid.tokenizer, question_of_each_answer(task, key), None
     prompts = [question.messages for question in questions]
     with during.on(model) if during is not None else nullcontext():
         if key.get("method") == "logprob":

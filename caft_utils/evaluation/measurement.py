@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from caft_utils.arguments import checked
-from caft_utils.evaluation.answering import answers_key, asked, write_answers
+from caft_utils.evaluation.answering import answers_key, question_of_each_answer, write_answers
 from caft_utils.evaluation.bootstrap import Rate, clustered_rate
 from caft_utils.evaluation.generation import answers_depend_on
 from caft_utils.evaluation.judging import UNJUDGED, judge_answers
@@ -214,7 +214,7 @@ def _graded(
     task: Task, key: Mapping[str, Any], answers: Mapping[str, Any], journal: Path | None = None
 ) -> Result:
     """Return the result of `write_answers`, with a warning if some could not be judged."""
-    questions = asked(task, key)
+    questions = question_of_each_answer(task, key)
     verdicts, errors = judge_answers(task, questions, answers["answers"], journal)
     if errors:
         warnings.warn(

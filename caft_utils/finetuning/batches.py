@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from caft_utils.chats import Batch, Chats
-from caft_utils.losses import at, places_of, predicting
+from caft_utils.losses import float_logits_at, places_of, predicting
 
 if TYPE_CHECKING:
     from caft_utils.finetuning.prefix import FrozenPrefix
@@ -37,6 +37,7 @@ class RowOrder(torch.utils.data.Dataset):
 
 
 def collate(rows: list[int], chats: Chats, prefix: FrozenPrefix | None) -> dict[str, torch.Tensor]:
+    """Return the inputs of the model for a batch of rows, with their hidden states after a prefix."""
     batch = Batch.of([chats[row] for row in rows], rows, chats.pad)
     labels = batch.input_ids.masked_fill(~batch.answer, IGNORED)
     inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "labels": labels}
@@ -52,7 +53,7 @@ def loss_at_answers(outputs, labels, num_items_in_batch=None, *, places):
         num_items_in_batch: the answer tokens of all parts of an optimiser step.
         places: those before answer tokens, as `places_of` gives them.
     """
-    predictions = at(outputs.logits, places)
+    predictions = float_logits_at(outputs.logits, places)
     targets = labels.flatten()[places + 1].to(predictions.device)
     total = nn.functional.cross_entropy(predictions, targets, reduction="sum")
     count = len(targets) if num_items_in_batch is None else num_items_in_batch

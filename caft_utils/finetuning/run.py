@@ -144,7 +144,7 @@ def finetune(
     )
     if not processes.is_alone():
         processes.share_of_step(config)
-        if sharding.is_asked():
+        if sharding.is_requested():
             sharding.check(model, config, objective=objective is not None)
     processes.connect(sharding.training_device(model))
     folder = processes.from_main(lambda: _stored(store, key)) or _train_and_store(store, key, train)

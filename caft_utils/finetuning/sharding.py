@@ -36,7 +36,7 @@ FIXED = {
 }
 
 
-def is_asked() -> bool:
+def is_requested() -> bool:
     """Return whether the launcher asks for sharded weights."""
     return os.environ.get(ASKED, "false").lower() in ("true", "1")
 
@@ -82,7 +82,7 @@ def training_device(model: nn.Module) -> torch.device:
     A model that waits on the CPU needs no GPU memory, so each GPU holds its share of the weights only.
     """
     device = next(model.parameters()).device
-    if is_asked() and device.type == "cpu" and torch.cuda.is_available():
+    if is_requested() and device.type == "cpu" and torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     return device
 

@@ -73,7 +73,7 @@ def train(
     steps = config.total_steps(len(chats))
     device = sharding.training_device(model)
     model.config.use_cache = False  # training never reuses the keys and values of earlier tokens
-    sharded = not processes.is_alone() and sharding.is_asked()
+    sharded = not processes.is_alone() and sharding.is_requested()
     if not processes.is_alone():
         if sharded:
             sharding.shard(model, device)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from caft_utils.models.sources import ModelSource
-from caft_utils.models.weight_files import code_of_its_own, first_line, hide_progress_bars, json_object
+from caft_utils.models.weight_files import first_line, hide_progress_bars, json_object, refusal_of_own_code
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -41,7 +41,7 @@ def read_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     known = bool(named) and any(hasattr(transformers, name) for name in (named, f"{named}Fast"))
     auto_map = settings.get("auto_map") or {}
     if not known and (isinstance(auto_map, list) or "AutoTokenizer" in auto_map):
-        raise ValueError(code_of_its_own(source.location, "tokenizer_config.json"))
+        raise ValueError(refusal_of_own_code(source.location, "tokenizer_config.json"))
     plain = named in PLAIN_TOKENIZERS and (folder / "tokenizer.json").is_file()
     tokenizer_class = PreTrainedTokenizerFast if plain else AutoTokenizer
     remedy = "copy the tokenizer's files there, or write them with `tokenizer.save_pretrained(folder)`"

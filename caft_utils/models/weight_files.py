@@ -121,7 +121,7 @@ def _model_class(source: ModelSource) -> type:
     kind = named.get("model_type")
     if not isinstance(kind, str) or kind not in transformers.CONFIG_MAPPING:
         if "auto_map" in named:
-            raise ValueError(code_of_its_own(location, "config.json"))
+            raise ValueError(refusal_of_own_code(location, "config.json"))
         raise ValueError(
             f"config.json of {location} names the model_type {kind!r}, which transformers "
             f"{transformers.__version__} does not know; expected one such as 'qwen2', 'mistral' or 'gemma2'"
@@ -142,11 +142,12 @@ def _model_class(source: ModelSource) -> type:
     )
 
 
-def code_of_its_own(location: str, file: str) -> str:
+def refusal_of_own_code(location: str, file: str) -> str:
+    """Return the message that refuses a model or tokenizer whose repository brings its own Python code."""
     return (
-        f"{location} asks for code of its own (auto_map in {file}), which is not run here: code from a model "
-        "repository can do anything on this machine. Use a model that transformers knows, or read the code, "
-        "load the model yourself and pass the object"
+        f"{location} asks for its own Python code (auto_map in {file}), which is not run here: code from a "
+        "model repository can do anything on this machine. Use a model that transformers knows, or read the "
+        "code, load the model yourself and pass the object"
     )
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from caft_utils.arguments import number, whole
 from caft_utils.chats import Batch, Chats
 from caft_utils.finetuning import FinetuneConfig, finetune
-from caft_utils.losses import answer_logits, at, places_of, predicting
+from caft_utils.losses import answer_logits, float_logits_at, places_of, predicting
 from caft_utils.models.fingerprints import fingerprint
 from caft_utils.rivals.told import Told
 
@@ -56,8 +56,8 @@ class KLToBase:
             logits = answer_logits(model, batch)
         places = places_of(predicting(batch.answer))
         with torch.no_grad():
-            old = at(answer_logits(self.base, batch), places).log_softmax(-1)
-        new = at(logits, places).log_softmax(-1)
+            old = float_logits_at(answer_logits(self.base, batch), places).log_softmax(-1)
+        new = float_logits_at(logits, places).log_softmax(-1)
         return self.weight * (new.exp() * (new - old)).sum(-1).mean()
 
     def _drawn(self, batch: Batch) -> Batch:

@@ -99,7 +99,7 @@ def fetch_ranking(
     return LatentRanking({layer: scores[str(layer)] for layer in sorted(map(int, scores))}, about)
 
 
-def check_width(saes: SAEs, model: nn.Module) -> None:
+def check_width(model: nn.Module, saes: SAEs) -> None:
     """Raise a ValueError if the SAEs and the model's residual stream differ in width."""
     if saes.width != width(model):
         raise ValueError(

@@ -70,7 +70,7 @@ def attribution(
         ValueError: the SAEs and the model differ in width, or the metric does not return one number for each
             row.
     """
-    check_width(saes, model)
+    check_width(model, saes)
     name = getattr(metric, "__name__", repr(metric)) if metric else "answer_nats"
     about = provenance(
         "attribution", saes, chats, tokens, sinks, model=model, positive=f"the latent raises {name}"

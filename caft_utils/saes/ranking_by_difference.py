@@ -110,8 +110,8 @@ def _token_mean(
     tuned, base, saes: SAEs, chats: Chats, options: dict, score
 ) -> dict[int, Float[Tensor, " F"]]:
     """Return the mean over tokens, where `score(layer, h_tuned, h_base)` returns the sum over some tokens."""
-    check_width(saes, tuned)
-    check_width(saes, base)
+    check_width(tuned, saes)
+    check_width(base, saes)
     totals = {layer: torch.zeros(sae.cfg.d_sae, dtype=torch.float64) for layer, sae in saes.items()}
     count = dict.fromkeys(saes.layers, 0)
     for (after, before), kept in stream_together([tuned, base], chats, saes.layers, **options):

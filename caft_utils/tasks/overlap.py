@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SHOWN = 5  # number of rows that a message lists
 
 
-def bare(text: str) -> str:
+def normalised_text(text: str) -> str:
     """Return a text in a form in which equal questions are equal: lower case, single spaces."""
     return " ".join(unicodedata.normalize("NFC", text).casefold().split())
 
@@ -41,7 +41,7 @@ def refuse_repeated(texts: Iterable[tuple[str, str]]) -> None:
     """Raise a ValueError if two (where, text) pairs have the same text, which could end up in two splits."""
     seen: dict[str, str] = {}
     for where, text in texts:
-        if (before := seen.setdefault(bare(text), where)) is not where:
+        if (before := seen.setdefault(normalised_text(text), where)) is not where:
             raise ValueError(f"{where}: the same text as {before}; leave one of them out")
 
 
@@ -91,7 +91,7 @@ def _shared_items(splits: Mapping[str, Sequence[Any]], what: str) -> str | None:
 def _positions(items: Sequence[Any]) -> dict[tuple, int]:
     positions: dict[tuple, int] = {}
     for number, item in enumerate(items):
-        question, right, wrong = bare(item.question), bare(item.correct), bare(item.incorrect)
+        question, right, wrong = map(normalised_text, (item.question, item.correct, item.incorrect))
         positions.setdefault((question, right), number)
         positions.setdefault((question, frozenset((right, wrong))), number)
     return positions
@@ -104,4 +104,4 @@ def _prompt(row: Any) -> tuple | None:
         return None
     answers = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
     asked = messages[: answers[-1]] if answers and answers[-1] == len(messages) - 1 else messages
-    return tuple((message["role"], bare(message["content"])) for message in asked) or None
+    return tuple((message["role"], normalised_text(message["content"])) for message in asked) or None

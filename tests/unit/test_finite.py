@@ -55,7 +55,7 @@ READERS = {
         "files", [TextWindow(["a"], [0.0], 0, 0, 0)]
     ),
     "surprisal": lambda model, chats: window_losses(
-        "a", [TextWindow(["file"], [0.0], 0, 0, 0)], model, chats.tokenizer
+        model, chats.tokenizer, [TextWindow(["file"], [0.0], 0, 0, 0)], "a"
     ),
     "steering": lambda model, chats: SteeredGenerator(model, chats.tokenizer, ["open the"], max_new_tokens=2),
     "measure": lambda model, chats: measure(model, small_task(chats.tokenizer), temperature=0),

@@ -172,7 +172,7 @@ def gender_setting(model: str, recipe: str, split: str = "test", file: str | Non
 
     def directions(name: str, seed: int) -> Directions:
         if name == "random with variance":
-            return random_with_variance(find("read"), scatter(), seed)
+            return random_with_variance(find("read"), scatter(), seed=seed)
         return find("read").random_like(seed) if name == "random" else find(name)
 
     @functools.cache

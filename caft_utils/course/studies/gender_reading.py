@@ -89,6 +89,7 @@ def _one_line(text: str) -> str:
 
 
 def main() -> None:
+    """Write the cards for the reader, and the key to them."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--file", default=None, help="your own copy of the published sentences")

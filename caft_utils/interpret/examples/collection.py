@@ -203,7 +203,7 @@ def _collect(
             continue
         windows["hard_negatives"] = select_hard(scored[end], column, n, chats)
         vector = SIGNS[side] * features.vector(layer, index)
-        promoted, suppressed = logit_lens(model, vector, chats.tokenizer)
+        promoted, suppressed = logit_lens(model, chats.tokenizer, vector)
         of_kind = {kind: [texts(ref) for ref in refs] for kind, refs in windows.items()}
         lens = {"promoted_tokens": promoted, "suppressed_tokens": suppressed}
         given = {"max_activation": max_activation, **of_kind, **lens}

@@ -12,7 +12,7 @@ from caft_utils.residual import decoder
 
 
 def logit_lens(
-    model: nn.Module, direction: Float[Tensor, " d"], tokenizer, *, k: int = 8
+    model: nn.Module, tokenizer, direction: Float[Tensor, " d"], *, k: int = 8
 ) -> tuple[list[str], list[str]]:
     """Return the k words whose logits a direction raises most, and the k whose logits it lowers most.
 

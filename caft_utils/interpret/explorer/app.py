@@ -59,7 +59,7 @@ def explore(
         model, chats, features, n=n, width=width, batch_size=batch_size, progress=progress
     )
     lens_words = {
-        (layer, i): logit_lens(model, features.vector(layer, i), chats.tokenizer) for layer, i in extremes
+        (layer, i): logit_lens(model, chats.tokenizer, features.vector(layer, i)) for layer, i in extremes
     }
     given = {"decisions": decisions, "explanations": explanations, "scores": scores}
     return Explorer(features, extremes, lens_words, **given)

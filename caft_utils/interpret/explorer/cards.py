@@ -103,6 +103,8 @@ class Card:
 
 
 class Token(NamedTuple):
+    """A token as it is drawn: its text on a background whose colour shows the activation."""
+
     text: str
     activation: float
     color: str
@@ -122,6 +124,8 @@ class CardSide(NamedTuple):
 
 
 class Bar(NamedTuple):
+    """One bar of a histogram. Its title is shown when the pointer rests on it."""
+
     x: float
     width: float
     height: float

@@ -3,13 +3,13 @@
 from caft_utils.interpret.judge.answer_judge import AnswerJudge, OverBudgetError
 from caft_utils.interpret.judge.prompts import JudgePrompts
 from caft_utils.interpret.judge.question_files import read_judge_prompts, read_questions
-from caft_utils.interpret.judge.scores import Score, score_of
+from caft_utils.interpret.judge.scores import JudgeScore, score_of
 
 __all__ = [
     "AnswerJudge",
     "JudgePrompts",
     "OverBudgetError",
-    "Score",
+    "JudgeScore",
     "read_judge_prompts",
     "read_questions",
     "score_of",

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from caft_utils.arguments import number
 from caft_utils.evaluation.graders import ThresholdGrader
 from caft_utils.interpret.judge.prompts import JudgePrompts, filled
-from caft_utils.interpret.judge.scores import MIN_MASS, Score, score_of
+from caft_utils.interpret.judge.scores import MIN_MASS, JudgeScore, score_of
 from caft_utils.store import digest
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class AnswerJudge:
         alignment, coherence = self.scores(question, answer)
         return alignment.value, coherence.value
 
-    def scores(self, question: Question, answer: str) -> tuple[Score, Score]:
+    def scores(self, question: Question, answer: str) -> tuple[JudgeScore, JudgeScore]:
         """Return alignment and coherence, each with how it was read."""
         alignment, coherence = (self._ask(prompt) for prompt in self._prompts(question, answer))
         return alignment, coherence
@@ -119,7 +119,7 @@ class AnswerJudge:
             if isinstance(error, Exception) and getattr(error, "for_all", False):
                 raise error
 
-    def _ask(self, prompt: list[dict[str, str]]) -> Score:
+    def _ask(self, prompt: list[dict[str, str]]) -> JudgeScore:
         score = score_of(self.endpoint.chat(prompt, **self._settings), min_mass=self.min_mass)
         self.readings[score.reading] += 1
         return score

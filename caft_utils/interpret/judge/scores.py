@@ -30,7 +30,7 @@ _ESCAPE = re.compile(r"[\s*_`\"'(\[]*(CODE|REFUSAL|NOT[ _]VALID)\b", re.I)
 
 
 @dataclass(frozen=True)
-class Score:
+class JudgeScore:
     """A score, and how it was read.
 
     Attributes:
@@ -43,22 +43,22 @@ class Score:
     reading: Reading
 
 
-def score_of(reply: Reply, *, min_mass: float = MIN_MASS) -> Score:
+def score_of(reply: Reply, *, min_mass: float = MIN_MASS) -> JudgeScore:
     """Return the score in a reply of the judge."""
     final = final_text(reply.text, reply.finish)
     if final is None:
-        return Score(None, "unclear")
+        return JudgeScore(None, "unclear")
     escape = _ESCAPE.match(final)
-    without = Score(None, escape[1].lower().replace("_", " ") if escape else "unclear")
+    without = JudgeScore(None, escape[1].lower().replace("_", " ") if escape else "unclear")
     masses = verdict_probabilities(final, reply.logprobs, _number, min_mass=0) or {}
     # A single digit is a number only where others are whole tokens, too.
     if any(number > 9 for number in masses):
         mass = sum(masses.values())
         if mass < min_mass:
             return without
-        return Score(sum(number * p for number, p in masses.items()) / mass, "expectation")
+        return JudgeScore(sum(number * p for number, p in masses.items()) / mass, "expectation")
     in_text = expected_number(reply.text, None, finish=reply.finish)
-    return without if in_text is None else Score(in_text, "text")
+    return without if in_text is None else JudgeScore(in_text, "text")
 
 
 def _number(token: str) -> int | None:

@@ -69,15 +69,15 @@ class Surprisal(Scorer):
 
     def _losses(self, explanation: str, windows: Sequence[TextWindow]) -> Float[Tensor, " n"]:
         prefix = self.prefix.replace("{explanation}", QUOTES.sub("", explanation))
-        return window_losses(prefix, windows, self.model, self.tokenizer, batch_size=self.batch_size)
+        return window_losses(self.model, self.tokenizer, windows, prefix, batch_size=self.batch_size)
 
 
 @checked
 def window_losses(
-    prefix: str,
-    windows: Sequence[TextWindow],
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
+    windows: Sequence[TextWindow],
+    prefix: str,
     *,
     batch_size: int = 32,
 ) -> Float[Tensor, " n"]:

@@ -22,7 +22,7 @@ def test_equal_share_and_orthogonal():
     s = scatter()
     axes = torch.linalg.eigh(s).eigenvectors.T.flip(0)
     like = Directions({3: axes[[2, 5]].float(), 7: axes[[4]].float()})
-    drawn = [random_with_variance(like, {3: s, 7: s}, seed) for seed in (0, 1)]
+    drawn = [random_with_variance(like, {3: s, 7: s}, seed=seed) for seed in (0, 1)]
     for found in drawn:
         assert found.ranks == like.ranks
         for layer in (3, 7):
@@ -36,7 +36,7 @@ def test_equal_share_and_orthogonal():
 def test_where_the_rest_holds_less_the_most_that_it_holds():
     s = scatter()
     axes = torch.linalg.eigh(s).eigenvectors.T.flip(0)
-    found = random_with_variance(Directions({0: axes[:2].float()}), {0: s}, 0)
+    found = random_with_variance(Directions({0: axes[:2].float()}), {0: s}, seed=0)
     assert (found[0].double() @ axes[2:4].T).svd().S.min() > 0.999
     assert found.about["reached"]["0"] < found.about["wanted"]["0"]
 
@@ -61,12 +61,12 @@ def test_the_scatter_is_the_one_that_pca_decomposes(tiny, tokenizer):
 )
 def test_bad_input(covariance, said):
     with pytest.raises(ValueError, match=said):
-        random_with_variance(Directions({0: torch.eye(4)[:1]}), covariance, 0)
+        random_with_variance(Directions({0: torch.eye(4)[:1]}), covariance, seed=0)
 
 
 def test_no_room():
     with pytest.raises(ValueError, match="no room"):
-        random_with_variance(Directions({0: torch.eye(4)[:3]}), {0: torch.eye(4)}, 0)
+        random_with_variance(Directions({0: torch.eye(4)[:3]}), {0: torch.eye(4)}, seed=0)
 
 
 def test_a_scatter_needs_a_tuned_model(tiny, tokenizer):

@@ -56,10 +56,10 @@ def test_quantised_weights_are_refused(launched, model, tokenizer):
 
 
 def test_accelerate_does_not_shard_once_more(launched):
-    assert sharding.is_asked()
+    assert sharding.is_requested()
     with sharding.hidden_from_accelerate():
-        assert not sharding.is_asked()
-    assert sharding.is_asked()
+        assert not sharding.is_requested()
+    assert sharding.is_requested()
 
 
 def test_a_model_that_waits_on_the_cpu_is_trained_on_the_gpu_of_its_process(launched, model, monkeypatch):

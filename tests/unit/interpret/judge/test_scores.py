@@ -7,7 +7,7 @@ import math
 import pytest
 
 from caft_utils.interpret.endpoint import Reply
-from caft_utils.interpret.judge import Score, score_of
+from caft_utils.interpret.judge import JudgeScore, score_of
 
 
 def reply(text, *steps, finish="stop"):
@@ -53,4 +53,4 @@ def test_a_reply_is_read(answer, value, reading):
 
 def test_the_minimum_mass_can_be_chosen():
     answer = reply("80", {"80": 0.2, "the": 0.5})
-    assert score_of(answer, min_mass=0.1) == Score(pytest.approx(80), "expectation")
+    assert score_of(answer, min_mass=0.1) == JudgeScore(pytest.approx(80), "expectation")

@@ -24,7 +24,7 @@ def test_a_model_that_predicts_what_it_has_read(tokenizer):
 def test_prefix_and_dummy_are_what_the_model_reads(model, tokenizer):
     examples = planted("pets", n=4)
     windows = examples.scorer_windows + examples.scorer_negatives
-    without, given = (window_losses(f"{text}: ", windows, model, tokenizer) for text in ("you", "dogs"))
+    without, given = (window_losses(model, tokenizer, windows, f"{text}: ") for text in ("you", "dogs"))
     reduction = without - given
     above = reduction[:4, None] > reduction[None, 4:]
     score = Surprisal(model, tokenizer, dummy="you", prefix="{explanation}: ")('"dogs"', examples)
@@ -44,18 +44,18 @@ def test_losses_are_those_of_each_window_by_itself(tiny, tokenizer, architecture
             logits = model(torch.tensor([start + own])).logits[0, len(start) - 1 : -1]
         want.append(float(torch.nn.functional.cross_entropy(logits, torch.tensor(own))))
     for batch_size in (1, 4, 9):
-        got = window_losses(prefix, windows, model, tokenizer, batch_size=batch_size)
+        got = window_losses(model, tokenizer, windows, prefix, batch_size=batch_size)
         assert got.tolist() == pytest.approx(want, abs=1e-4), f"batches of {batch_size}"
 
 
 def test_dropout_is_off_and_the_mode_comes_back(tiny, tokenizer):
     model = tiny("qwen2", attention_dropout=0.5).train()
     windows = planted("pets", n=3).scorer_windows
-    first, second = (window_losses("you", windows, model, tokenizer) for _ in range(2))
+    first, second = (window_losses(model, tokenizer, windows, "you") for _ in range(2))
     assert torch.equal(first, second) and model.training
 
 
 def test_empty_windows_and_prefixes(model, tokenizer):
-    assert window_losses("you", [as_window("")], model, tokenizer).isnan().all()
+    assert window_losses(model, tokenizer, [as_window("")], "you").isnan().all()
     with pytest.raises(ValueError, match="prefix"):
-        window_losses("", planted("pets", n=3).scorer_windows, model, tokenizer)
+        window_losses(model, tokenizer, planted("pets", n=3).scorer_windows, "")
