@@ -137,7 +137,7 @@ def advice_setting(model: str, split: str = "test") -> Setting:
 
     def directions(name: str, seed: int) -> Directions:
         if name == "random with variance":
-            return random_with_variance(find("contrast"), scatter(), seed)
+            return random_with_variance(find("contrast"), scatter(), seed=seed)
         return find("contrast").random_like(seed) if name == "random" else find(name)
 
     @functools.cache

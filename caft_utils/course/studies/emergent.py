@@ -81,7 +81,7 @@ def _ablation(setting: PersonaSetting, name: str | None, seed: int):
     if name == "random":
         return ablate(setting.selected.random_like(seed))
     if name == "random with variance":
-        return ablate(random_with_variance(setting.selected, _scatter(setting), seed))
+        return ablate(random_with_variance(setting.selected, _scatter(setting), seed=seed))
     if name == TO_MEAN:
         return ablate(setting.selected, mean=_generic_mean(setting))
     return ablate(_directions(setting, name))
