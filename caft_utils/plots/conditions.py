@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from textwrap import wrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from caft_utils.formatting import format_rate
 from caft_utils.plots.style import (
@@ -102,62 +102,82 @@ def frontier(
         rows: {"method", "setting", "step", x, y}, with intervals as in `tradeoff`.
         matched: an in-distribution score (fraction) at which to compare the methods, marked by a line.
     """
-    from plotly.subplots import make_subplots
-
     rows = as_records(rows, "method", "setting", "step", numbers=(x, y))
     settings = list(dict.fromkeys(str(row["setting"]) for row in rows))
     columns = min(2, len(settings))  # readable on a page 480 pixels wide
-    lines = -(-len(settings) // columns)
-    panels = make_subplots(
+    places = {
+        setting: {"row": n // columns + 1, "col": n % columns + 1} for n, setting in enumerate(settings)
+    }
+    figure = empty_figure(title, model, x_label, y_label, note=WANTED, panels=_panels(places, y_label))
+    methods = dict.fromkeys(styles(rows, "method"))
+    for style in methods:
+        own = [row for row in rows if drawn(row["method"]) == style[0]]
+        first = str(own[0]["setting"])
+        for setting, place in places.items():
+            run = sorted((row for row in own if str(row["setting"]) == setting), key=lambda row: row["step"])
+            _add_run(figure, run, x, y, setting, style, showlegend=setting == first, **place)
+    figure.update_xaxes(**PERCENT_AXIS | {"dtick": 50}).update_yaxes(**PERCENT_AXIS)
+    for setting in settings[-columns:]:  # the lowest panel of each column
+        figure.update_xaxes(title_text=_wrapped(drawn(x_label)), showticklabels=True, **places[setting])
+    if matched is not None:
+        _mark_score(figure, matched)
+    figure.update_annotations(font_size=13)
+    lines = places[settings[-1]]["row"]
+    height = 170 + 270 * lines + 36 * -(-len(methods) // 2)  # two methods side by side
+    return figure.update_layout(legend=LEGEND_BELOW, height=height, margin_t=110)
+
+
+def _panels(places: dict[str, dict[str, int]], y_label: str) -> Figure:
+    """Return empty panels for the settings at these places, {setting: {"row", "col"}}, with common axes."""
+    from plotly.subplots import make_subplots
+
+    lines = max(place["row"] for place in places.values())
+    return make_subplots(
         lines,
-        columns,
+        max(place["col"] for place in places.values()),
         shared_xaxes="all",
         shared_yaxes="all",
         y_title=drawn(y_label),
         horizontal_spacing=0.03,
         vertical_spacing=0.16 / lines,
-        subplot_titles=[drawn(setting) for setting in settings],
+        subplot_titles=[drawn(setting) for setting in places],
     )
-    figure = empty_figure(title, model, x_label, y_label, note=WANTED, panels=panels)
-    methods = dict.fromkeys(styles(rows, "method"))
-    for method, colour, symbol in methods:
-        own = [row for row in rows if drawn(row["method"]) == method]
-        first = settings.index(str(own[0]["setting"]))
-        for n, setting in enumerate(settings):
-            run = sorted((row for row in own if str(row["setting"]) == setting), key=lambda row: row["step"])
-            figure.add_scatter(
-                x=[100 * row[x] for row in run],
-                y=[100 * row[y] for row in run],
-                mode="lines+markers",
-                marker=marker_style(symbol, colour, [6] * (len(run) - 1) + [12]),
-                line=line_style(colour),
-                error_x=error_bars(run, x, colour, 0.45),
-                error_y=error_bars(run, y, colour, 0.45),
-                name=_wrapped(method),
-                legendgroup=method,
-                showlegend=n == first,
-                row=n // columns + 1,
-                col=n % columns + 1,
-                customdata=[[drawn(row["step"]), rate_text(row, x), rate_text(row, y)] for row in run],
-                hovertemplate=f"{method}, {drawn(setting)}, step %{{customdata[0]}}"
-                "<br>x: %{customdata[1]}<br>y: %{customdata[2]}<extra></extra>",
-            )
-    figure.update_xaxes(**PERCENT_AXIS | {"dtick": 50}).update_yaxes(**PERCENT_AXIS)
-    for n in range(len(settings) - columns, len(settings)):  # the lowest panel of each column
-        place = {"row": n // columns + 1, "col": n % columns + 1}
-        figure.update_xaxes(title_text=_wrapped(drawn(x_label)), showticklabels=True, **place)
-    if matched is not None:
-        figure.add_vline(100 * matched, line={"color": INK, "dash": "dot", "width": 1})
-        figure.add_scatter(
-            x=[None],
-            y=[None],
-            mode="lines",
-            line={"color": INK, "dash": "dot", "width": 1},
-            name=f"compare here: {100 * matched:.0f}% of the task",
-        )
-    figure.update_annotations(font_size=13)
-    height = 170 + 270 * lines + 36 * -(-len(methods) // 2)  # two methods side by side
-    return figure.update_layout(legend=LEGEND_BELOW, height=height, margin_t=110)
+
+
+def _add_run(
+    figure: Figure,
+    run: list[dict[str, Any]],
+    x: str,
+    y: str,
+    setting: str,
+    style: tuple[str, str, str],
+    **trace: Any,
+) -> None:
+    """Draw the run of one method in the panel of a setting. style: the method's label, colour and symbol."""
+    method, colour, symbol = style
+    figure.add_scatter(
+        x=[100 * row[x] for row in run],
+        y=[100 * row[y] for row in run],
+        mode="lines+markers",
+        marker=marker_style(symbol, colour, [6] * (len(run) - 1) + [12]),
+        line=line_style(colour),
+        error_x=error_bars(run, x, colour, 0.45),
+        error_y=error_bars(run, y, colour, 0.45),
+        name=_wrapped(method),
+        legendgroup=method,
+        customdata=[[drawn(row["step"]), rate_text(row, x), rate_text(row, y)] for row in run],
+        hovertemplate=f"{method}, {drawn(setting)}, step %{{customdata[0]}}"
+        "<br>x: %{customdata[1]}<br>y: %{customdata[2]}<extra></extra>",
+        **trace,
+    )
+
+
+def _mark_score(figure: Figure, matched: float) -> None:
+    """Draw a line at the score at which the methods are compared, and name it in the legend."""
+    line = {"color": INK, "dash": "dot", "width": 1}
+    figure.add_vline(100 * matched, line=line)
+    name = f"compare here: {100 * matched:.0f}% of the task"
+    figure.add_scatter(x=[None], y=[None], mode="lines", line=line, name=name)
 
 
 def rates(
