@@ -150,3 +150,19 @@ def test_every_module_that_the_imports_of_a_notebook_load_counts():
         if not below.startswith(ONLY_SHOWN_TO):
             place = Path(PACKAGE, *below.split(".") if below else ())
             assert {place / "__init__.py", place.with_suffix(".py")} & set(used), name
+
+
+def test_no_value_can_come_from_what_is_left_out():
+    """Outside the course, one method alone imports figures: it returns the figure of a comparison."""
+    importers = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        if "plots" not in path.parts and "caft_utils.plots" in path.read_text(encoding="utf-8")
+    }
+    assert {name for name in importers if not name.startswith("course/")} == {"evaluation/comparison.py"}
+    of_marking = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        if "exercises" not in path.parts and "caft_utils.course.exercises" in path.read_text(encoding="utf-8")
+    }
+    assert not {name for name in of_marking if name.startswith("course/studies/")}
