@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from caft_utils.course.used_code import used_code
+from caft_utils.course.package_code import used_code
 from caft_utils.store import Store
 from caft_utils.stored_results import fetch_json
 

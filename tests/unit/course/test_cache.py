@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from caft_utils.course.cache import stored_value
-from caft_utils.course.used_code import used_code
+from caft_utils.course.package_code import used_code
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from caft_utils.course.used_code import ONLY_SHOWN_TO, PACKAGE, used_code, used_files
+from caft_utils.course.package_code import ONLY_SHOWN_TO, PACKAGE, used_code, used_files
 
 NOTEBOOKS = PACKAGE.parent / "notebooks"
 
