@@ -51,9 +51,11 @@ def test_logits_at_answers_only_train_the_same_model(
     whole = finetune(model, chats, config)
     monkeypatch.setattr(losses, "LARGE_VOCABULARY", 384)
     sizes = []
-    select = losses.at
+    select = losses.float_logits_at
     monkeypatch.setattr(
-        batches, "at", lambda logits, places: sizes.append(logits.shape) or select(logits, places)
+        batches,
+        "float_logits_at",
+        lambda logits, places: sizes.append(logits.shape) or select(logits, places),
     )
     few = finetune(model, chats, config, store=Store(tmp_path / "other"))
     assert len(sizes) == 2 * config.steps and all(size[0] == 1 for size in sizes)
