@@ -60,7 +60,8 @@ def gender_table(record: Record) -> DataFrame:
         for method, rate in PAPER_GENDER.items()
     ]
     for of in (of for of in record["rows"] if of["split"] == "test"):
-        recipe = "" if of["condition"] == "base" else of["setting"]
+        shared = of["condition"] == "base" and "professions" not in of["setting"]
+        recipe = "" if shared else of["setting"]
         rates = (format_rate(*of[rate]) for rate in ("ood_accuracy", "task_accuracy"))
         rows.append((of["model"], recipe, of["condition"], *rates, seeds_measured(of)))
     names = ("model", "recipe", "fine-tuning", "right, stereotype reversed", "right in distribution", "from")

@@ -70,7 +70,8 @@ class AblationCheck:
     def passes(self) -> bool:
         """Whether the unintended subject is removed and the intended one kept.
 
-        Passing is necessary, not sufficient: training under the hooks may relearn the cue from what is left.
+        A screen, neither necessary nor sufficient: training under the hooks may relearn the cue from what is
+        left, and it may learn what is intended although the cue can still be read.
         """
         return self.removed and self.kept
 
@@ -98,9 +99,9 @@ def check_ablation(
 ) -> AblationCheck:
     """Measure the base model on each subject, with the intervention off and on.
 
-    Passing is necessary, not sufficient. If the base model still answers the unintended subject, fine-tuning
-    can learn the cue from it. If the subject is at chance, training under the hooks may find the cue
-    elsewhere, so measure the tuned model with hooks on AND off. An intended subject that the ablation only
+    The check is a screen, neither necessary nor sufficient. If the base model still answers the unintended
+    subject, fine-tuning can learn the cue from it. If the subject is at chance, training under the hooks may
+    find the cue elsewhere, so measure the tuned model with hooks on AND off. An intended subject that the ablation only
     weakens may recover in training.
 
     Args:
