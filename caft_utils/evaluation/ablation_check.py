@@ -101,8 +101,8 @@ def check_ablation(
 
     The check is a screen, neither necessary nor sufficient. If the base model still answers the unintended
     subject, fine-tuning can learn the cue from it. If the subject is at chance, training under the hooks may
-    find the cue elsewhere, so measure the tuned model with hooks on AND off. An intended subject that the ablation only
-    weakens may recover in training.
+    find the cue elsewhere, so measure the tuned model with hooks on AND off. An intended subject that the
+    ablation only weakens may recover in training.
 
     Args:
         chats: subject -> rows answered by one of two letters (`single_choice`, or instructed prompts).
