@@ -10,9 +10,9 @@ from torch import nn
 
 from caft_utils.arguments import checked
 from caft_utils.chats.reading import where_to_read
+from caft_utils.directions.model_streams import shared_or_by_layer
 from caft_utils.directions.subspace import Directions
 from caft_utils.directions.sums import GroupSums, stored_directions, sums_by_group
-from caft_utils.directions.together import one_or_by_layer
 from caft_utils.residual import Tokens, width
 from caft_utils.sinks import Sinks, key_of_sinks
 
@@ -124,7 +124,7 @@ def _class_axes(
             f"{list(sums.total)}; check the labels, read other tokens or layers, or lower min_contrast"
         )
     about = about | {
-        "count": one_or_by_layer({layer: [int(n) for n in count] for layer, count in sums.count.items()}),
+        "count": shared_or_by_layer({layer: [int(n) for n in count] for layer, count in sums.count.items()}),
         "dropped_layers": sorted(set(sums.total) - set(rows)),
         "norm": norms,
     }

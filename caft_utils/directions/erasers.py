@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from caft_utils.arguments import checked
 from caft_utils.chats.reading import key_of_place
 from caft_utils.directions.covariance import StreamingCovariance
-from caft_utils.directions.together import stream_together
+from caft_utils.directions.model_streams import stream_together
 from caft_utils.residual import Tokens, width
 from caft_utils.sinks import Sinks, key_of_sinks
 from caft_utils.stored_results import fetch_tensors

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from caft_utils.arguments import checked
 from caft_utils.chats.reading import key_of_place
 from caft_utils.directions.covariance import StreamingCovariance
+from caft_utils.directions.model_streams import shared_or_by_layer, stream_together
 from caft_utils.directions.subspace import Directions
-from caft_utils.directions.together import one_or_by_layer, stream_together
 from caft_utils.residual import Tokens, width
 from caft_utils.sinks import Sinks, key_of_sinks
 from caft_utils.stored_results import fetch_result
@@ -196,7 +196,7 @@ def _shared_components(
         rows,
         {
             **{name: key[name] for name in NAMED if name in key},
-            "count": one_or_by_layer({layer: statistics[0][layer].count for layer in layers}),
+            "count": shared_or_by_layer({layer: statistics[0][layer].count for layer in layers}),
             "explained_variance": explained,
             "mean": means,
         },

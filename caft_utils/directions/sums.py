@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from caft_utils.directions.model_streams import stream_together
 from caft_utils.directions.subspace import Directions
-from caft_utils.directions.together import stream_together
 from caft_utils.residual import ActivationBatch, width
 from caft_utils.stored_results import fetch_result
 

@@ -57,7 +57,7 @@ def tuner_layers(model: nn.Module) -> dict[str, nn.Module]:
     return {name: module for name, module in model.named_modules() if kinds and isinstance(module, kinds)}
 
 
-def readable(tensors: Tensors) -> Iterator[tuple[str, Tensor]]:
+def fetched_tensors(tensors: Tensors) -> Iterator[tuple[str, Tensor]]:
     """Yield names and tensors. Those that accelerate keeps elsewhere are fetched, one at a time.
 
     Raises:

@@ -23,7 +23,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from caft_utils.checksums import tensors_checksum
-from caft_utils.models.content import Content, Tensors, content_of, readable, unwrapped
+from caft_utils.models.content import Content, Tensors, content_of, fetched_tensors, unwrapped
 from caft_utils.store import digest, tensors_sha256
 
 RECORD = "_caft_names"
@@ -68,10 +68,10 @@ def _checksums(model: nn.Module, content: Content) -> tuple[str, str]:
     """Return the checksums of the content without adapters and of all of it."""
     settings = _settings(getattr(unwrapped(model), "config", None))
     start = json.dumps(settings, sort_keys=True, default=str)
-    plain = tensors_checksum(readable(content.weights + content.rotary), start=start)
+    plain = tensors_checksum(fetched_tensors(content.weights + content.rotary), start=start)
     if not content.adapters:
         return plain, plain
-    acting = (tensors_checksum(readable(tensors), start=about) for about, tensors in content.adapters)
+    acting = (tensors_checksum(fetched_tensors(tensors), start=about) for about, tensors in content.adapters)
     return plain, digest([plain, sorted(acting)])
 
 
@@ -82,7 +82,7 @@ def _plain_sha256(model: nn.Module, content: Content) -> str:
 
 
 def _labelled(tensors: Tensors) -> Iterator[tuple[str, Tensor]]:
-    for name, value in readable(sorted(tensors, key=lambda entry: entry[0])):
+    for name, value in fetched_tensors(sorted(tensors, key=lambda entry: entry[0])):
         yield f"{name} {value.dtype} {tuple(value.shape)}", value
 
 

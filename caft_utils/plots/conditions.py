@@ -11,9 +11,9 @@ from caft_utils.plots.style import (
     INK,
     PERCENT_AXIS,
     as_records,
-    drawn,
     empty_figure,
     error_bars,
+    escaped,
     line_style,
     marker_style,
     rate_text,
@@ -78,7 +78,7 @@ def tradeoff(
         )
     figure.update_xaxes(**PERCENT_AXIS).update_yaxes(**PERCENT_AXIS)
     axes = " at ".join(name.split(" (")[0] for name in (y_label, x_label))
-    legend = LEGEND_BELOW | {"title": {"text": small(drawn(axes)), "side": "top"}}
+    legend = LEGEND_BELOW | {"title": {"text": small(escaped(axes)), "side": "top"}}
     height = 450 + 44 * -(-len(rows) // 2)  # two conditions side by side
     return figure.update_layout(showlegend=True, legend=legend, height=height)
 
@@ -111,14 +111,14 @@ def frontier(
     figure = empty_figure(title, model, x_label, y_label, note=WANTED, panels=_panels(places, y_label))
     methods = dict.fromkeys(styles(rows, "method"))
     for style in methods:
-        own = [row for row in rows if drawn(row["method"]) == style[0]]
+        own = [row for row in rows if escaped(row["method"]) == style[0]]
         first = str(own[0]["setting"])
         for setting, place in places.items():
             run = sorted((row for row in own if str(row["setting"]) == setting), key=lambda row: row["step"])
             _add_run(figure, run, x, y, setting, style, showlegend=setting == first, **place)
     figure.update_xaxes(**PERCENT_AXIS | {"dtick": 50}).update_yaxes(**PERCENT_AXIS)
     for setting in settings[-columns:]:  # the lowest panel of each column
-        figure.update_xaxes(title_text=_wrapped(drawn(x_label)), showticklabels=True, **places[setting])
+        figure.update_xaxes(title_text=_wrapped(escaped(x_label)), showticklabels=True, **places[setting])
     if matched is not None:
         _mark_score(figure, matched)
     figure.update_annotations(font_size=13)
@@ -137,10 +137,10 @@ def _panels(places: dict[str, dict[str, int]], y_label: str) -> Figure:
         max(place["col"] for place in places.values()),
         shared_xaxes="all",
         shared_yaxes="all",
-        y_title=drawn(y_label),
+        y_title=escaped(y_label),
         horizontal_spacing=0.03,
         vertical_spacing=0.16 / lines,
-        subplot_titles=[drawn(setting) for setting in places],
+        subplot_titles=[escaped(setting) for setting in places],
     )
 
 
@@ -165,8 +165,8 @@ def _add_run(
         error_y=error_bars(run, y, colour, 0.45),
         name=_wrapped(method),
         legendgroup=method,
-        customdata=[[drawn(row["step"]), rate_text(row, x), rate_text(row, y)] for row in run],
-        hovertemplate=f"{method}, {drawn(setting)}, step %{{customdata[0]}}"
+        customdata=[[escaped(row["step"]), rate_text(row, x), rate_text(row, y)] for row in run],
+        hovertemplate=f"{method}, {escaped(setting)}, step %{{customdata[0]}}"
         "<br>x: %{customdata[1]}<br>y: %{customdata[2]}<extra></extra>",
         **trace,
     )
@@ -234,7 +234,9 @@ def side_by_side(
     from plotly.subplots import make_subplots
 
     rows = as_records(rows, "label", numbers=values)
-    titles = ["<br>".join(wrap(drawn(label), 17)) for label in labels]  # two stand side by side at 480 pixels
+    titles = [
+        "<br>".join(wrap(escaped(label), 17)) for label in labels
+    ]  # side by side at 480 pixels
     panels = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.08, subplot_titles=titles)
     figure = empty_figure(title, model, "", "", panels=panels)
     for row, (name, colour, symbol) in zip(rows, styles(rows, "label")):

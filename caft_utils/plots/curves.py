@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from caft_utils.plots.style import (
     PERCENT_AXIS,
     as_records,
-    drawn,
     empty_figure,
     error_bars,
+    escaped,
     grouped,
     line_style,
     marker_style,
@@ -149,10 +149,10 @@ def cosines(
     layers, components = (sorted(set(keys)) for keys in zip(*value))
     grid = [[value.get((layer, component)) for component in components] for layer in layers]
     figure = empty_figure(title, model, "component", "site: output of decoder block")
-    bar = {"title": {"text": f"|cosine| with<br>{drawn(target)}", "font_size": 12}, "thickness": 12}
+    bar = {"title": {"text": f"|cosine| with<br>{escaped(target)}", "font_size": 12}, "thickness": 12}
     figure.add_heatmap(
         z=grid,
-        x=[drawn(c) for c in components],
+        x=[escaped(c) for c in components],
         y=[site_name(layer) for layer in layers],
         zmin=0,
         zmax=1,

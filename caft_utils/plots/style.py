@@ -1,7 +1,7 @@
 """The common style of all figures: colours, symbols, axes, error bars, and the check of the rows.
 
 The colours are Okabe and Ito's, which remain distinct with colour-blind vision; a symbol repeats what each
-colour says. Every text of the caller passes through `drawn`, because plotly renders some HTML in titles,
+colour says. Every text of the caller passes through `escaped`, because plotly renders some HTML in titles,
 axes, ticks, legends and hover texts.
 """
 
@@ -34,7 +34,7 @@ INK, SOFT = "#222222", "#555555"
 PERCENT_AXIS = {"range": [-4, 104], "dtick": 20}  # room for markers and intervals at both ends
 
 
-def drawn(text: object) -> str:
+def escaped(text: object) -> str:
     """Return a text that plotly draws as it is: no markup, no formula and no field of a hover template.
 
     Quotes stay, because plotly puts no text into attributes and would draw the entity of a quote.
@@ -49,14 +49,14 @@ def empty_figure(
     """Return an empty figure in the common style. `panels` are subplots with their own common axis titles."""
     import plotly.graph_objects as go
 
-    subtitle = {"text": f"model: {drawn(model)}{note}", "font": {"size": 12, "color": SOFT}}
+    subtitle = {"text": f"model: {escaped(model)}{note}", "font": {"size": 12, "color": SOFT}}
     figure = go.Figure(panels).update_layout(
         template="none",
         font_size=13,
         font_color=INK,
         height=440,
         margin={"l": 72, "r": 20, "t": 84, "b": 60},
-        title={"text": drawn(title), "subtitle": subtitle, "x": 0, "xref": "paper", "font_size": 17},
+        title={"text": escaped(title), "subtitle": subtitle, "x": 0, "xref": "paper", "font_size": 17},
     )
     axis = {
         "gridcolor": "#E6E6E6",
@@ -68,7 +68,7 @@ def empty_figure(
         "title_font": {"size": 13},
     }
     for update, text in ((figure.update_xaxes, x_label), (figure.update_yaxes, y_label)):
-        update(axis if panels else axis | {"title_text": drawn(text), "title_standoff": 10})
+        update(axis if panels else axis | {"title_text": escaped(text), "title_standoff": 10})
     return figure
 
 
@@ -90,7 +90,7 @@ def styles(rows: Sequence[Mapping], name: str) -> list[tuple[str, str, str]]:
     others = [label for label in labels if label not in colours]
     colours |= {label: free[n % len(free)] for n, label in enumerate(others)}
     style = {
-        label: (drawn(label), colours[label], SYMBOLS[n % len(SYMBOLS)]) for n, label in enumerate(labels)
+        label: (escaped(label), colours[label], SYMBOLS[n % len(SYMBOLS)]) for n, label in enumerate(labels)
     }
     return [style[str(row[name])] for row in rows]
 
@@ -183,7 +183,7 @@ def small(text: str) -> str:
 
 def site_name(layer: int) -> str:
     """Return the name of a site in the residual stream; layer -1 is the embedding's output."""
-    return "embedding" if layer == -1 else drawn(layer)
+    return "embedding" if layer == -1 else escaped(layer)
 
 
 def transparent(colour: str, alpha: float) -> str:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from caft_utils.arguments import checked
-from caft_utils.directions.together import stream_together
+from caft_utils.directions.model_streams import stream_together
 from caft_utils.residual import Tokens
 from caft_utils.saes.collection import SAEs
 from caft_utils.saes.quality import ENCODE_CHUNK

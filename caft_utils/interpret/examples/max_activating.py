@@ -18,7 +18,7 @@ from caft_utils.arguments import checked
 from caft_utils.features import Features
 from caft_utils.interpret.examples.checks import check_features, check_window_size
 from caft_utils.interpret.examples.histogram import Histogram, StreamingHistogram
-from caft_utils.interpret.examples.running_topk import RunningTopK, only
+from caft_utils.interpret.examples.running_topk import RunningTopK, scores_where
 from caft_utils.interpret.examples.streaming import shared_prefix_lengths, stream_row_blocks
 from caft_utils.interpret.examples.text_window import TextWindow, WindowTexts
 from caft_utils.models import fingerprint
@@ -163,7 +163,9 @@ def read_extremes(
             magnitude = torch.cat([*scores, values.index_select(0, outside).abs_()]).amax(0)
             histogram.add(values, columns, magnitude, skip=first_tokens)
             for end, score in zip(ends, scores):
-                end.offer(columns, values, score if features.two_sided else only(score > 0, score), spans)
+                end.offer(
+                    columns, values, score if features.two_sided else scores_where(score > 0, score), spans
+                )
     return found
 
 

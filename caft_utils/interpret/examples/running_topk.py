@@ -116,7 +116,7 @@ class RunningTopK:
         return span.int(), values[tokens, column[:, None]]
 
 
-def only(allowed: Bool[Tensor, "m c"], score: Float[Tensor, "m c"]) -> Float[Tensor, "m c"]:
+def scores_where(allowed: Bool[Tensor, "m c"], score: Float[Tensor, "m c"]) -> Float[Tensor, "m c"]:
     """Return the score where `allowed`, and -inf elsewhere."""
     return torch.where(allowed, score, -torch.inf)
 

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from caft_utils.features import Side, sides
-from caft_utils.interpret.examples.running_topk import RunningTopK, only
+from caft_utils.interpret.examples.running_topk import RunningTopK, scores_where
 from caft_utils.interpret.examples.streaming import Spans, shared_prefix_lengths, stream_row_blocks
 from caft_utils.interpret.examples.text_window import WindowRef
 from caft_utils.sinks import Sinks
@@ -145,11 +145,11 @@ class WindowSampler:
         sample.max_activation = sample.max_activation.to(values.device)
         largest = torch.maximum(sample.max_activation[columns], high.amax(0))
         sample.max_activation[columns] = largest
-        sample.top.offer(columns, values, only(high > 0, high), spans)
-        sample.active.offer(columns, values, only(high > ACTIVE_SHARE * largest, keys[0]), spans)
+        sample.top.offer(columns, values, scores_where(high > 0, high), spans)
+        sample.active.offer(columns, values, scores_where(high > ACTIVE_SHARE * largest, keys[0]), spans)
         candidate, inactive, share = self._inactive(somewhere.maxima(values, sample.sign), largest)
         score = torch.where(inactive, keys[1], -share)
-        sample.non_activating.offer(columns, values, only(candidate, score), somewhere)
+        sample.non_activating.offer(columns, values, scores_where(candidate, score), somewhere)
 
     def _offer_hard(
         self,
@@ -162,7 +162,7 @@ class WindowSampler:
         high = tiles.maxima(values, sample.sign)
         candidate, inactive, _ = self._inactive(high, sample.max_activation[columns])
         score = torch.where(inactive, cosines, cosines - 1)
-        sample.hard.offer(columns, values, only(candidate & (cosines > 0), score), tiles)
+        sample.hard.offer(columns, values, scores_where(candidate & (cosines > 0), score), tiles)
 
     def _inactive(
         self, high: Float[Tensor, "m c"], largest: Float[Tensor, " c"]

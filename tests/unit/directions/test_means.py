@@ -144,7 +144,7 @@ def test_a_class_that_differs_along_one_axis_gives_one(model, chats, monkeypatch
             batch.hidden[0] = values[:, None] * line + noise[batch.row]
             yield batch
 
-    monkeypatch.setattr("caft_utils.directions.together.stream_activations", planted)
+    monkeypatch.setattr("caft_utils.directions.model_streams.stream_activations", planted)
     found = class_means(model, chats, LABELS, [0])
     assert found.ranks == {0: 1} and abs(found[0][0] @ line) > 0.99
 

@@ -52,7 +52,7 @@ def stream_together(
         yield list(batches), kept
 
 
-def one_or_by_layer(counts: dict[int, int | list[int]]) -> int | list[int] | dict[int, int | list[int]]:
+def shared_or_by_layer(counts: dict[int, int | list[int]]) -> int | list[int] | dict[int, int | list[int]]:
     """Return the count that all layers share, or the counts by layer where sinks make them differ."""
     first, *others = counts.values()
     return first if all(one == first for one in others) else counts
