@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from caft_utils.evaluation.generation import Messages
     from caft_utils.interventions.base import Intervention
 
+
 def site_envoy(traced: TransformersModel, layer: int) -> Envoy:
     """Return NNsight's handle on the module whose output is the residual stream at `layer`.
 

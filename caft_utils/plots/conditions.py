@@ -234,9 +234,7 @@ def side_by_side(
     from plotly.subplots import make_subplots
 
     rows = as_records(rows, "label", numbers=values)
-    titles = [
-        "<br>".join(wrap(escaped(label), 17)) for label in labels
-    ]  # side by side at 480 pixels
+    titles = ["<br>".join(wrap(escaped(label), 17)) for label in labels]  # side by side at 480 pixels
     panels = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.08, subplot_titles=titles)
     figure = empty_figure(title, model, "", "", panels=panels)
     for row, (name, colour, symbol) in zip(rows, styles(rows, "label")):

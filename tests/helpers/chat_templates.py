@@ -56,8 +56,7 @@ FAMILIES = {
     ),
     "default system": Family(
         "{% if messages[0]['role'] != 'system' %}"
-        "{{ '<|im_start|>system\\nYou are kind.<|im_end|>\\n' }}{% endif %}"
-        + CHATML,
+        "{{ '<|im_start|>system\\nYou are kind.<|im_end|>\\n' }}{% endif %}" + CHATML,
         _IM,
         "<|im_end|>",
         eos="<|im_end|>",

@@ -55,4 +55,3 @@ class Watch:
         time.sleep(self.seconds)
         if self.calls == self.breaks_at:
             raise RuntimeError("broken on purpose")
-

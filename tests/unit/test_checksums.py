@@ -49,9 +49,9 @@ def test_the_way_of_a_gpu_gives_the_same_sums():
     words = torch.randint(-(2**63), 2**63 - 1, (3 * ROW + 5,), generator=generator)
     weights = _weights(torch.device("cpu"))
     row = words[-5:]
-    expected = sum(
-        (int(x) ^ (int(x) >> 32)) * int(w) for x, w in zip(row.tolist(), weights[:5].tolist())
-    ) % 2**64
+    expected = (
+        sum((int(x) ^ (int(x) >> 32)) * int(w) for x, w in zip(row.tolist(), weights[:5].tolist())) % 2**64
+    )
     sums = blockwise_sums(words, weights)
     assert int(sums[-1]) % 2**64 == expected and len(sums) == 4
     assert _short_bytes(words) == sums.numpy().tobytes() and torch.equal(_words(words), words)

@@ -50,9 +50,7 @@ def started(tmp_path, write):
         command = [sys.executable, tmp_path / "quick.py", "--notebooks", tmp_path / "nb", "--build", tmp_path]
         told = (tmp_path / "told").open("w")
         environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-        runners.append(
-            subprocess.Popen([*command, "--jobs", "2"], stdout=told, stderr=told, env=environment)
-        )
+        runners.append(subprocess.Popen([*command, "--jobs", "2"], stdout=told, stderr=told, env=environment))
         written = tmp_path / "nb" / "pids"
         wait_for(lambda: written.exists() or runners[0].poll() is not None)
         pids.extend(map(int, written.read_text().split()))
