@@ -97,7 +97,7 @@ def test_memory_does_not_grow_with_the_number_of_tokens(model, chats, monkeypatc
     # An ActivationBatch compares by value, which sets cannot use. Compare by identity here.
     monkeypatch.setattr(ActivationBatch, "__hash__", object.__hash__)
     monkeypatch.setattr(ActivationBatch, "__eq__", object.__eq__)
-    monkeypatch.setattr(together, "stream_activations", watched)
+    monkeypatch.setattr(model_streams, "stream_activations", watched)
     pca_of_difference(perturbed(model), model, chats, LAYERS, k=2, batch_size=1)
     assert len(counts) == 2 * len(chats)  # two models, one batch a row
     assert max(counts) <= 6  # this batch and at most two before it, of each model
