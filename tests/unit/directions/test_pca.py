@@ -11,7 +11,7 @@ import torch
 from helpers.models import perturbed
 from helpers.texts import random_chats
 
-from caft_utils.directions import StreamingCovariance, pca_of_difference, together
+from caft_utils.directions import StreamingCovariance, model_streams, pca_of_difference
 from caft_utils.models import fingerprint
 from caft_utils.residual import ActivationBatch, stream_activations
 
