@@ -13,6 +13,10 @@ export PYTHONUNBUFFERED := 1
 # Passed on to the notebooks: make tutorial MODEL=Qwen/Qwen2.5-7B-Instruct SEED=1 FAST=1 ARGS="--only 02 03"
 TUTORIAL := $(if $(MODEL),--model "$(MODEL)") $(if $(SEED),--seed $(SEED)) $(if $(filter-out 0 false False,$(FAST)),--fast) $(ARGS)
 
+# Keep freed memory in the process. By default glibc returns it and requests it again at every step, which takes up
+# to half of the training time.
+KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184 MALLOC_TOP_PAD_=268435456
+
 .PHONY: help setup tutorial lab exercises test faults claims pages classroom lint
 
 help: ## list the commands
@@ -22,7 +26,7 @@ setup: $(SETUP) ## create .venv with the tested packages (the other commands do 
 	@echo "Ready: $(VENV)"
 
 tutorial: $(SETUP) ## run every notebook and write pages to build/tutorial (MODEL= SEED= FAST=1 ARGS=)
-	@$(BIN)/python -m caft_utils.course.tutorial $(TUTORIAL)
+	@$(KEEP_MEMORY) $(BIN)/python -m caft_utils.course.tutorial $(TUTORIAL)
 
 lab: $(SETUP) ## open JupyterLab on the notebooks (ARGS= for jupyter)
 	@JUPYTER_PREFER_ENV_PATH=1 $(BIN)/jupyter lab notebooks $(ARGS)
@@ -41,10 +45,6 @@ claims: $(TESTS) ## measure every stated number again and print it (CLAIM=emerge
 
 pages: $(SETUP) ## write the tables and pictures of the READMEs from data/results (pictures need chromium)
 	@$(BIN)/python -m caft_utils.course.pages
-
-# Keep freed memory in the process. By default glibc returns it and requests it again at every step, which takes
-# half of the training time.
-KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184 MALLOC_TOP_PAD_=268435456
 
 classroom: $(SETUP) ## train the classroom models in data/classroom again from their seeds (ARGS=)
 	@$(KEEP_MEMORY) $(BIN)/python -m caft_utils.classroom.checkpoints $(ARGS)

@@ -70,9 +70,6 @@ def _environment(build: Path, record: bool, jobs: int) -> None:
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
         # Texts are tokenised one by one, and a thread of its own for each waits for a free core.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # glibc returns freed memory and requests it again at every training step, which costs time.
-    for name, size in {"TRIM_THRESHOLD": 2**34, "TOP_PAD": 2**28, "MMAP_THRESHOLD": 2**32}.items():
-        os.environ.setdefault(f"MALLOC_{name}_", str(size))
     os.environ.setdefault("CAFT_STORE", str(build / "store"))
     # `notebook` embeds plotly.js in the page, which then works without a network. A recorded notebook holds a
     # static image, which code hosts show.

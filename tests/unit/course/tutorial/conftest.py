@@ -47,8 +47,7 @@ def write(tmp_path):
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """Run the toy notebooks: run(*arguments) -> exit status. Kernels are processes of their own."""
-    malloc = [f"MALLOC_{name}_" for name in ("TRIM_THRESHOLD", "TOP_PAD", "MMAP_THRESHOLD")]
-    for name in ("CAFT_STORE", "PLOTLY_RENDERER", *malloc):  # main sets them, and they are restored
+    for name in ("CAFT_STORE", "PLOTLY_RENDERER"):  # main sets them, and they are restored
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     monkeypatch.setattr("caft_utils.course.tutorial.runner.can_fork_kernels", lambda: False)
