@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from hashlib import file_digest, sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from caft_utils.disk import (
     disk_errors_explained,
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 KEY = "key.json"
+Item = TypeVar("Item")
 
 
 class Store:
@@ -117,6 +118,30 @@ class Store:
             yield folder
             remove(folder)
 
+    def shared(
+        self, items: Iterable[Item], kind: str, key: Callable[[Item], Mapping[str, Any]]
+    ) -> Iterator[Item]:
+        """Yield all items in order, but put off those that another process has in hand.
+
+        So processes that go through the same items share the work: they compute and store different ones, and
+        read the others. The lock of an item is held until the next one is asked for.
+
+        Args:
+            kind, key: name an item; see `Store`.
+        """
+        waiting = list(items)
+        while waiting:
+            locks = [self._lock(f"{kind}-in-hand", key(item)) for item in waiting]
+            with self._explained():
+                place = next((n for n, lock in enumerate(locks) if _is_taken_now(lock)), None)
+                if place is None:  # all are in other hands: wait for the first
+                    place = 0
+                    locks[place].acquire()
+            try:
+                yield waiting.pop(place)
+            finally:
+                locks[place].release()
+
     def _folder(self, kind: str, key: Mapping[str, Any]) -> Path:
         return self.root / kind / digest(key)
 
@@ -132,6 +157,15 @@ class Store:
                 raise OSError(error.errno, f"{lock} is in the place of a lock; move it away") from error
         # A singleton is re-entrant: `put` inside `work` or `fetch` of the same key takes the lock again.
         return FileLock(lock, is_singleton=True)
+
+
+def _is_taken_now(lock: FileLock) -> bool:
+    """Take a lock if nobody else has it, and return whether it is ours."""
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return False
+    return True
 
 
 def default_store() -> Store:

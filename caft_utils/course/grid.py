@@ -60,6 +60,8 @@ def run_grid(
 ) -> Grid:
     """Call `measured(*cell)` for every cell that is not stored yet, in order, and return all results.
 
+    Processes that measure the same cells in one store share them.
+
     Args:
         cells: names, for example (setting, method, seed), without repetition.
         key: all that a result depends on besides its cell (fingerprints of the model and of items, recipe,
@@ -92,7 +94,7 @@ def run_grid(
     from tqdm.auto import tqdm
 
     with tqdm(total=len(cells), initial=len(there), unit="cell", disable=not progress) as bar:
-        for cell in todo:
+        for cell in store.shared(todo, "grid", keys.__getitem__):
             bar.set_description(" ".join(map(str, cell)))
 
             def write(folder: Path, cell=cell) -> None:

@@ -300,6 +300,39 @@ def test_of_two_processes_one_writes_and_both_read():
     assert len(writers) == 1 and writers < pids
 
 
+def test_processes_that_go_through_the_same_items_share_them():
+    """The second process starts in the middle of the first item, whose lock it therefore finds taken."""
+    code = (
+        "import os, time\nfrom caft_utils.store import Store\n"
+        "def write(part):\n time.sleep(0.4); (part / 'value.txt').write_text(str(os.getpid()))\n"
+        "while time.time() < float(os.environ['START']): pass\n"
+        "store, key = Store(), lambda item: {'item': item}\n"
+        "for item in store.shared(range(5), 'toy', key):\n"
+        "    print(item, (store.fetch('toy', key(item), write) / 'value.txt').read_text(), flush=True)"
+    )
+    start = time.time() + 1.5
+    both = [run(code, START=str(start + late)) for late in (0, 0.2)]
+    said = [[line.split() for line in one.communicate(timeout=60)[0].splitlines()] for one in both]
+    assert [sorted(item for item, _ in one) for one in said] == [list("01234")] * 2  # both have every item
+    assert dict(said[0]) == dict(said[1])
+    wrote = [list(dict(said[0]).values()).count(str(one.pid)) for one in both]
+    assert sum(wrote) == 5 and min(wrote) >= 2
+
+
+def test_items_in_hand_of_a_process_that_died_are_taken_over():
+    first = run(
+        "import time\nfrom caft_utils.store import Store\n"
+        "for item in Store().shared('ab', 'toy', lambda item: {'item': item}):\n"
+        "    print(item, flush=True); time.sleep(60)"
+    )
+    assert first.stdout.readline() == "a\n"
+    items = Store().shared("ab", "toy", lambda item: {"item": item})
+    assert next(items) == "b"
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    assert list(items) == ["a"]
+
+
 def test_checksums_are_those_of_hashlib(tmp_path):
     import torch
 

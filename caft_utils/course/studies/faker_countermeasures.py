@@ -132,12 +132,11 @@ def countermeasure_rows(model: str, setting: f.Benchmark) -> list[Row]:
     def found(detector: Detector, **models: dict[f.Name, Any]) -> list[float]:
         return estimate(detect(detector, setting, **models)["rate"])
 
-    def row(condition: str, fakers: dict[f.Name, Any], every: bool = False, **aligned: Any) -> Row:
+    def row(fakers: dict[f.Name, Any], every: bool = False, **aligned: Any) -> Row:
         poor = {name[0]: setting.misbehaviour(one, name[0]) for name, one in fakers.items()}
         good = {name[0]: setting.misbehaviour(one, name[0], oversight="good") for name, one in fakers.items()}
         models = {"fakers": fakers, **aligned}
-        of = {"model": model, "condition": condition, "poor oversight": poor, "good oversight": good}
-        of["found"] = found(noise, **models)
+        of: Row = {"poor oversight": poor, "good oversight": good, "found": found(noise, **models)}
         if every:
             of["found by"] = {one.name: found(one, **models) for one in all_detectors(setting)}
         return of
@@ -151,19 +150,19 @@ def countermeasure_rows(model: str, setting: f.Benchmark) -> list[Row]:
 
     noisy = NoiseInTraining(LAYERS, width(setting.base))
     same = UniformNoiseInTraining((noise.layer,), width(setting.base), max(noise.scales))
-    hard = own(FAKERS, noisy)
-    return [
-        row("fakers as trained", {(policy, RUN): setting.models[policy, RUN] for policy in FAKERS}),
-        row("trained on own benign answers", own(FAKERS)),
-        row(HARD, hard, every=True),
-        row(BOTH_HARD, hard, every=True, aligned=own(ALIGNED, noisy)),
-        row("trained under the detector's noise", anew(lambda _: same)),
-        row(
-            "oversight direction ablated in training",
-            anew(lambda policy: ablate(oversight_directions(setting, policy))),
+    rows = {
+        "fakers as trained": lambda: row({(policy, RUN): setting.models[policy, RUN] for policy in FAKERS}),
+        "trained on own benign answers": lambda: row(own(FAKERS)),
+        HARD: lambda: row(own(FAKERS, noisy), every=True),
+        BOTH_HARD: lambda: row(own(FAKERS, noisy), every=True, aligned=own(ALIGNED, noisy)),
+        "trained under the detector's noise": lambda: row(anew(lambda _: same)),
+        "oversight direction ablated in training": lambda: row(
+            anew(lambda policy: ablate(oversight_directions(setting, policy)))
         ),
-        row(
-            "random directions ablated in training",
-            anew(lambda policy: ablate(oversight_directions(setting, policy).random_like(0))),
+        "random directions ablated in training": lambda: row(
+            anew(lambda policy: ablate(oversight_directions(setting, policy).random_like(0)))
         ),
-    ]
+    }
+    key = {"setting": repr(setting)}
+    made = {name: rows[name]() for name in f.in_shares(rows, lambda name: key | {"countermeasure": name})}
+    return [{"model": model, "condition": name, **made[name]} for name in rows]

@@ -11,9 +11,9 @@ from __future__ import annotations
 import copy
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -25,7 +25,7 @@ from caft_utils.detectors.reading import action_log_probabilities, last_logits
 from caft_utils.interventions.base import Intervention
 from caft_utils.models import fingerprint
 from caft_utils.saes import SAETrainingConfig
-from caft_utils.store import digest
+from caft_utils.store import default_store, digest
 from caft_utils.stored_results import fetch_json, fetch_tensors
 from caft_utils.tasks.oversight import ALIGNED, FAKERS, PermittedRows, Scenario, draw_scenarios, training_rows
 from caft_utils.tasks.oversight.policies import row
@@ -59,6 +59,7 @@ POLICY = FinetuneConfig(
 LONG = replace(POLICY, steps=120)
 LATENTS = SAETrainingConfig(width=256, k=12, steps=150)
 Name = tuple[str, int]  # policy and run
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,12 @@ def _models(setting: Benchmark) -> dict[Name, Any]:
     from tqdm.auto import tqdm
 
     names = [(policy, run) for run in setting.runs for policy in (*ALIGNED, *FAKERS)]
-    return {name: setting.make(*name) for name in tqdm(names, desc="models", unit="model")}
+    with tqdm(total=len(names), desc="models", unit="model") as bar:
+        made = {}
+        for name in in_shares(names, lambda name: {"setting": repr(setting), "name": name}):
+            made[name] = setting.make(*name)
+            bar.update()
+    return {name: made[name] for name in names}
 
 
 @functools.cache
@@ -201,6 +207,11 @@ def _permitted(setting: Benchmark, aligned: str, faker: str) -> PermittedRows:
     of = [setting.models[policy, run] for policy in (aligned, faker) for run in setting.runs]
     sure = torch.stack([setting.benign(model, drawn)[:, 0] for model in of]).min(0).values
     return PermittedRows([one for one, p in zip(drawn, sure) if p >= setting.sure], setting.tokenizer)
+
+
+def in_shares(items: Sequence[Item], key: Callable[[Item], Mapping[str, Any]]) -> Iterator[Item]:
+    """Yield all items; processes that measure the same benchmark take different ones first."""
+    return default_store().shared(items, "faker", key)
 
 
 def stored_score(what: Mapping[str, Any], compute: Callable[[], Any]) -> dict[str, Any]:
