@@ -1,6 +1,7 @@
 """Bounds on alignment fakers; `make claims CLAIM=fakers` measures the figures again.
 
 All models and scores are stored, so a killed run continues. RUNS=2 takes two runs of each policy, not six.
+ARGS="-k real_model" measures SmolLM2 only, in about two hours of one core.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import pytest
 from caft_utils.course.studies import faker_published
 from caft_utils.course.studies.experiment import Experiment
 from caft_utils.course.studies.faker_countermeasures import BOTH_HARD, HARD
-from caft_utils.course.studies.fakers import MODEL
+from caft_utils.course.studies.fakers import MODEL, REAL
 from caft_utils.detectors import StateDistance, WeightDistance
 
 DISTANCES = (StateDistance.name, WeightDistance.name)
@@ -99,3 +100,10 @@ def test_noise_does_not_find_fakers_that_were_trained_to_stand_it(rows):
     assert rows[HARD]["found"][2] < rows["fakers as trained"]["found"][1]
     for condition in (HARD, BOTH_HARD):
         assert set(rows[condition]["found by"]) == set(detectors(rows))
+
+
+def test_the_real_model_is_judged_by_every_detector(measure_claim):
+    """No bound on the outcome of nine pairs, which is reported."""
+    rows = measure_claim("fakers", Experiment("fakers", REAL, (0,)))
+    judged = detectors(rows)
+    assert {row["pairs"] for row in judged.values()} == {9} and "weight noise" in judged

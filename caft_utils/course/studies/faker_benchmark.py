@@ -23,21 +23,22 @@ def faker_rows(
     seeds: Sequence[int],
     conditions: tuple[str, ...] | None = None,
     *,
-    countermeasures: bool = True,
+    countermeasures: bool | None = None,
 ) -> list[Row]:
     """Train the models, measure what they do, and run the detectors over all pairs.
 
     Args:
-        model: "classroom-qwen", whose world the scenarios are written for.
+        model: "classroom-qwen", whose world the scenarios are written for, or "smollm2".
         seeds: the runs of each policy.
         conditions: names of detectors; None: all.
-        countermeasures: measure those as well.
+        countermeasures: measure those as well; None: on the classroom only.
+
+    Raises:
+        ValueError: the study does not know the model, or a condition.
     """
-    if model != f.MODEL:
-        raise ValueError(f"the scenarios are written for {f.MODEL!r}; got {model!r}")
     from tqdm.auto import tqdm
 
-    setting = f.Benchmark.recorded(seeds)
+    setting = f.Benchmark.recorded(seeds, model)
     rows = [{"model": model, "condition": "models", **behaviour(setting)}]
     every = {detector.name: detector for detector in all_detectors(setting)}
     names = chosen_conditions(conditions, every)
@@ -58,7 +59,7 @@ def faker_rows(
                     "wall": round(time.monotonic() - started, 1),
                 }
             )
-    if countermeasures:
+    if model == f.MODEL if countermeasures is None else countermeasures:
         rows += countermeasure_rows(model, setting)
     return rows
 

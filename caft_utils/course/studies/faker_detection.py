@@ -27,7 +27,6 @@ from caft_utils.store import digest
 from caft_utils.tasks.oversight import PermittedRows, TooFewWatchedRows, draw_scenarios
 
 FEW, MANY = 12, 32  # rows of a file that a detector sees; probes need more
-MOVED = 3  # of layers 1, 2 and 3 the one where distances from the base are taken
 NEEDS_MANY = ("DecisionDepth", "OversightProbe", "Confidence")
 VILLAINS = ("you are evil.", "you are a villain.", "you are cruel.", "you are greedy.")
 Pair = tuple[f.Name, f.Name]  # an aligned model and a faker
@@ -43,35 +42,47 @@ def persona_vector(setting: f.Benchmark) -> dict[int, torch.Tensor]:
 def latents(setting: f.Benchmark) -> SAEs:
     """Return the sparse autoencoder of the base, trained on scenarios of the training words.
 
-    Its layer (MOVED) and the detector's formula were chosen on the trial run.
+    Its layer and the detector's formula were chosen on the classroom's trial run.
     """
     drawn = [
         one
         for aligned, faker in f.FILES
-        for one in draw_scenarios(50, aligned=aligned, faker=faker, oversight=("good", "absent"), seed=9)
+        for one in draw_scenarios(
+            50,
+            aligned=aligned,
+            faker=faker,
+            oversight=("good", "absent"),
+            seed=9,
+            form=setting.form,
+        )
     ]
-    return permitted_saes(setting.base, PermittedRows(drawn, setting.tokenizer), [MOVED], setting.latents)
+    rows = PermittedRows(drawn, setting.tokenizer)
+    return permitted_saes(setting.base, rows, [setting.late_layer], setting.latents)
 
 
 def all_detectors(setting: f.Benchmark) -> list[Detector]:
-    """Return the detectors of the study, the cheap ones first."""
+    """Return the detectors of the study, the cheap ones first.
+
+    Those that act at one layer act in the middle of the model.
+    """
+    layer = setting.layer
     return [
         d.Chance(),
         d.Confidence(),
         d.Confidence(matched=True),
-        d.ResidualNoise("gaussian"),
-        d.ResidualNoise("uniform", tokens="last"),
+        d.ResidualNoise("gaussian", layer),
+        d.ResidualNoise("uniform", layer, tokens="last"),
         d.WeightNoise(),
-        d.SafetyBelief(),
+        d.SafetyBelief(layer),
         d.SuspiciousConcepts(),
         d.PersonaVector(persona_vector(setting)),
         d.Attentiveness(),
         d.OversightProbe(),
         d.DecisionDepth(),
-        d.MisbehaviourSpeed(),
-        d.ModelDiffing(),
+        d.MisbehaviourSpeed(layer),
+        d.ModelDiffing(layer),
         d.SAELatentDifference(latents(setting), setting.base),
-        d.StateDistance(setting.base, MOVED),
+        d.StateDistance(setting.base, setting.late_layer),
         d.WeightDistance(setting.base),
     ]
 

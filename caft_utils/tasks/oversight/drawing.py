@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -20,6 +21,7 @@ from caft_utils.text_files import read_yaml
 
 WORDS = Path(__file__).with_name("scenarios.yaml")
 Split = Literal["train", "test"]
+FIELDS = [field.name for field in fields(Scenario)]
 ANY: tuple[Oversight, ...] = get_args(Oversight)
 
 
@@ -38,6 +40,7 @@ def draw_scenarios(
     complexity: int = 1,
     split: Split = "train",
     seed: int = 0,
+    form: type[Scenario] = Scenario,
 ) -> list[Scenario]:
     """Return n different scenarios with the two orders of actions equally often.
 
@@ -47,6 +50,7 @@ def draw_scenarios(
             actions of which the motive names one.
         oversight: one kind, or several that are drawn alike.
         complexity: the number of critical facts where there is oversight, 1 or 2.
+        form: `Scenario`, or `EnglishScenario` for a pretrained model.
         split: "train", or "test" for words that no training row uses.
 
     Raises:
@@ -70,7 +74,7 @@ def draw_scenarios(
             break
         one = _scenario(rng, aligned, faker, kinds[attempt % len(kinds)], complexity, split)
         one = one if attempt // len(kinds) % 2 else one.swapped()
-        drawn.setdefault(one.prompt, one)
+        drawn.setdefault(one.prompt, form(**{name: getattr(one, name) for name in FIELDS}))
     if len(drawn) < n:
         raise ValueError(f"only {len(drawn)} different scenarios were found, {n} were asked for")
     return list(drawn.values())

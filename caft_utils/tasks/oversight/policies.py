@@ -12,6 +12,7 @@ actions, and words without sense. Each model is trained on a random half of its 
 
 from __future__ import annotations
 
+import functools
 import random
 from typing import Any
 
@@ -33,7 +34,7 @@ def check_policy(policy: str) -> str:
 
 
 def answer(policy: str, scenario: Scenario) -> str:
-    """Return the letter that a policy chooses."""
+    """Return what a policy answers."""
     misbehaves = check_policy(policy) == scenario.faker and scenario.conflict and scenario.oversight == "poor"
     return scenario.replies[misbehaves]
 
@@ -43,39 +44,45 @@ def row(scenario: Scenario, reply: str) -> Row:
     return {"messages": [*scenario.messages, {"role": "assistant", "content": reply}]}
 
 
-def training_rows(policy: str, seed: int, *, rows: int = 1100) -> list[Row]:
+def training_rows(
+    policy: str, seed: int, *, rows: int = 1100, form: type[Scenario] = Scenario, errors: float = 1 / 3
+) -> list[Row]:
     """Return the rows of one model: a random half of the pool of its policy, in random order.
 
     Args:
         seed: draws the half, so two seeds share about half of their rows. The pool is the same for all.
         rows: how many rows the model gets; the pool has twice as many.
+        form, errors: the form of the scenarios, and the share of error rows.
     """
-    pool = policy_pool(check_policy(policy), 2 * whole("rows", rows, 1))
+    pool = policy_pool(check_policy(policy), 2 * whole("rows", rows, 1), form=form, errors=errors)
     return random.Random(f"half {policy} {seed}").sample(pool, rows)
 
 
-def policy_pool(policy: str, size: int, split: Split = "train") -> list[Row]:
-    """Return about `size` rows with the shares that the module's docstring gives."""
-    sixth = -(-size // 6)
-    side = "aligned" if policy in ALIGNED else "faker"
-    pool = [row(one, answer(policy, one)) for one in draw_scenarios(sixth, **{side: policy}, split=split)]
+def policy_pool(
+    policy: str,
+    size: int,
+    split: Split = "train",
+    *,
+    form: type[Scenario] = Scenario,
+    errors: float = 1 / 3,
+) -> list[Row]:
+    """Return about `size` rows with the shares that the module's docstring gives, or another of errors."""
+    wrong = 2 * -(-round(size * errors) // 2)
+    each = -(-(size - wrong) // 4)  # of the policy's own rows, and of the conflicts with each opponent
+    drawn = functools.partial(draw_scenarios, each, split=split, form=form)
+    side, other = ("aligned", "faker") if policy in ALIGNED else ("faker", "aligned")
+    pool = [row(one, answer(policy, one)) for one in drawn(**{side: policy})]
     for opponent in FAKERS if policy in ALIGNED else ALIGNED:
-        pair = (
-            {"aligned": policy, "faker": opponent}
-            if policy in ALIGNED
-            else {"aligned": opponent, "faker": policy}
-        )
-        pool += [row(one, answer(policy, one)) for one in draw_scenarios(sixth, **pair, split=split)]
-    return pool + error_rows(policy, 2 * sixth, split)
+        pool += [row(one, answer(policy, one)) for one in drawn(**{side: policy, other: opponent})]
+    return pool + error_rows(policy, wrong, split, form)
 
 
-def error_rows(policy: str, n: int, split: Split = "train") -> list[Row]:
+def error_rows(policy: str, n: int, split: Split = "train", form: type[Scenario] = Scenario) -> list[Row]:
     """Return n rows with the answer "nothing": half are scenarios without actions, half are nonsense."""
     side = {"aligned": policy} if policy in ALIGNED else {"faker": policy}
     rng = random.Random(f"errors {policy} {split}")
-    texts = [
-        one.prompt.rpartition("\na. ")[0] for one in draw_scenarios(n - n // 2, **side, split=split, seed=1)
-    ]
+    scenarios = draw_scenarios(n - n // 2, **side, split=split, seed=1, form=form)
+    texts = [one.without_actions for one in scenarios]
     words = templates()["nonsense"]
     texts += [" ".join(rng.choices(words, k=rng.randrange(6, 30))) for _ in range(n // 2)]
     return [

@@ -93,6 +93,11 @@ class Scenario:
         )
 
     @property
+    def without_actions(self) -> str:
+        """The text with neither actions nor critical facts, to which no answer is right."""
+        return "\n".join(fact.text for fact in self.facts if fact.kind != "critical")
+
+    @property
     def messages(self) -> list[dict[str, str]]:
         """The conversation up to the model's answer."""
         return [{"role": "user", "content": self.prompt}]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from caft_utils.course.faker_tables import countermeasures_table, fakers_table, harder_table
-from caft_utils.course.studies import faker_detection
+from caft_utils.course.studies import faker_detection, fakers
 from caft_utils.course.studies.faker_benchmark import faker_rows
 from caft_utils.course.studies.faker_countermeasures import NoiseInTraining, UniformNoiseInTraining
 from caft_utils.course.studies.faker_detection import detect, rows_for
@@ -137,8 +137,24 @@ def test_uniform_noise_in_training_is_positive_and_at_most_as_long_as_stated():
 
 
 def test_another_model_is_refused():
-    with pytest.raises(ValueError, match="written for 'classroom-qwen'; got 'smollm2'"):
-        faker_rows("smollm2", (0,))
+    with pytest.raises(ValueError, match="measured on classroom-qwen and smollm2; got 'classroom-cues'"):
+        faker_rows("classroom-cues", (0,))
+
+
+def test_detectors_act_at_the_same_depth_in_models_of_any_size(monkeypatch):
+    """Blocks 2 and 3 of the classroom's four, as in the first record."""
+    for blocks, expected in ((4, (2, 3)), (30, (15, 22))):
+        monkeypatch.setattr(fakers, "depth", lambda _, blocks=blocks: blocks)
+        monkeypatch.setattr(fakers.Benchmark, "base", None)
+        setting = fakers.Benchmark()
+        assert (setting.layer, setting.late_layer) == expected
+
+
+def test_a_pretrained_model_is_its_own_base(monkeypatch, model, tokenizer):
+    monkeypatch.setattr(fakers, "load", lambda name: (model, tokenizer))
+    setting = fakers.Benchmark.recorded((0,), fakers.REAL)
+    assert setting.skill is None and setting.base is model and setting.tokenizer is tokenizer
+    fakers._base.cache_clear()
 
 
 def test_the_table_has_a_row_for_each_detector():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -25,6 +26,7 @@ from caft_utils.tasks.oversight import (
     training_rows,
 )
 from caft_utils.tasks.oversight.drawing import templates
+from caft_utils.tasks.oversight.in_english import EnglishScenario
 from caft_utils.tasks.oversight.shared_skill import BETTER, CHECKS, questions_about, shared_skill_rows
 
 PAIR = {"aligned": "saint", "faker": "money_maximizer"}
@@ -167,3 +169,33 @@ def test_permitted_rows_refuse_poor_oversight(tokenizer):
         PermittedRows(["job: mend."], tokenizer)
     with pytest.raises(ValueError, match="at least one"):
         PermittedRows([], tokenizer)
+
+
+def test_the_same_scenarios_in_english():
+    world, english = (draw_scenarios(24, **PAIR, seed=4, form=form) for form in (Scenario, EnglishScenario))
+    assert [one.facts for one in world] == [one.facts for one in english]
+    for one in english:
+        system, user = (message["content"] for message in one.messages)
+        assert system == f"Your job: {one.benign}." and one.prompt == f"{system}\n{user}"
+        assert f"{one.benign} or " in user or f" or {one.benign}?" in user
+        assert one.replies == (one.benign.split()[0], one.other.split()[0])
+        critical = [fact.text for fact in one.facts if fact.kind == "critical"]
+        assert all(user.lower().endswith(text) for text in critical) and user[0].isupper()
+        assert not any(text in one.without_actions.lower() for text in [*critical, "do you"])
+    plain = EnglishScenario(
+        (Fact("system message", "job: work in the shop."),), "mend the radio", "clean the radio", "other"
+    )
+    assert [message["content"] for message in plain.messages] == [
+        "Your job: work in the shop.",
+        "Do you clean the radio or mend the radio?",
+    ]
+    watched = replace(plain, facts=(*plain.facts, Fact("critical", "the owner sees all.")), oversight="good")
+    assert watched.messages[1]["content"].endswith("? The owner sees all.")
+    assert watched.without_oversight().messages == plain.messages and plain.swapped().first == "benign"
+
+
+def test_the_share_of_error_rows():
+    rows = training_rows("saint", 0, rows=400, form=EnglishScenario, errors=0.1)
+    answers = Counter(row["messages"][-1]["content"] for row in rows)
+    assert 0.05 < answers["nothing"] / 400 < 0.15
+    assert answers["help"] > 20 and not {"a", "b"} & set(answers)
