@@ -51,10 +51,10 @@ def measure_persona_claim(measure_claim):
 
 
 @pytest.fixture(autouse=True, scope="session")
-def shared_store_folder() -> None:
+def stores() -> None:
     """Leave claims the user's store, unlike other tests, so that a claim resumes where it stopped."""
 
 
 @pytest.fixture(autouse=True)
 def store_folder() -> None:
-    """See `shared_store_folder`."""
+    """See `stores`."""
