@@ -15,11 +15,11 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-from caft_utils import FinetuneConfig, finetune, load, mean_difference, pca_of_difference
+from caft_utils import FinetuneConfig, load, mean_difference, pca_of_difference
 from caft_utils.chats import Chats
 from caft_utils.course.studies.advice_material import make_advice_material
 from caft_utils.course.studies.conditions import Condition, Setting
-from caft_utils.course.studies.real_model import condition_rows
+from caft_utils.course.studies.real_model import condition_rows, reference_runs
 from caft_utils.course.studies.rival_grids import families, grid_conditions, operator_conditions, rival_rows
 from caft_utils.course.studies.study_rows import Row, chosen_conditions
 from caft_utils.directions import (
@@ -169,7 +169,7 @@ def advice_setting(model: str, split: str = "test") -> Setting:
 
 def _references(model: Any, task: Task) -> list[Any]:
     """Return the plain fine-tuning runs whose change is decomposed."""
-    return [finetune(model, task.train, CONFIG, seed=seed, snapshots=SNAPSHOTS) for seed in REFERENCES]
+    return reference_runs(model, task.train, CONFIG, REFERENCES, SNAPSHOTS)
 
 
 def _directions(model: Any, task: Task, name: str) -> Directions:
