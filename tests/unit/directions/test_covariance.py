@@ -32,6 +32,15 @@ def test_wide_vectors_have_the_components_of_float64(mean, batch):
     assert ((vectors * found_vectors).sum(1).abs() > 1 - 1e-9)[:8].all()
 
 
+def test_large_values_are_finite_even_if_their_sum_is_not():
+    streaming, large = StreamingCovariance(WIDTH), torch.full((2, WIDTH), 3e38)
+    streaming.update(large)
+    assert not large.sum().isfinite() and streaming.mean.isfinite().all()
+    large[1, 3] = torch.nan
+    with pytest.raises(ValueError, match="not finite"):
+        streaming.update(large)
+
+
 def test_wide_float64_vectors_stay_float64():
     x = torch.randn(50, WIDTH, dtype=torch.float64)
     streaming = StreamingCovariance(WIDTH)
