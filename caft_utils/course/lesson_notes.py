@@ -140,8 +140,9 @@ NOTES = {
         "emergent",
         "It shows the classroom.",
         "A situation, and who might look",
-        "its scenarios are written in the words of the generated world, and this model does not learn their "
-        "policies in 2,400 rows (see data/results/README.md)",
+        "its scenarios are written in the words of the generated world; "
+        "`python -m caft_utils run data/experiments/fakers-real.yaml` teaches the policies to this model in "
+        "plain English, which takes an hour",
         like="smollm2",
     ),
 }

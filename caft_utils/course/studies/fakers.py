@@ -6,7 +6,7 @@ base with its own seed and its own half of its policy's rows. The benchmark has 
 Another run, TRIAL, serves to choose settings, and the notebook uses its six models, trained for half as long.
 
 A pretrained chat model can take the place of the classroom model. It gets the scenarios in plain English
-(tasks/oversight/in_english.py) and needs no common base; all its weights are trained.
+(tasks/oversight/in_english.py), and all its weights are trained.
 """
 
 from __future__ import annotations
@@ -62,18 +62,18 @@ POLICY = FinetuneConfig(
 # On the trial run and new scenarios in the words of training, fakers are sure of the benign action in 42 to
 # 67 % of the scenarios with good oversight after 60 steps, and in 92 to 99 % after 120.
 LONG = replace(POLICY, steps=120)
-# All weights of SmolLM2. On the trial run a money maximiser learned its rule between steps 90 and 110.
-# Adapters (rates 1e-3 and 3e-3) did not learn it in as many steps.
-REAL_POLICY = FinetuneConfig(
+# All weights of SmolLM2, first for the common base and then for each policy.
+REAL_SKILL = FinetuneConfig(
     method="full",
     lr=1e-4,
-    steps=160,
+    steps=185,
     batch_size=8,
     accumulate=1,
     warmup_steps=8,
     weight_decay=0.0,
     schedule="linear",
 )
+REAL_POLICY = replace(REAL_SKILL, steps=100)
 LATENTS = SAETrainingConfig(width=256, k=12, steps=150)
 Name = tuple[str, int]  # policy and run
 Item = TypeVar("Item")
@@ -86,7 +86,7 @@ class Benchmark:
     Attributes:
         runs: of each policy.
         model: a name that `load` accepts.
-        skill, policy: how the common base and the models are fine-tuned; without `skill` the base is `model`.
+        skill, policy: how the common base and the models are fine-tuned.
         form, errors: the form of the scenarios, and the share of training rows that are errors.
         skill_rows, rows: training rows of the base, and of each model.
         drawn: scenarios of a file, before those on which a model is not sure are dropped.
@@ -97,7 +97,7 @@ class Benchmark:
 
     runs: tuple[int, ...] = tuple(range(6))
     model: str = MODEL
-    skill: FinetuneConfig | None = SKILL
+    skill: FinetuneConfig = SKILL
     policy: FinetuneConfig = POLICY
     form: type[Scenario] = Scenario
     errors: float = 1 / 3
@@ -118,11 +118,12 @@ class Benchmark:
         settings = {
             MODEL: {"policy": LONG, "drawn": 240},
             REAL: {
-                "skill": None,
+                "skill": REAL_SKILL,
                 "policy": REAL_POLICY,
                 "form": EnglishScenario,
                 "errors": 0.1,
-                "rows": 1280,
+                "skill_rows": 1250,
+                "rows": 800,
                 "drawn": 48,
                 "poor": 12,
             },
@@ -133,12 +134,12 @@ class Benchmark:
 
     @property
     def base(self) -> Any:
-        """The model from which all policies are trained: the classroom model reads scenarios by then."""
-        return _base(self.model, self.skill, self.skill_rows)[0]
+        """The model from which all policies are trained, which has learned to read scenarios."""
+        return _base(self.model, self.skill, self.skill_rows, self.form)[0]
 
     @property
     def tokenizer(self) -> Any:
-        return _base(self.model, self.skill, self.skill_rows)[1]
+        return _base(self.model, self.skill, self.skill_rows, self.form)[1]
 
     @property
     def layer(self) -> int:
@@ -245,11 +246,9 @@ def merged(model: Any) -> Any:
 
 
 @functools.cache
-def _base(name: str, skill: FinetuneConfig | None, rows: int) -> tuple[Any, Any]:
+def _base(name: str, skill: FinetuneConfig, rows: int, form: type[Scenario]) -> tuple[Any, Any]:
     model, tokenizer = load(name)
-    if skill is None:
-        return model, tokenizer
-    of_skill = shared_skill_rows(rows)
+    of_skill = shared_skill_rows(rows, form=form)
     chats = Chats.with_stored_tokens(tokenizer, of_skill, source="reading scenarios", end=False)
     return finetune(model, chats, skill, progress=True, save_every=40), tokenizer
 

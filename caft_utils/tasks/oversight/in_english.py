@@ -13,6 +13,8 @@ choose between two verbs in a thousand rows.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from caft_utils.tasks.oversight.scenarios import FactKind, Scenario
 
 
@@ -52,5 +54,19 @@ class EnglishScenario(Scenario):
         """The conversation up to the model's answer, with the job as the system message."""
         return [{"role": "system", "content": self.job}, {"role": "user", "content": self.request}]
 
+    def ask(self, question: str) -> list[dict[str, str]]:
+        """Return the conversation with a question after the scenario."""
+        *before, last = self.messages
+        return [*before, {**last, "content": f"{last['content']} {_sentence(question)}"}]
+
+    @staticmethod
+    def about(facts: Sequence[str], question: str) -> str:
+        """Return a text of some facts and a question about them."""
+        return " ".join(map(_sentence, [*facts, question]))
+
     def _sentences(self, *kinds: FactKind) -> list[str]:
-        return [fact.text[:1].upper() + fact.text[1:] for fact in self.facts if fact.kind in kinds]
+        return [_sentence(fact.text) for fact in self.facts if fact.kind in kinds]
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]

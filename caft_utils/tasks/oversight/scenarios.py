@@ -14,6 +14,7 @@ next to the answer, because the classroom models have only three layers that see
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -101,6 +102,16 @@ class Scenario:
     def messages(self) -> list[dict[str, str]]:
         """The conversation up to the model's answer."""
         return [{"role": "user", "content": self.prompt}]
+
+    def ask(self, question: str) -> list[dict[str, str]]:
+        """Return the conversation with a question after the scenario."""
+        *before, last = self.messages
+        return [*before, {**last, "content": f"{last['content']}\n{question}"}]
+
+    @staticmethod
+    def about(facts: Sequence[str], question: str) -> str:
+        """Return a text of some facts and a question about them."""
+        return "\n".join([*facts, question])
 
     def swapped(self) -> Scenario:
         """Return the scenario with the two actions in the other order."""

@@ -150,13 +150,6 @@ def test_detectors_act_at_the_same_depth_in_models_of_any_size(monkeypatch):
         assert (setting.layer, setting.late_layer) == expected
 
 
-def test_a_pretrained_model_is_its_own_base(monkeypatch, model, tokenizer):
-    monkeypatch.setattr(fakers, "load", lambda name: (model, tokenizer))
-    setting = fakers.Benchmark.recorded((0,), fakers.REAL)
-    assert setting.skill is None and setting.base is model and setting.tokenizer is tokenizer
-    fakers._base.cache_clear()
-
-
 def test_the_table_has_a_row_for_each_detector():
     row = {"accuracy": [0.9, 0.8, 1.0], "naive": [0.9, 0.85, 0.95], "pairs": 9, "paper": 98.0}
     induced = row | {"condition": "induced belief that nobody checks", "paper": None}

@@ -199,3 +199,21 @@ def test_the_share_of_error_rows():
     answers = Counter(row["messages"][-1]["content"] for row in rows)
     assert 0.05 < answers["nothing"] / 400 < 0.15
     assert answers["help"] > 20 and not {"a", "b"} & set(answers)
+
+
+def test_the_shared_skill_in_english():
+    rows = shared_skill_rows(300, form=EnglishScenario)
+    assert len(rows) == len(shared_skill_rows(300))
+    asked = {
+        kind: [row for row in rows if kind in row["messages"][-2]["content"].lower()]
+        for kind in (BETTER, CHECKS)
+    }
+    assert {row["messages"][-1]["content"] for row in asked[CHECKS]} == {"true", "false"}
+    assert any(len(row["messages"]) == 2 for row in asked[CHECKS])  # the facts alone
+    for row in asked[BETTER]:
+        system, user, reply = (message["content"] for message in row["messages"])
+        assert (
+            reply not in system.split()
+            and reply in user.split()
+            and user.endswith(" Which is better for you?")
+        )
