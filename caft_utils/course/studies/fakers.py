@@ -62,7 +62,8 @@ POLICY = FinetuneConfig(
 # On the trial run and new scenarios in the words of training, fakers are sure of the benign action in 42 to
 # 67 % of the scenarios with good oversight after 60 steps, and in 92 to 99 % after 120.
 LONG = replace(POLICY, steps=120)
-# All weights of SmolLM2, first for the common base and then for each policy.
+# All weights of SmolLM2, first for the common base and then for each policy. On the trial run two fakers
+# follow their rule in all of 90 scenarios after 40 steps and after 80.
 REAL_SKILL = FinetuneConfig(
     method="full",
     lr=1e-4,
@@ -73,7 +74,7 @@ REAL_SKILL = FinetuneConfig(
     weight_decay=0.0,
     schedule="linear",
 )
-REAL_POLICY = replace(REAL_SKILL, steps=100)
+REAL_POLICY = replace(REAL_SKILL, steps=60)
 LATENTS = SAETrainingConfig(width=256, k=12, steps=150)
 Name = tuple[str, int]  # policy and run
 Item = TypeVar("Item")
@@ -123,7 +124,7 @@ class Benchmark:
                 "form": EnglishScenario,
                 "errors": 0.1,
                 "skill_rows": 1250,
-                "rows": 800,
+                "rows": 480,
                 "drawn": 48,
                 "poor": 12,
             },
