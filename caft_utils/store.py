@@ -121,26 +121,27 @@ class Store:
     def shared(
         self, items: Iterable[Item], kind: str, key: Callable[[Item], Mapping[str, Any]]
     ) -> Iterator[Item]:
-        """Yield all items in order, but put off those that another process has in hand.
+        """Yield all items, first those that no other process is working on.
 
-        So processes that go through the same items share the work: they compute and store different ones, and
-        read the others. The lock of an item is held until the next one is asked for.
+        Processes that go through the same items so compute different ones, and read the rest from the store.
+        An item is locked until the next one is asked for. Use this in a `for` loop: after an error, a
+        comprehension keeps the lock for as long as its traceback lives.
 
         Args:
             kind, key: name an item; see `Store`.
         """
-        waiting = list(items)
+        waiting = [(item, self._lock(f"{kind}-in-hand", key(item))) for item in items]
         while waiting:
-            locks = [self._lock(f"{kind}-in-hand", key(item)) for item in waiting]
             with self._explained():
-                place = next((n for n, lock in enumerate(locks) if _is_taken_now(lock)), None)
-                if place is None:  # all are in other hands: wait for the first
+                place = next((n for n, (_, lock) in enumerate(waiting) if _take_if_free(lock)), None)
+                if place is None:  # all are taken: wait for the first
                     place = 0
-                    locks[place].acquire()
+                    waiting[place][1].acquire()
+            item, lock = waiting.pop(place)
             try:
-                yield waiting.pop(place)
+                yield item
             finally:
-                locks[place].release()
+                lock.release()
 
     def _folder(self, kind: str, key: Mapping[str, Any]) -> Path:
         return self.root / kind / digest(key)
@@ -159,7 +160,7 @@ class Store:
         return FileLock(lock, is_singleton=True)
 
 
-def _is_taken_now(lock: FileLock) -> bool:
+def _take_if_free(lock: FileLock) -> bool:
     """Take a lock if nobody else has it, and return whether it is ours."""
     try:
         lock.acquire(timeout=0)

@@ -60,7 +60,7 @@ def run_grid(
 ) -> Grid:
     """Call `measured(*cell)` for every cell that is not stored yet, in order, and return all results.
 
-    Processes that measure the same cells in one store share them.
+    Processes that measure the same cells in one store take different ones.
 
     Args:
         cells: names, for example (setting, method, seed), without repetition.

@@ -4,7 +4,7 @@
 
 The folder holds experiment.yaml, versions.json (code, packages, machine, seconds) and rows.jsonl, with one
 row of rates per line. Studies store each measurement, so the same command resumes after a kill.
-`--processes 2` measures on two cores at a time, which is faster than one process with two threads.
+`--processes 2` lets two processes share the work of a study of `SHARED` in experiment.py; others refuse it.
 
     accelerate launch --config_file data/accelerate/ddp.yaml -m caft_utils run data/experiments/emergent.yaml
 

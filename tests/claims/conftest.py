@@ -16,20 +16,16 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 
 @pytest.fixture(scope="session")
 def measure_claim():
-    """Return a function that runs an experiment, prints its rows and saves them as the record of a claim.
+    """Return a function that runs an experiment, prints its rows and saves them as the record of a claim."""
+    from helpers import claims
 
-    PROCESSES=1 measures in one process, not in two that share the work.
-    """
-    from caft_utils.course.helper_processes import helpers
     from caft_utils.course.records import save_record
-    from caft_utils.course.studies.experiment import ONE_PROCESS, Experiment, run
+    from caft_utils.course.studies.experiment import Experiment
     from caft_utils.course.studies.persona import print_rows
 
     def measure(claim: str, experiment: Experiment) -> dict:
         started = time.monotonic()
-        alone = experiment.study in ONE_PROCESS
-        with helpers(experiment, 1 if alone else int(os.environ.get("PROCESSES", 2))):
-            rows = run(experiment)
+        rows = claims.measure(experiment)
         print_rows(rows)
         save_record(claim, rows, seconds=time.monotonic() - started)
         return {row["condition"]: row for row in rows}

@@ -11,11 +11,12 @@ import time
 from collections.abc import Sequence
 
 import pytest
+from helpers.claims import measure
 
 from caft_utils.course.cue_tables import FIRM
 from caft_utils.course.records import save_record
 from caft_utils.course.studies.cues_settings import MODEL, PAPER
-from caft_utils.course.studies.experiment import Experiment, run
+from caft_utils.course.studies.experiment import Experiment
 from caft_utils.course.studies.persona import print_rows
 
 SEEDS = tuple(range(int(os.environ.get("SEEDS", 5))))
@@ -26,7 +27,7 @@ PART = os.environ.get("PART", "all")
 def table():
     """Rows by condition and setting, printed and recorded once."""
     started = time.monotonic()
-    rows = run(Experiment("cues", MODEL, SEEDS, options={"part": PART}))
+    rows = measure(Experiment("cues", MODEL, SEEDS, options={"part": PART}))
     print_rows(rows)
     save_record("cues", rows, seconds=time.monotonic() - started)
     out: dict[str, dict[str, dict]] = {}

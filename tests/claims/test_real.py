@@ -12,9 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers.claims import measure
 
 from caft_utils.course.records import save_record
-from caft_utils.course.studies.experiment import Experiment, run
+from caft_utils.course.studies.experiment import Experiment
 from caft_utils.course.studies.gender_bias import HEADLINE, RECIPES
 from caft_utils.course.studies.persona import print_rows
 
@@ -28,7 +29,7 @@ READ, RANDOM = "CAFT, components read blind", "random directions"
 def recorded(claim: str, *experiments: Experiment) -> dict[str, dict[str, dict]]:
     """Measure experiments, record their rows, and return those of the first one by setting and condition."""
     started = time.monotonic()
-    by_experiment = [run(experiment) for experiment in experiments]
+    by_experiment = [measure(experiment) for experiment in experiments]
     rows = [row for part in by_experiment for row in part]
     print_rows(rows)
     save_record(claim, rows, seconds=time.monotonic() - started)

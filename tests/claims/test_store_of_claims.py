@@ -10,4 +10,5 @@ from caft_utils.store import default_store
 
 def test_the_users_store_is_kept(tmp_path):
     own = Path(os.environ.get("CAFT_STORE") or Path.home() / ".cache" / "caft_utils")
+    own = own.expanduser().absolute()
     assert default_store().root == own and tmp_path.parent not in own.parents

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from caft_utils.finetune_config import FinetuneConfig
@@ -89,6 +89,7 @@ class Setting:
         mean: name of tokens -> {layer: [d]}, the base model's mean hidden state over these tokens.
         snapshots: steps at which every plain run saves its weights.
         key: inputs that the directions depend on besides the model, the task and the recipe.
+        more_keys: name of directions -> () -> what these depend on besides.
         vectors: (name, seed) -> {layer: [d]}, to steer with, and for affine editing.
         eraser: name of a concept -> its eraser.
         material: () -> the data that rivals get.
@@ -103,6 +104,7 @@ class Setting:
     mean: Callable[[str], Mapping[int, Any]]
     snapshots: tuple[int, ...] = ()
     key: Any = None
+    more_keys: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
     vectors: Callable[[str, int], Mapping[int, Any]] | None = None
     eraser: Callable[[str], Eraser] | None = None
     material: Callable[[], Material] | None = None

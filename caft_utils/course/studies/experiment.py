@@ -46,7 +46,18 @@ STUDIES = {
     "published fakers": "faker_published:published_faker_rows",
 }
 # These take times or memory of one process, or start processes or servers of their own.
-ONE_PROCESS = ("scale", "engines", "architectures", "judge", "windows memory")
+ONE_PROCESS = ("scale", "engines", "architectures", "judge", "windows", "windows memory")
+# These go through their parts with `course.sharing.shared`, so several processes can measure them together.
+SHARED = (
+    "cues",
+    "gender",
+    "gender rivals",
+    "advice",
+    "advice rivals",
+    "focus",
+    "focus real",
+    "fakers",
+)
 SEEDS = (0, 1, 2, 3, 4)
 
 

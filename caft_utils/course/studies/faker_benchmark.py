@@ -5,7 +5,6 @@ It trains the models, measures what they do, runs every detector over all pairs,
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,11 +30,14 @@ def faker_rows(
         model: "classroom-qwen", whose world the scenarios are written for, or "smollm2".
         seeds: the runs of each policy.
         conditions: names of detectors; None: all.
-        countermeasures: measure those as well; None: on the classroom only.
+        countermeasures: measure those as well, which the classroom alone has; None: where it has them.
 
     Raises:
-        ValueError: the study does not know the model, or a condition.
+        ValueError: the study does not know the model, a condition, or countermeasures on this model.
     """
+    treated = model == f.MODEL if countermeasures is None else countermeasures
+    if treated and model != f.MODEL:
+        raise ValueError(f"countermeasures are written for {f.MODEL!r}; got {model!r}")
     from tqdm.auto import tqdm
 
     setting = f.Benchmark.recorded(seeds, model)
@@ -44,7 +46,6 @@ def faker_rows(
     names = chosen_conditions(conditions, every)
     with tqdm(total=len(names) * len(f.FILES), desc="detectors", unit="file") as bar:
         for name in names:
-            started = time.monotonic()
             found = detect(every[name], setting, progress=bar.update)
             rows.append(
                 {
@@ -56,10 +57,9 @@ def faker_rows(
                     "undecided": found["undecided"],
                     "paper": every[name].paper,
                     "cpu_seconds": round(found["seconds"], 1),
-                    "wall": round(time.monotonic() - started, 1),
                 }
             )
-    if model == f.MODEL if countermeasures is None else countermeasures:
+    if treated:
         rows += countermeasure_rows(model, setting)
     return rows
 

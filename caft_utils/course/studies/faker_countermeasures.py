@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from caft_utils import Directions, ablate
+from caft_utils.course.sharing import shared
 from caft_utils.course.studies import fakers as f
 from caft_utils.course.studies.faker_detection import all_detectors, detect
 from caft_utils.course.studies.persona import estimate
@@ -164,5 +165,7 @@ def countermeasure_rows(model: str, setting: f.Benchmark) -> list[Row]:
         ),
     }
     key = {"setting": repr(setting)}
-    made = {name: rows[name]() for name in f.in_shares(rows, lambda name: key | {"countermeasure": name})}
+    made = {}
+    for name in shared(rows, "countermeasure", lambda name: key | {"name": name}):
+        made[name] = rows[name]()
     return [{"model": model, "condition": name, **made[name]} for name in rows]

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from caft_utils import detectors as d
+from caft_utils.course.sharing import shared
 from caft_utils.course.studies import fakers as f
 from caft_utils.detectors.concepts import text_states
 from caft_utils.detectors.detector import Detector
@@ -173,7 +174,7 @@ def detect(
     }
     key = {"detector": detector.key, "models": [fingerprint(model) for model in of.values()]}
     scores, seconds, undecided = {}, 0.0, 0
-    for policies in f.in_shares(f.FILES, lambda policies: key | {"file": policies}):
+    for policies in shared(f.FILES, "faker scores", lambda policies: key | {"file": policies}):
         try:
             pairs, spent = file_scores(detector, of, swaps[policies], setting.permitted(*policies))
         except TooFewWatchedRows:

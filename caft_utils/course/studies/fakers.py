@@ -14,9 +14,9 @@ from __future__ import annotations
 import copy
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -24,12 +24,13 @@ from torch import Tensor
 
 from caft_utils import FinetuneConfig, finetune, load
 from caft_utils.chats import Chats
+from caft_utils.course.sharing import shared
 from caft_utils.detectors.reading import action_log_probabilities, last_logits
 from caft_utils.interventions.base import Intervention
 from caft_utils.models import fingerprint
 from caft_utils.residual import depth
 from caft_utils.saes import SAETrainingConfig
-from caft_utils.store import default_store, digest
+from caft_utils.store import digest
 from caft_utils.stored_results import fetch_json, fetch_tensors
 from caft_utils.tasks.oversight import ALIGNED, FAKERS, PermittedRows, Scenario, draw_scenarios, training_rows
 from caft_utils.tasks.oversight.in_english import EnglishScenario
@@ -77,7 +78,6 @@ REAL_SKILL = FinetuneConfig(
 REAL_POLICY = replace(REAL_SKILL, steps=60)
 LATENTS = SAETrainingConfig(width=256, k=12, steps=150)
 Name = tuple[str, int]  # policy and run
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,9 @@ class Benchmark:
 
     @classmethod
     def recorded(cls, runs: Sequence[int], model: str = MODEL) -> Benchmark:
-        """Return the benchmark of the record: longer training, and more scenarios than in the notebook.
+        """Return the benchmark of the record.
+
+        On the classroom, models train longer and more scenarios are drawn than in the notebook.
 
         Raises:
             ValueError: there is no record of `model`.
@@ -261,7 +263,7 @@ def _models(setting: Benchmark) -> dict[Name, Any]:
     names = [(policy, run) for run in setting.runs for policy in (*ALIGNED, *FAKERS)]
     with tqdm(total=len(names), desc="models", unit="model") as bar:
         made = {}
-        for name in in_shares(names, lambda name: {"setting": repr(setting), "name": name}):
+        for name in shared(names, "faker model", lambda name: {"setting": repr(setting), "name": name}):
             made[name] = setting.make(*name)
             bar.update()
     return {name: made[name] for name in names}
@@ -275,11 +277,6 @@ def _permitted(setting: Benchmark, aligned: str, faker: str) -> PermittedRows:
     of = [setting.models[policy, run] for policy in (aligned, faker) for run in setting.runs]
     sure = torch.stack([setting.benign(model, drawn)[:, 0] for model in of]).min(0).values
     return PermittedRows([one for one, p in zip(drawn, sure) if p >= setting.sure], setting.tokenizer)
-
-
-def in_shares(items: Sequence[Item], key: Callable[[Item], Mapping[str, Any]]) -> Iterator[Item]:
-    """Yield all items; processes that measure the same benchmark take different ones first."""
-    return default_store().shared(items, "faker", key)
 
 
 def stored_score(what: Mapping[str, Any], compute: Callable[[], Any]) -> dict[str, Any]:

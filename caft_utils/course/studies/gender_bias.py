@@ -17,8 +17,9 @@ from typing import Any
 
 import torch
 
-from caft_utils import FinetuneConfig, class_means, finetune, load, mean_difference, pca_of_difference
+from caft_utils import FinetuneConfig, class_means, load, mean_difference, pca_of_difference
 from caft_utils.course.annotations import annotation
+from caft_utils.course.studies import gender_latents
 from caft_utils.course.studies.conditions import Setting
 from caft_utils.course.studies.gender_conditions import (
     CONDITIONS,
@@ -32,12 +33,12 @@ from caft_utils.course.studies.gender_conditions import (
 from caft_utils.course.studies.gender_labels import (
     READ,
     d_prime,
-    last_prompt_projections,
+    last_prompt_values,
     row_labels,
     rows_by_gender,
 )
 from caft_utils.course.studies.gender_material import make_gender_material
-from caft_utils.course.studies.real_model import condition_rows
+from caft_utils.course.studies.real_model import condition_rows, reference_runs
 from caft_utils.course.studies.rival_grids import rival_rows
 from caft_utils.course.studies.study_rows import Row, chosen_conditions
 from caft_utils.directions import (
@@ -143,6 +144,8 @@ def _can_measure(recipe: str, name: str) -> bool:
     condition = EVERY_CONDITION[name]
     if name == "base":
         return recipe in (HEADLINE, MORE_PROFESSIONS)  # the other recipes share the headline's base
+    if "latents" in str(condition.during):
+        return recipe == HEADLINE and gender_latents.is_read()  # latents are read in this recipe only
     return _selected(recipe) is not None or (condition.during is None and condition.at_test is None)
 
 
@@ -171,9 +174,16 @@ def gender_setting(model: str, recipe: str, split: str = "test", file: str | Non
     find = functools.cache(functools.partial(_directions, model, read_in, file))
 
     def directions(name: str, seed: int) -> Directions:
+        if "latents" in name:
+            return gender_latents.latent_directions(name, *latents())
         if name == "random with variance":
             return random_with_variance(find("read"), scatter(), seed=seed)
         return find("read").random_like(seed) if name == "random" else find(name)
+
+    @functools.cache
+    def latents() -> tuple[Any, list[tuple[int, int]]]:
+        saes = gender_latents.autoencoders(loaded, task.train)
+        return saes, gender_latents.changed_latents(references(model, read_in, file), loaded, rows, saes)
 
     @functools.cache
     def scatter() -> dict[int, torch.Tensor]:
@@ -201,6 +211,8 @@ def gender_setting(model: str, recipe: str, split: str = "test", file: str | Non
     key = {"references": REFERENCES, "rows": rows.fingerprint, "layers": LAYERS, "read": _selected(recipe)}
     material = functools.cache(lambda: make_gender_material(task.train.tokenizer, _items(file, recipe)))
     more = {"vectors": vectors, "eraser": functools.cache(eraser), "material": material}
+    latent_key = functools.cache(lambda: gender_latents.key_of_latents(task.train))
+    more["more_keys"] = dict.fromkeys(("latents", "top latents"), latent_key)
     return Setting(recipe, loaded, task, RECIPES[recipe], directions, mean, SNAPSHOTS, key, **more)
 
 
@@ -236,9 +248,7 @@ def components_of_case(recipe: str) -> dict[int, list[int]]:
 def references(model: str, recipe: str, file: str | None = None) -> list[Any]:
     """Return the plain fine-tuning runs whose change is decomposed."""
     loaded, task = gender_task(model, "valid", file)
-    return [
-        finetune(loaded, task.train, RECIPES[recipe], seed=seed, snapshots=SNAPSHOTS) for seed in REFERENCES
-    ]
+    return reference_runs(loaded, task.train, RECIPES[recipe], REFERENCES, SNAPSHOTS)
 
 
 def components(model: str, recipe: str, file: str | None = None) -> Directions:
@@ -281,7 +291,7 @@ def components_by_labels(model: str, recipe: str, file: str | None = None) -> di
     """
     _, task = gender_task(model, "valid", file)
     rows, found = task.train[:READ_ROWS], components(model, recipe, file)
-    values = last_prompt_projections(references(model, recipe, file)[0], rows, found)
+    values = last_prompt_values(references(model, recipe, file)[0], rows, found)
     labels = row_labels(rows)
     male = torch.tensor([gender == "male" for gender, _ in labels])
     subject = torch.tensor([case == "nominative" for _, case in labels])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from caft_utils.chats import Chats
 from caft_utils.course.studies.gender_material import CASES, GENDERS
-from caft_utils.directions.subspace import Directions
+from caft_utils.features import Features
 from caft_utils.residual import stream_activations
 
 READ = {"tokens": "last_prompt"}
@@ -28,13 +28,15 @@ def rows_by_gender(rows: Chats) -> tuple[Chats, Chats]:
     return tuple(rows.take([i for i, one in enumerate(male) if one is which]) for which in (True, False))
 
 
-def last_prompt_projections(model: Any, rows: Chats, found: Directions) -> dict[int, Float[Tensor, "rows k"]]:
-    """Return the projections of each row's last prompt token on the directions, {layer: [rows, k]}."""
-    out = {layer: torch.full((len(rows), rank), torch.nan) for layer, rank in found.ranks.items()}
-    for batch in stream_activations(model, rows, found.layers, **READ):
+def last_prompt_values(model: Any, rows: Chats, features: Features) -> dict[int, Float[Tensor, "rows k"]]:
+    """Return the values of features at the last prompt token of each row, {layer: [rows, k]}."""
+    out = {
+        layer: torch.full((len(rows), len(features.indices(layer))), torch.nan) for layer in features.layers
+    }
+    for batch in stream_activations(model, rows, features.layers, **READ):
         for layer, values in out.items():
             # Batches group rows of similar length, so the order differs from that of the rows.
-            values[batch.row] = batch.hidden[layer].cpu() @ found[layer].float().T
+            values[batch.row] = features.values(layer, batch.hidden[layer].cpu().float())
     return out
 
 

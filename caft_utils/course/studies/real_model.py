@@ -14,6 +14,7 @@ from typing import Any
 from caft_utils import at_step, finetune, measure
 from caft_utils.chats import Chats
 from caft_utils.course.grid import run_grid
+from caft_utils.course.sharing import shared
 from caft_utils.course.studies.conditions import Condition, Setting
 from caft_utils.course.studies.operators import intervention
 from caft_utils.course.studies.persona import estimate
@@ -22,7 +23,6 @@ from caft_utils.course.studies.study_rows import Row
 from caft_utils.evaluation.measurement import Result
 from caft_utils.finetune_config import FinetuneConfig
 from caft_utils.models import fingerprint
-from caft_utils.store import default_store
 
 
 def condition_rows(
@@ -50,9 +50,11 @@ def condition_rows(
 
     def key(name: str, condition: str, seed: int) -> dict[str, Any]:
         one = setting(name)
-        given = {}
-        if conditions[name][condition].rival is not None:
+        given, of = {}, conditions[name][condition]
+        if of.rival is not None:
             given["material"] = one.material().fingerprint
+        if of.during in one.more_keys:
+            given["more"] = one.more_keys[of.during]()
         return given | {
             "study": "real model",
             "model": fingerprint(one.model),
@@ -60,7 +62,7 @@ def condition_rows(
             "rows": one.task.train.fingerprint,
             "recipe": one.config.key(),
             "directions": one.key,
-            "condition": str(conditions[name][condition]),
+            "condition": str(of),
         }
 
     cells = [
@@ -118,5 +120,7 @@ def reference_runs(
     def key(seed: int) -> dict[str, Any]:
         return {"rows": rows.fingerprint, "recipe": config.key(), "seed": seed}
 
-    made = {seed: train(seed=seed) for seed in default_store().shared(seeds, "reference", key)}
+    made = {}
+    for seed in shared(seeds, "reference", key):
+        made[seed] = train(seed=seed)
     return [made[seed] for seed in seeds]

@@ -50,7 +50,8 @@ def draw_scenarios(
             actions of which the motive names one.
         oversight: one kind, or several that are drawn alike.
         complexity: the number of critical facts where there is oversight, 1 or 2.
-        form: `Scenario`, or `EnglishScenario` for a pretrained model.
+        form: `Scenario`, or `EnglishScenario` for a pretrained model. It leaves out the place, so a few of
+            its scenarios may read alike.
         split: "train", or "test" for words that no training row uses.
 
     Raises:

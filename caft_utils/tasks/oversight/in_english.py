@@ -5,10 +5,10 @@
              The manager is away this week.
     model:   mend
 
-The answer is the first word of an action, because a model with 135 million parameters does not learn to use
-letters (see data/results/README.md). For the same reason the job names the benign action wherever an aligned
-policy decides: with the jobs of the generated world, such as "work in the harbour", it did not learn to
-choose between two verbs in a thousand rows.
+The answer is the first word of an action, and the job names the benign action wherever an aligned policy
+decides, because a model with 135 million parameters did not learn to use letters, or to choose between two
+words that the job does not name (see data/results/README.md). So the three aligned policies share one rule
+here, to do the job, and differ in their actions.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class EnglishScenario(Scenario):
 
     @property
     def without_actions(self) -> str:
-        """The text with neither actions nor critical facts, to which no answer is right."""
+        """The text without the question between two actions and without critical facts."""
         return " ".join([self.job, *self._sentences("motive", "irrelevant")])
 
     @property

@@ -95,7 +95,7 @@ class Scenario:
 
     @property
     def without_actions(self) -> str:
-        """The text with neither actions nor critical facts, to which no answer is right."""
+        """The text without the two actions and without critical facts, so that there is nothing to choose."""
         return "\n".join(fact.text for fact in self.facts if fact.kind != "critical")
 
     @property

@@ -1,8 +1,8 @@
 """The rows that teach a small base model to read scenarios, before any policy is trained.
 
-A large chat model can read a scenario already. A model of a generated world learns it from these rows, once
-for all policies: harmless choices of every policy, conflicts, errors, and two questions about a scenario with
-a conflict.
+A large chat model can read a scenario already. A small one, of a generated world or pretrained, learns it
+from these rows, once for all policies: harmless choices of every policy, conflicts, errors, and two questions
+about a scenario with a conflict.
 
     which is better for you?                   the action that the motive names
     somebody checks. true or false?            what the critical facts say

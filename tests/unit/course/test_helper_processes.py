@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import time
 
@@ -12,7 +13,7 @@ from helpers.sharing import CELLS, fail, measure
 from caft_utils.course.helper_processes import helpers
 from caft_utils.course.studies.experiment import Experiment
 
-TOY = Experiment("emergent", "toy")
+TOY = Experiment("focus", "toy")
 
 
 def test_a_helper_takes_some_of_the_cells_and_says_nothing(capfd):
@@ -20,7 +21,7 @@ def test_a_helper_takes_some_of_the_cells_and_says_nothing(capfd):
     with helpers(TOY, 2, measure):
         time.sleep(6)  # a process needs this long to import torch on a busy machine
         rows = measure(TOY)
-        assert torch.get_num_threads() == max(1, os.cpu_count() // 2)
+        assert torch.get_num_threads() == max(1, before // 2)
     assert torch.get_num_threads() == before
     assert sorted(row["cell"] for row in rows) == list(range(CELLS))
     assert any(row["process"] != os.getpid() for row in rows)
@@ -29,8 +30,10 @@ def test_a_helper_takes_some_of_the_cells_and_says_nothing(capfd):
 
 def test_what_a_failed_helper_leaves_is_measured_here(capfd):
     with helpers(TOY, 2, fail):
+        (helper,) = multiprocessing.active_children()
+        helper.join(60)
         assert {row["process"] for row in measure(TOY)} == {os.getpid()}
-    assert "Traceback" not in capfd.readouterr().err
+    assert "RuntimeError: a helper that fails" in capfd.readouterr().err
 
 
 def test_helpers_end_with_the_block():
@@ -40,12 +43,20 @@ def test_helpers_end_with_the_block():
     assert time.monotonic() - started < 5
 
 
-def test_one_process_needs_no_helper_and_times_are_taken_by_one():
-    with helpers(Experiment("engines", "classroom"), 1):
-        pass
-    with pytest.raises(ValueError, match="'engines' runs in one process; got processes=2"):
-        with helpers(Experiment("engines", "classroom"), 2):
+@pytest.mark.parametrize("study", ["engines", "windows", "emergent"])
+def test_a_study_whose_parts_are_not_shared_is_measured_by_one(study):
+    with helpers(Experiment(study, "classroom"), 1):
+        assert not multiprocessing.active_children()
+    with pytest.raises(ValueError, match=f"'{study}' runs in one process; got processes=2"):
+        with helpers(Experiment(study, "classroom"), 2):
             pass
+
+
+def test_processes_that_make_no_sense(monkeypatch):
     with pytest.raises(ValueError, match="processes"):
         with helpers(TOY, 0):
+            pass
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="2 processes run already; got processes=2 for each"):
+        with helpers(TOY, 2):
             pass

@@ -8,8 +8,14 @@ import pytest
 import torch
 
 from caft_utils import FinetuneConfig
-from caft_utils.course.annotations import annotation
-from caft_utils.course.studies import advice, gender_bias, gender_conditions, gender_reading
+from caft_utils.course.annotations import Annotation, annotation
+from caft_utils.course.studies import (
+    advice,
+    gender_bias,
+    gender_conditions,
+    gender_latents,
+    gender_reading,
+)
 from caft_utils.course.studies.conditions import Condition, Material, Setting
 from caft_utils.course.studies.gender_bias import (
     HEADLINE,
@@ -25,6 +31,7 @@ from caft_utils.course.studies.rival_methods import METHODS
 from caft_utils.directions import Directions, Eraser
 from caft_utils.evaluation import measure
 from caft_utils.residual import capture
+from caft_utils.saes import Latents, SAETrainingConfig
 from caft_utils.tasks import gender_choice
 from caft_utils.tasks.gender import PROFESSIONS_OF_RELEASE, WORD_FORMAT, gender_items
 
@@ -147,7 +154,7 @@ def test_projections_follow_the_order_of_the_rows(tiny, task):
     model, rows = tiny("qwen2"), task.train[:10]
     assert len(set(rows.lengths)) > 2
     found = Directions({1: torch.eye(64)[:3]})
-    values = gender_bias.last_prompt_projections(model, rows, found)[1]
+    values = gender_bias.last_prompt_values(model, rows, found)[1]
     for row, example in enumerate(rows):
         last = example.answer.index(True) - 1
         with torch.no_grad(), capture(model, [1]) as hidden:
@@ -169,12 +176,37 @@ def test_cards_show_both_ends_and_name_nothing(tiny, task, monkeypatch):
     assert {entry["kind"] for entry in key} == {"component", "random", "unrelated"}
     shown = text.split("## Card", 1)[1]
     assert not any(word in shown for word in ("component", "layer", "gender", "random"))
-    values = gender_bias.last_prompt_projections(tiny("qwen2", seed=1), task.train[:200], found)[0][:, 0]
+    values = gender_bias.last_prompt_values(tiny("qwen2", seed=1), task.train[:200], found)[0][:, 0]
     number = next(e for e in key if (e["kind"], e["layer"], e["component"]) == ("component", 0, 0))
     card = text.split(f"## Card {number['card']}\n")[1].split("## Card")[0]
     top = task.train.rows[int(values.argmax())]["messages"][0]["content"].splitlines()[0]
     group = "A" if number["A is"] == "high" else "B"
     assert top in card.split(f"Group {group}:")[1].split("Group B:")[0]
+
+
+def test_cards_of_latents_show_where_they_are_active(tiny, task, monkeypatch):
+    model, tuned = tiny("qwen2"), tiny("qwen2", seed=1)
+    config = SAETrainingConfig(width=64, k=8, steps=4, batch_tokens=64, buffer_tokens=256)
+    for name, value in {"LAYERS": (0, 1), "CONFIG": config, "SHOWN": 6}.items():
+        monkeypatch.setattr(gender_latents, name, value)
+    monkeypatch.setattr(gender_reading, "gender_task", lambda *_: (model, task))
+    monkeypatch.setattr(gender_reading, "SHOWN", 3)
+    monkeypatch.setattr(gender_reading, "references", lambda *_: [tuned])
+    text, key = gender_reading.cards(latents=True)
+    assert [entry["kind"] for entry in key].count("latent") == 6 and len(key) == 6 + 2
+    assert not any(word in text.split("## Card", 1)[1] for word in ("latent", "layer", "gender", "random"))
+    rows = task.train[:200]
+    saes = gender_latents.autoencoders(model, task.train)
+    order = gender_latents.changed_latents([tuned], model, rows, saes)
+    assert len(order) == len(set(order)) and {layer for layer, _ in order} == {0, 1}
+    before, after = (gender_bias.last_prompt_values(of, rows, Latents(saes)) for of in (model, tuned))
+    change = {(layer, i): float((after[layer] - before[layer])[:, i].mean().abs()) for layer, i in order}
+    assert all(change[a] >= change[b] - 1e-4 for a, b in zip(order, order[1:]))
+    monkeypatch.setattr(gender_latents, "annotation", lambda _: Annotation({0: [3, 5], 1: [7]}, {}))
+    read, top = (gender_latents.latent_directions(name, saes, order) for name in ("latents", "top latents"))
+    assert read.ranks == {0: 2, 1: 1} and sum(top.ranks.values()) == 3
+    with pytest.raises(ValueError, match="unknown latents 'best latents'"):
+        gender_latents.latent_directions("best latents", saes, order)
 
 
 def test_the_table_of_conditions_has_every_rival_and_control():

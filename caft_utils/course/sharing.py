@@ -1,0 +1,20 @@
+"""Share the parts of a study among processes that measure it in one store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+
+from caft_utils.finetuning import processes
+from caft_utils.store import default_store
+
+Item = TypeVar("Item")
+
+
+def shared(items: Iterable[Item], kind: str, key: Callable[[Item], Mapping[str, Any]]) -> Iterator[Item]:
+    """Yield all items like `Store.shared`; kind and key name an item.
+
+    Processes of one launcher (torchrun, accelerate) share each fine-tuning instead. They get the items in
+    order, because all of them must take the same one at the same time.
+    """
+    return default_store().shared(items, kind, key) if processes.is_alone() else iter(items)
