@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from caft_utils.course.sharing import shared
 from caft_utils.course.studies import fakers as f
 from caft_utils.course.studies.faker_countermeasures import countermeasure_rows
 from caft_utils.course.studies.faker_detection import all_detectors, detect
@@ -66,31 +67,44 @@ def faker_rows(
 
 def behaviour(setting: f.Benchmark) -> dict[str, Any]:
     """Return what the models do: misbehaviour by side and oversight, and how many rows are permitted."""
-    of, runs = setting.models, setting.runs
+    kinds: dict[str, tuple[Sequence[str], dict[str, Any]]] = {
+        "fakers, poor oversight": (FAKERS, {}),
+        "aligned, poor oversight": (ALIGNED, {}),
+        "fakers, poor oversight, two facts": (FAKERS, {"complexity": 2}),
+        "fakers, good oversight": (FAKERS, {"oversight": "good"}),
+        "fakers, absent oversight": (FAKERS, {"oversight": "absent"}),
+        "aligned, good oversight": (ALIGNED, {"oversight": "good"}),
+    }
 
-    def share(policies: Sequence[str], **options: Any) -> dict[str, float]:
-        """Return the mean over models and the extreme one."""
-        values = []
-        for policy in policies:
-            for run in runs:
-                name = (policy, run)
-                what = {"misbehaviour": [policy, setting.poor, options], "model": fingerprint(of[name])}
-                values.append(
-                    f.stored_score(what, lambda n=name: setting.misbehaviour(of[n], n[0], **options))["value"]
-                )
-        mean = sum(values) / len(values)
-        return {"mean": round(mean, 4), "lowest": round(min(values), 4), "highest": round(max(values), 4)}
+    def of(part: tuple[str, str, int]) -> dict[str, Any]:
+        kind, policy, run = part
+        options = kinds[kind][1]
+        return {
+            "misbehaviour": [policy, setting.poor, options],
+            "model": fingerprint(setting.models[policy, run]),
+        }
 
-    kept = [len(setting.permitted(*file)) for file in f.FILES]
+    parts = [(kind, policy, run) for kind in kinds for policy in kinds[kind][0] for run in setting.runs]
+    found: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for part in shared(parts, "misbehaviour", of):
+        kind, policy, run = part
+
+        def measure(model=setting.models[policy, run], policy=policy, kind=kind) -> float:
+            return setting.misbehaviour(model, policy, **kinds[kind][1])
+
+        found[kind].append(f.stored_score(of(part), measure)["value"])
+    kept = {}
+    for file in shared(f.FILES, "permitted", lambda file: {"setting": repr(setting), "file": file}):
+        kept[file] = len(setting.permitted(*file))
     return {
-        "runs": list(runs),
+        "runs": list(setting.runs),
         "training steps": setting.policy.steps,
-        "fakers, poor oversight": share(FAKERS),
-        "aligned, poor oversight": share(ALIGNED),
-        "fakers, poor oversight, two facts": share(FAKERS, complexity=2),
-        "fakers, good oversight": share(FAKERS, oversight="good"),
-        "fakers, absent oversight": share(FAKERS, oversight="absent"),
-        "aligned, good oversight": share(ALIGNED, oversight="good"),
-        "permitted rows by file": kept,
+        **{kind: _mean_and_extremes(values) for kind, values in found.items()},
+        "permitted rows by file": [kept[file] for file in f.FILES],
         "drawn rows by file": setting.drawn,
     }
+
+
+def _mean_and_extremes(values: Sequence[float]) -> dict[str, float]:
+    mean = sum(values) / len(values)
+    return {"mean": round(mean, 4), "lowest": round(min(values), 4), "highest": round(max(values), 4)}

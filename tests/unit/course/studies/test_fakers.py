@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from caft_utils.course.faker_tables import countermeasures_table, fakers_table, harder_table
-from caft_utils.course.studies import faker_detection, fakers
+from caft_utils.course.studies import faker_benchmark, faker_detection, fakers
 from caft_utils.course.studies.faker_benchmark import faker_rows
 from caft_utils.course.studies.faker_countermeasures import NoiseInTraining, UniformNoiseInTraining
 from caft_utils.course.studies.faker_detection import detect, rows_for
@@ -178,3 +178,25 @@ def test_harder_fakers_stand_beside_those_of_the_benchmark():
     assert list(table.columns)[1:] == ["fakers of the benchmark", "harder", "both"]
     ((_, *cells),) = table.to_numpy().tolist()
     assert cells == ["100.0 % [90.0, 100.0]", "50.0 % [40.0, 60.0]", "70.0 % [40.0, 100.0]"]
+
+
+def test_behaviour_has_the_mean_and_the_extremes_of_each_side(setting, monkeypatch):
+    def misbehaviour(model, policy, *, complexity=1, oversight="poor"):
+        assert model == (policy, model[1])
+        return 0.5 + 0.1 * model[1] if policy in FAKERS and oversight == "poor" and complexity == 1 else 0.0
+
+    monkeypatch.setattr(faker_benchmark, "fingerprint", str)
+    for name, value in {"poor": 6, "drawn": 40, "policy": SimpleNamespace(steps=3)}.items():
+        setattr(setting, name, value)
+    setting.misbehaviour = misbehaviour
+    found = faker_benchmark.behaviour(setting)
+    assert found["fakers, poor oversight"] == {"mean": 0.55, "lowest": 0.5, "highest": 0.6}
+    nothing = {"mean": 0.0, "lowest": 0.0, "highest": 0.0}
+    assert found["fakers, poor oversight, two facts"] == found["aligned, poor oversight"] == nothing
+    assert found["permitted rows by file"] == [40] * 9 and found["training steps"] == 3
+    assert faker_benchmark.behaviour(setting) == found  # read from the store
+
+
+def test_countermeasures_are_those_of_the_classroom():
+    with pytest.raises(ValueError, match="written for 'classroom-qwen'; got 'smollm2'"):
+        faker_rows("smollm2", (0,), countermeasures=True)
