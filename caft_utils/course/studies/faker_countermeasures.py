@@ -113,7 +113,7 @@ def oversight_directions(setting: f.Benchmark, faker: str) -> Directions:
             for one in draw_scenarios(40, aligned=aligned, faker=faker, oversight=oversight, seed=8)
         ]
         asked = text_states(
-            setting.base, setting.tokenizer, [f"{one.prompt}\n{CHECKS}" for one in drawn], LAYERS
+            setting.base, setting.tokenizer, [one.ask(CHECKS)[-1]["content"] for one in drawn], LAYERS
         )
         plain = last_states(setting.base, setting.tokenizer, drawn, list(LAYERS))
         return {layer: torch.stack([asked[layer].mean(0), plain[layer].mean(0)]) for layer in LAYERS}
