@@ -142,7 +142,7 @@ NOTES = {
         "A situation, and who might look",
         "its scenarios are written in the words of the generated world; "
         "`python -m caft_utils run data/experiments/fakers-real.yaml` teaches the policies to this model in "
-        "plain English, which takes an hour",
+        "plain English, which takes 40 minutes",
         like="smollm2",
     ),
 }
