@@ -16,7 +16,7 @@ from helpers.claims import measure
 
 from caft_utils.course.records import save_record
 from caft_utils.course.studies.experiment import Experiment
-from caft_utils.course.studies.gender_bias import HEADLINE, RECIPES
+from caft_utils.course.studies.gender_recipes import HEADLINE, RECIPES
 from caft_utils.course.studies.persona import print_rows
 
 MODEL = "smollm2"

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from caft_utils import FinetuneConfig, class_means, load, mean_difference, pca_of_difference
+from caft_utils import class_means, load, mean_difference, pca_of_difference
 from caft_utils.course.annotations import annotation
 from caft_utils.course.studies import gender_latents
 from caft_utils.course.studies.conditions import Setting
@@ -38,6 +38,16 @@ from caft_utils.course.studies.gender_labels import (
     rows_by_gender,
 )
 from caft_utils.course.studies.gender_material import make_gender_material
+from caft_utils.course.studies.gender_recipes import (
+    COMPONENTS,
+    HEADLINE,
+    LAYERS,
+    MODEL,
+    MORE_PROFESSIONS,
+    READ_ROWS,
+    RECIPES,
+    REFERENCES,
+)
 from caft_utils.course.studies.real_model import condition_rows, reference_runs
 from caft_utils.course.studies.rival_grids import rival_rows
 from caft_utils.course.studies.study_rows import Row, chosen_conditions
@@ -61,25 +71,6 @@ from caft_utils.tasks.gender import (
 )
 from caft_utils.tasks.published_data import published_file
 from caft_utils.tasks.task import Task
-
-MODEL = "smollm2"
-LAYERS = tuple(range(10, 29))  # blocks whose outputs are read
-COMPONENTS = 3  # number of components read at each block
-REFERENCES = (100, 101)  # seeds of the fine-tunings whose change PCA decomposes
-READ_ROWS = 200  # training rows on which directions are found
-LORA: dict[str, Any] = {"r": 16, "alpha": 16, "rslora": False, "lr": 1e-3, "steps": 72, "warmup_steps": 8}
-SHARED: dict[str, Any] = {"batch_size": 16, "accumulate": 1, "weight_decay": 0.0, "schedule": "linear"}
-RECIPES = {
-    "adapters on all blocks": FinetuneConfig(**LORA, **SHARED),
-    "adapters on blocks 10-29": FinetuneConfig(**LORA, **SHARED, blocks=tuple(range(10, 30))),
-    "all weights": FinetuneConfig(method="full", lr=3e-5, steps=40, warmup_steps=8, **SHARED),
-}
-# The recipe in which plain training follows the stereotype most on validation rows (one seed): 19.8 % right
-# where the stereotype is wrong, 29.3 % with adapters on blocks 10-29, 98.3 % with all weights.
-HEADLINE = "adapters on all blocks"
-# The same recipe and the same directions, found with doctors and nurses, for sentences about 16 professions.
-MORE_PROFESSIONS = "adapters on all blocks, 16 professions"
-RECIPES[MORE_PROFESSIONS] = RECIPES[HEADLINE]
 
 
 def gender_rows(

@@ -23,17 +23,19 @@ import torch
 from caft_utils import finetune, pca_of_difference
 from caft_utils.course.studies import gender_latents
 from caft_utils.course.studies.gender_bias import (
-    HEADLINE,
-    LAYERS,
-    MODEL,
     READ,
-    READ_ROWS,
-    RECIPES,
-    REFERENCES,
     components,
     gender_task,
     last_prompt_values,
     references,
+)
+from caft_utils.course.studies.gender_recipes import (
+    HEADLINE,
+    LAYERS,
+    MODEL,
+    READ_ROWS,
+    RECIPES,
+    REFERENCES,
 )
 from caft_utils.directions.subspace import Directions
 from caft_utils.features import Features

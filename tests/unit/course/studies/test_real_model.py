@@ -17,14 +17,9 @@ from caft_utils.course.studies import (
     gender_reading,
 )
 from caft_utils.course.studies.conditions import Condition, Material, Setting
-from caft_utils.course.studies.gender_bias import (
-    HEADLINE,
-    MODEL,
-    MORE_PROFESSIONS,
-    _can_measure,
-    components_of_case,
-)
+from caft_utils.course.studies.gender_bias import _can_measure, components_of_case
 from caft_utils.course.studies.gender_material import make_gender_material
+from caft_utils.course.studies.gender_recipes import HEADLINE, MODEL, MORE_PROFESSIONS, RECIPES
 from caft_utils.course.studies.operators import OPERATORS
 from caft_utils.course.studies.real_model import condition_rows
 from caft_utils.course.studies.rival_methods import METHODS
@@ -165,7 +160,7 @@ def test_projections_follow_the_order_of_the_rows(tiny, task):
 def test_cards_show_both_ends_and_name_nothing(tiny, task, monkeypatch):
     model = tiny("qwen2")
     monkeypatch.setattr(gender_reading, "gender_task", lambda *_: (model, task))
-    monkeypatch.setattr(gender_reading, "RECIPES", {gender_bias.HEADLINE: CONFIG})
+    monkeypatch.setattr(gender_reading, "RECIPES", {HEADLINE: CONFIG})
     monkeypatch.setattr(gender_reading, "LAYERS", (0, 1))
     monkeypatch.setattr(gender_reading, "SHOWN", 3)
     monkeypatch.setattr(gender_reading, "references", lambda *_: [tiny("qwen2", seed=1)])
@@ -209,12 +204,16 @@ def test_cards_of_latents_show_where_they_are_active(tiny, task, monkeypatch):
         gender_latents.latent_directions("best latents", saes, order)
 
 
+def test_latents_are_those_of_the_layers_where_components_were_selected():
+    assert list(gender_latents.LAYERS) == sorted(annotation(f"{MODEL}, gender, {HEADLINE}").selection)
+
+
 def test_the_table_of_conditions_has_every_rival_and_control():
     needed = {"base", "plain", "random directions", "mean difference", "top components, unread"}
     needed |= {"class means (labels)", "data without the cue", "ablation at test only, to the mean"}
     assert needed | set(gender_conditions.MOST_SEEDS) <= set(gender_conditions.CONDITIONS)
     assert set(advice.MOST_SEEDS) <= set(advice.CONDITIONS)
-    assert gender_bias.HEADLINE in gender_bias.RECIPES
+    assert HEADLINE in RECIPES
 
 
 def test_components_of_case_are_those_named_after_case_alone():
