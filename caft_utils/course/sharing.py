@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from caft_utils.finetuning import processes
 from caft_utils.store import default_store
 
-Item = TypeVar("Item")
+Item = TypeVar("Item", bound=Hashable)
+Made = TypeVar("Made")
 
 
 def shared(items: Iterable[Item], kind: str, key: Callable[[Item], Mapping[str, Any]]) -> Iterator[Item]:
@@ -18,3 +19,17 @@ def shared(items: Iterable[Item], kind: str, key: Callable[[Item], Mapping[str, 
     order, because all of them must take the same one at the same time.
     """
     return default_store().shared(items, kind, key) if processes.is_alone() else iter(items)
+
+
+def shared_results(
+    items: Iterable[Item], kind: str, key: Mapping[str, Any], make: Callable[[Item], Made]
+) -> dict[Item, Made]:
+    """Return {item: make(item)} in the order of the items, which processes share.
+
+    `make` must store what takes long. Each process calls it for every item, last for those that another
+    process has taken, and finds their results in the store.
+    """
+    items, made = list(items), {}
+    for item in shared(items, kind, lambda item: {**key, "item": item}):
+        made[item] = make(item)
+    return {item: made[item] for item in items}

@@ -19,7 +19,8 @@ from caft_utils import FinetuneConfig, load, mean_difference, pca_of_difference
 from caft_utils.chats import Chats
 from caft_utils.course.studies.advice_material import make_advice_material
 from caft_utils.course.studies.conditions import Condition, Setting
-from caft_utils.course.studies.real_model import condition_rows, reference_runs
+from caft_utils.course.studies.real_model import condition_rows
+from caft_utils.course.studies.references import reference_runs
 from caft_utils.course.studies.rival_grids import families, grid_conditions, operator_conditions, rival_rows
 from caft_utils.course.studies.study_rows import Row, chosen_conditions
 from caft_utils.directions import (

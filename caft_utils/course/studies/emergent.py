@@ -14,7 +14,9 @@ from typing import Any
 from caft_utils import ablate, finetune, mean_difference, measure, pca_of_difference
 from caft_utils.classroom.personas.ground_truth import true_persona
 from caft_utils.course.annotations import annotation
+from caft_utils.course.sharing import shared_results
 from caft_utils.course.studies.persona import REFERENCES, PersonaSetting, condition_row, persona_setting
+from caft_utils.course.studies.references import reference_runs
 from caft_utils.course.studies.study_rows import Row, chosen_conditions
 from caft_utils.directions import difference_scatter, mean_hidden, random_with_variance
 from caft_utils.evaluation.measurement import Result
@@ -50,9 +52,13 @@ def emergent_rows(
     fast: see `persona_setting`.
     """
     setting = persona_setting(model, fast=fast)
+    names = chosen_conditions(conditions, CONDITIONS)
+    cells = [(name, seed) for seed in seeds for name in names]
+    found = shared_results(
+        cells, "emergent", {"model": model, "fast": fast}, lambda cell: _measured(setting, *cell)
+    )
     rows = [
-        condition_row(model, name, Result.merge(_measured(setting, name, seed) for seed in seeds), seeds)
-        for name in chosen_conditions(conditions, CONDITIONS)
+        condition_row(model, name, Result.merge(found[name, seed] for seed in seeds), seeds) for name in names
     ]
     cosine = {"condition": "cosine with the true persona", "cosine": persona_cosines(setting)}
     return [*rows, {"model": model, **cosine}]
@@ -98,10 +104,8 @@ def _directions(setting: PersonaSetting, name: str):
         ticks = annotation(setting.name).selection
         return components.select({layer: [_first_absent(ticks[layer])] for layer in selected.layers})
     if name == "secure components":  # same rank: components of the change by fine-tuning on secure code
-        secure = [
-            finetune(setting.model, setting.task.control, setting.config, seed=seed)
-            for seed in REFERENCES[: len(setting.references)]
-        ]
+        seeds = REFERENCES[: len(setting.references)]
+        secure = reference_runs(setting.model, setting.task.control, setting.config, seeds)
         moved = pca_of_difference(secure, setting.model, setting.task.generic, layers=selected.layers)
         return moved.select({layer: range(k) for layer, k in selected.ranks.items()})
     if name == "mean difference":

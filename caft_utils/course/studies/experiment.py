@@ -49,6 +49,11 @@ STUDIES = {
 ONE_PROCESS = ("scale", "engines", "architectures", "judge", "windows", "windows memory")
 # These go through their parts with `course.sharing.shared`, so several processes can measure them together.
 SHARED = (
+    "emergent",
+    "why",
+    "rivals",
+    "frontier",
+    "twins",
     "cues",
     "gender",
     "gender rivals",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from caft_utils import ablate, at_step, finetune, measure
+from caft_utils.course.sharing import shared_results
 from caft_utils.course.studies.persona import condition_row, persona_setting
 from caft_utils.course.studies.study_rows import Row, chosen_conditions
 from caft_utils.evaluation.measurement import Result
@@ -27,24 +28,27 @@ def frontier_rows(
 
     rates: learning rates of AdamW. steps: optimiser steps after which the weights are measured.
     """
-    setting, rows = persona_setting(model), []
-    for method in chosen_conditions(conditions, CONDITIONS):
-        during = ablate(setting.selected) if method == "CAFT" else None
-        for lr in rates:
-            config, results = replace(setting.config, lr=lr), {step: [] for step in steps}
-            for seed in seeds:
-                tuned = finetune(
-                    setting.model,
-                    setting.task.train,
-                    config,
-                    seed=seed,
-                    during=during,
-                    snapshots=tuple(steps),
-                )
-                for step in steps:
-                    snapshot = at_step(tuned, setting.model, step)
-                    results[step].append(measure(snapshot, setting.task, seed=seed))
-            for step, parts in results.items():
-                name, point = f"{method}, lr {lr:g}, step {step}", {"lr": lr, "step": step, "curve": method}
-                rows.append(condition_row(model, name, Result.merge(parts), seeds, **point))
+    setting, steps = persona_setting(model), tuple(steps)
+    curves = [(method, lr) for method in chosen_conditions(conditions, CONDITIONS) for lr in rates]
+
+    def run(cell: tuple[str, float, int]) -> list[Result]:
+        method, lr, seed = cell
+        tuned = finetune(
+            setting.model,
+            setting.task.train,
+            replace(setting.config, lr=lr),
+            seed=seed,
+            during=ablate(setting.selected) if method == "CAFT" else None,
+            snapshots=steps,
+        )
+        snapshots = [at_step(tuned, setting.model, step) for step in steps]
+        return [measure(snapshot, setting.task, seed=seed) for snapshot in snapshots]
+
+    cells = [(*curve, seed) for seed in seeds for curve in curves]
+    found, rows = shared_results(cells, "frontier", {"model": model, "steps": steps}, run), []
+    for method, lr in curves:
+        for number, step in enumerate(steps):
+            merged = Result.merge(found[method, lr, seed][number] for seed in seeds)
+            name, point = f"{method}, lr {lr:g}, step {step}", {"lr": lr, "step": step, "curve": method}
+            rows.append(condition_row(model, name, merged, seeds, **point))
     return rows

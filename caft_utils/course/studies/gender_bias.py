@@ -48,7 +48,8 @@ from caft_utils.course.studies.gender_recipes import (
     RECIPES,
     REFERENCES,
 )
-from caft_utils.course.studies.real_model import condition_rows, reference_runs
+from caft_utils.course.studies.real_model import condition_rows
+from caft_utils.course.studies.references import reference_runs
 from caft_utils.course.studies.rival_grids import rival_rows
 from caft_utils.course.studies.study_rows import Row, chosen_conditions
 from caft_utils.directions import (

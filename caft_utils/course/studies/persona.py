@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from caft_utils import Directions, FinetuneConfig, finetune, load, pca_of_difference
+from caft_utils import Directions, FinetuneConfig, load, pca_of_difference
 from caft_utils.classroom.tasks import emergent_misalignment
 from caft_utils.course.annotations import annotation
+from caft_utils.course.studies.references import reference_runs
 from caft_utils.evaluation.bootstrap import Rate
 from caft_utils.evaluation.measurement import Result
 from caft_utils.models import preset
@@ -55,7 +56,7 @@ def persona_setting(name: str, *, fast: bool = False) -> PersonaSetting:
         task = task.thin(ood=60, task=20)
         task = replace(task, generic=task.generic[::20], valid=task.valid[::20])
         config, seeds = replace(config, steps=3), REFERENCES[:1]
-    references = [finetune(model, task.train, config, seed=seed) for seed in seeds]
+    references = reference_runs(model, task.train, config, seeds)
     components = pca_of_difference(references, model, task.generic, layers=preset(name).layers)
     selected = components.select(annotation(name).selection)
     return PersonaSetting(name, model, tokenizer, task, config, references, components, selected)

@@ -6,22 +6,18 @@ and during measurement. The same table serves every task, so each task has the s
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from caft_utils import at_step, finetune, measure
-from caft_utils.chats import Chats
 from caft_utils.course.grid import run_grid
-from caft_utils.course.sharing import shared
 from caft_utils.course.studies.conditions import Condition, Setting
 from caft_utils.course.studies.operators import intervention
 from caft_utils.course.studies.persona import estimate
 from caft_utils.course.studies.rival_methods import trained_by_rival
 from caft_utils.course.studies.study_rows import Row
 from caft_utils.evaluation.measurement import Result
-from caft_utils.finetune_config import FinetuneConfig
 from caft_utils.models import fingerprint
 
 
@@ -109,18 +105,3 @@ def _trained(setting: Setting, condition: Condition, seed: int) -> Any:
         snapshots=setting.snapshots if plain else (),
     )
     return tuned if condition.step is None else at_step(tuned, setting.model, condition.step)
-
-
-def reference_runs(
-    model: Any, rows: Chats, config: FinetuneConfig, seeds: Sequence[int], snapshots: Sequence[int]
-) -> list[Any]:
-    """Return the plain fine-tunings with these seeds. Processes that share the store train different ones."""
-    train = functools.partial(finetune, model, rows, config, snapshots=snapshots)
-
-    def key(seed: int) -> dict[str, Any]:
-        return {"rows": rows.fingerprint, "recipe": config.key(), "seed": seed}
-
-    made = {}
-    for seed in shared(seeds, "reference", key):
-        made[seed] = train(seed=seed)
-    return [made[seed] for seed in seeds]

@@ -18,7 +18,9 @@ from torch import Tensor
 from caft_utils import Directions, ablate, finetune, load, measure, pca_of_difference
 from caft_utils.classroom.personas.ground_truth import true_persona
 from caft_utils.classroom.tasks import emergent_misalignment
+from caft_utils.course.sharing import shared_results
 from caft_utils.course.studies.persona import REFERENCES, condition_row
+from caft_utils.course.studies.references import reference_runs
 from caft_utils.course.studies.study_rows import Row, chosen_conditions
 from caft_utils.evaluation.measurement import Result
 from caft_utils.models import preset
@@ -52,7 +54,7 @@ def twin_rows(
     base, tokenizer = load(shipped if model == shipped else Path(folder) / model)
     task, config = emergent_misalignment(tokenizer), preset(shipped).finetune_config
     layers = {COURSE: preset(shipped).layers, EVERY: range(depth(base))}
-    references = [finetune(base, task.train, config, seed=seed) for seed in REFERENCES]
+    references = reference_runs(base, task.train, config, REFERENCES)
     components = pca_of_difference(references, base, task.generic, layers=layers[EVERY])
     truth = {layer: rows.mean(0) for layer, rows in true_persona(base, tokenizer).items()}
     nearest = nearest_components(components, truth, layers[EVERY])
@@ -70,9 +72,11 @@ def twin_rows(
             during = ablate(directions)
         return measure(finetune(base, task.train, config, seed=seed, during=during), task, seed=seed)
 
+    names = chosen_conditions(conditions, CONDITIONS)
+    cells = [(name, seed) for seed in seeds for name in names]
+    found = shared_results(cells, "twins", {"model": model}, lambda cell: result(*cell))
     rows = [
-        condition_row(model, name, Result.merge(result(name, seed) for seed in seeds), seeds)
-        for name in chosen_conditions(conditions, CONDITIONS)
+        condition_row(model, name, Result.merge(found[name, seed] for seed in seeds), seeds) for name in names
     ]
     cosine = {layer: float(components.cosine(layer, truth[layer]).abs().max()) for layer in layers[EVERY]}
     where = {"cosine of the nearest component": cosine, "components": nearest}

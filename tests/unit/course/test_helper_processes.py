@@ -46,7 +46,7 @@ def test_helpers_end_with_the_block():
     assert time.monotonic() - started < 5
 
 
-@pytest.mark.parametrize("study", ["engines", "windows", "emergent"])
+@pytest.mark.parametrize("study", ["engines", "windows", "published fakers"])
 def test_a_study_whose_parts_are_not_shared_is_measured_by_one(study):
     with helpers(Experiment(study, "classroom"), 1):
         assert not multiprocessing.active_children()
