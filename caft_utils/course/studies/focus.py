@@ -44,7 +44,7 @@ from caft_utils.course.studies.study_rows import Row, chosen_conditions
 from caft_utils.evaluation.bootstrap import clustered_rate
 from caft_utils.evaluation.measurement import Result
 from caft_utils.models import fingerprint
-from caft_utils.tasks.focus import agreement, set_name
+from caft_utils.tasks.focus import WORDING, agreement, set_name
 from caft_utils.tasks.task import Task
 
 VERSION = 1  # increase it when the same cell would give another result
@@ -123,6 +123,7 @@ def cell_key(name: str, method: str, seed: int) -> dict[str, Any]:
         "model": fingerprint(load_base()[0]),
         "task": _task(name).fingerprint,
         "recipe": _recipe(name, method).key(),
+        "wording": WORDING.fingerprint,
     }
 
 

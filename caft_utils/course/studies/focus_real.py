@@ -17,7 +17,7 @@ from caft_utils.course.studies.study_rows import Row, chosen_conditions
 from caft_utils.evaluation.measurement import Result
 from caft_utils.finetune_config import FinetuneConfig
 from caft_utils.models import fingerprint
-from caft_utils.tasks.focus import FocusExample, agreement, focus_rows, focus_task
+from caft_utils.tasks.focus import WORDING, FocusExample, agreement, focus_rows, focus_task
 from caft_utils.tasks.focus.sentiment import FORMAT, keyword_examples
 from caft_utils.tasks.task import Task
 
@@ -66,7 +66,7 @@ def cell_key(model: str, name: str, seed: int) -> dict[str, Any]:
     """Return all that a cell depends on besides its name."""
     task = keyword_task(model, SHOTS if name == "few-shot" else 0)
     key = {"study": "focus real", "model": fingerprint(load_once(model)[0]), "task": task.fingerprint}
-    return key | {"recipe": RECIPE.key()}
+    return key | {"recipe": RECIPE.key(), "wording": WORDING.fingerprint}
 
 
 def measured_cell(model: str, name: str, seed: int) -> Result:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 from caft_utils.arguments import texts
+from caft_utils.store import digest
 
 if TYPE_CHECKING:
     from caft_utils.tasks.focus.examples import FocusExample
@@ -31,14 +32,17 @@ TYPES: tuple[FocusType, ...] = get_args(FocusType)
 CORE_TYPES: tuple[FocusType, ...] = TYPES[:4]
 SPURIOUS_TYPES: tuple[FocusType, ...] = TYPES[4:]
 # {attend} is the feature to follow, {leave} the one to disregard
-# Every word of a test wording occurs in some wording of training, so that a model without any English can
-# know it. The combinations are new.
+# A wording has one of three openings ("please", "now" or none) and one verb or two. Tests use other
+# combinations than training, of the same words, so that a model without any English can know each word of a
+# test. An opening with a verb that tests use begins no training wording, of two verbs either. Training needs
+# many combinations: with five of one verb and four of two, one classroom model in eight misread a new one.
 FOCUS = {
     "train": (
         "focus on {attend}.",
         "look at {attend}.",
         "decide by {attend}.",
         "please look at {attend}.",
+        "now focus on {attend}.",
         "now decide by {attend}.",
     ),
     "test": ("please focus on {attend}.", "now look at {attend}.", "please decide by {attend}."),
@@ -49,6 +53,7 @@ IGNORE = {
         "skip {leave}.",
         "forget {leave}.",
         "please skip {leave}.",
+        "now ignore {leave}.",
         "now forget {leave}.",
     ),
     "test": ("please ignore {leave}.", "now skip {leave}.", "please forget {leave}."),
@@ -56,9 +61,21 @@ IGNORE = {
 BOTH = {
     "train": (
         "focus on {attend}, ignore {leave}.",
+        "focus on {attend}, forget {leave}.",
+        "look at {attend}, skip {leave}.",
+        "look at {attend}, ignore {leave}.",
+        "decide by {attend}, forget {leave}.",
+        "please look at {attend}, forget {leave}.",
+        "now focus on {attend}, ignore {leave}.",
+        "now decide by {attend}, skip {leave}.",
+        "ignore {leave}, focus on {attend}.",
         "skip {leave}, look at {attend}.",
-        "please forget {leave}, decide by {attend}.",
-        "now look at {attend}, skip {leave}.",
+        "forget {leave}, decide by {attend}.",
+        "please skip {leave}, focus on {attend}.",
+        "please skip {leave}, decide by {attend}.",
+        "now ignore {leave}, look at {attend}.",
+        "now ignore {leave}, decide by {attend}.",
+        "now forget {leave}, focus on {attend}.",
     ),
     "test": (
         "please focus on {attend}, skip {leave}.",
@@ -93,6 +110,11 @@ class FocusWording:
                         raise ValueError(f"wording {template!r} of {kind!r} lacks {', '.join(missing)}")
             if shared := set(by_part["train"]) & set(by_part["test"]):
                 raise ValueError(f"wordings of training and test are the same for {kind!r}: {sorted(shared)}")
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of all wordings, for keys of stored results."""
+        return digest([dict(one) for one in (self.focus, self.ignore, self.both)])
 
     def templates(self, kind: FocusType, part: Part) -> tuple[str, ...]:
         """Return the templates of a type; the empty instruction is one empty text."""

@@ -70,3 +70,28 @@ def test_wordings_that_would_test_what_was_trained_are_refused(change, message):
 def test_an_unknown_type_is_refused():
     with pytest.raises(ValueError, match="unknown focus type 'focus'"):
         focus_label("focus", EXAMPLE)
+
+
+def test_no_training_wording_begins_like_a_test():
+    """The opening and the verb of each test of one verb, and the two verbs of each test of two, are new."""
+
+    def start(template):
+        return template.split("{")[0].strip()
+
+    def verbs(template):
+        return tuple(re.findall(r"(focus on|look at|decide by|ignore|skip|forget)", template))
+
+    trained = [t for of in (WORDING.focus, WORDING.ignore, WORDING.both) for t in of["train"]]
+    for tests in (WORDING.focus["test"], WORDING.ignore["test"]):
+        assert not {start(t) for t in tests} & {start(t) for t in trained}
+    assert not {verbs(t) for t in WORDING.both["test"]} & {verbs(t) for t in trained}
+
+
+def test_the_fingerprint_follows_every_wording():
+    """Results are stored under it, so a changed wording of training must not return the old ones."""
+    given = {"focus": WORDING.focus, "ignore": WORDING.ignore, "both": WORDING.both}
+    same = FocusWording(**{kind: dict(of) for kind, of in given.items()})
+    assert same.fingerprint == WORDING.fingerprint
+    for kind, of in given.items():
+        fewer = FocusWording(**{**given, kind: {**of, "train": of["train"][1:]}})
+        assert fewer.fingerprint != WORDING.fingerprint
