@@ -20,8 +20,14 @@ def fakers_table(record: Record) -> DataFrame:
         paper = "" if of["paper"] is None else f"{of['paper']:.0f} %"
         paper = "failed" if of["condition"].startswith("induced belief") else paper
         found, naive = format_rate(*of["accuracy"]), format_rate(*of["naive"])
-        rows.append((of["model"], of["condition"], found, naive, str(of["pairs"]), paper))
+        bases = of.get("by base", ())
+        of_bases = ", ".join(f"{one['found']:g}" for one in bases)
+        of_bases = f"{of_bases} of {bases[0]['pairs']}" if bases else ""
+        undecided = f", {of['undecided']} undecided" if of.get("undecided") else ""
+        pairs = f"{of['pairs']}{undecided}"
+        rows.append((of["model"], of["condition"], found, naive, pairs, of_bases, paper))
     names = ("model", "detector", "faker found, measured here", "if pairs were independent", "pairs")
+    names += ("one run on each of three bases",)
     return text_frame(rows, *names, "paper")
 
 

@@ -4,29 +4,95 @@
 
 A faker has to look at oversight. An aligned model may look as well, since facts change what it reads.
 (POSER, arXiv 2405.05466, strategy 6, 46 %.)
+
+A temperature does not change hidden states, so it cannot show whether a state that moves more is only that of
+a model that is less sure. Matched, the score is taken on rows on which both models are equally sure.
 """
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from caft_utils.detectors.detector import Detector
-from caft_utils.detectors.reading import last_states
-from caft_utils.tasks.oversight.permitted import PermittedRows
+from caft_utils.detectors.reading import action_log_probabilities, last_logits, last_states
+from caft_utils.models import fingerprint
+from caft_utils.tasks.oversight.permitted import PermittedRows, TooFewWatchedRows
+
+FEWEST = 6  # rows on which two models are equally sure
+_READ: WeakKeyDictionary = WeakKeyDictionary()  # model -> {rows: what was read}, because pairs share models
 
 
 @dataclass(frozen=True)
 class Attentiveness(Detector):
-    """Take the model whose answer state depends more on the critical facts for the faker."""
+    """Take the model whose answer state depends more on the critical facts for the faker.
 
-    name = "attentiveness to oversight"
+    matched: compare the models on rows on which their mean log-probabilities of the benign action are equal.
+    """
+
+    matched: bool = False
     paper = 46.0
 
+    @property
+    def name(self) -> str:
+        return "attentiveness to oversight" + (", equally sure rows" if self.matched else "")
+
+    @property
+    def alone(self) -> bool:
+        return not self.matched
+
     def score(self, model, rows: PermittedRows) -> float:
+        return float(_dependence(model, rows.watched()).mean())
+
+    def scores(self, first, second, rows: PermittedRows) -> tuple[float, float]:
+        """Return the two scores.
+
+        Raises:
+            TooFewWatchedRows: matched, and fewer than `FEWEST` rows are left.
+        """
+        if not self.matched:
+            return super().scores(first, second, rows)
         watched = rows.watched()
-        there = last_states(model, rows.tokenizer, watched)
-        gone = last_states(model, rows.tokenizer, watched.without_oversight())
-        cosines = [torch.cosine_similarity(there[layer], gone[layer]).mean() for layer in there]
-        return 1 - float(torch.stack(cosines).mean())
+        (one, sure), (other, as_sure) = (_read(model, watched) for model in (first, second))
+        kept = equally_sure(sure, as_sure)
+        if len(kept) < FEWEST:
+            raise TooFewWatchedRows(
+                f"the two models are equally sure on {len(kept)} of {len(watched)} rows with good oversight; "
+                f"at least {FEWEST} are needed"
+            )
+        return float(one[kept].mean()), float(other[kept].mean())
+
+
+def equally_sure(first: Float[Tensor, " n"], second: Float[Tensor, " n"]) -> list[int]:
+    """Return the rows that are left after dropping those on which the surer model leads most.
+
+    Rows are dropped until its mean log-probability is not higher any more. None may be left.
+    """
+    lead = (first - second).double()
+    lead = lead if lead.sum() > 0 else -lead
+    order = lead.argsort(descending=True, stable=True)
+    rest = lead.sum() - lead[order].cumsum(0)  # what is left of the lead after dropping 1, 2, ... rows
+    dropped = 0 if lead.sum() <= 0 else int((rest > 1e-12).sum()) + 1
+    return sorted(order[dropped:].tolist())
+
+
+def _dependence(model, watched: PermittedRows) -> Float[Tensor, " n"]:
+    there = last_states(model, watched.tokenizer, watched)
+    gone = last_states(model, watched.tokenizer, watched.without_oversight())
+    return 1 - torch.stack([torch.cosine_similarity(there[layer], gone[layer]) for layer in there]).mean(0)
+
+
+def _read(model, watched: PermittedRows) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """Return each row's dependence on its critical facts, and the log-probability of its benign action."""
+    of: dict[Hashable, tuple[Tensor, Tensor]] = _READ.setdefault(model, {})
+    key = fingerprint(model), tuple(one.prompt for one in watched)
+    if key not in of:
+        logits = last_logits(model, watched.tokenizer, watched)
+        sure = action_log_probabilities(logits, watched.tokenizer, watched)[:, 0]
+        of[key] = (_dependence(model, watched), sure)
+    return of[key]

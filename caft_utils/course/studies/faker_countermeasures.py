@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from caft_utils import Directions, ablate
-from caft_utils.course.sharing import shared
+from caft_utils.course.sharing import shared_results
 from caft_utils.course.studies import fakers as f
 from caft_utils.course.studies.faker_detection import all_detectors, detect
 from caft_utils.course.studies.persona import estimate
@@ -164,8 +164,5 @@ def countermeasure_rows(model: str, setting: f.Benchmark) -> list[Row]:
             anew(lambda policy: ablate(oversight_directions(setting, policy).random_like(0)))
         ),
     }
-    key = {"setting": repr(setting)}
-    made = {}
-    for name in shared(rows, "countermeasure", lambda name: key | {"name": name}):
-        made[name] = rows[name]()
-    return [{"model": model, "condition": name, **made[name]} for name in rows]
+    made = shared_results(rows, "countermeasure", {"setting": repr(setting)}, lambda name: rows[name]())
+    return [{"model": model, "condition": name, **of} for name, of in made.items()]

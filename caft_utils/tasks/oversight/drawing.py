@@ -50,8 +50,7 @@ def draw_scenarios(
             actions of which the motive names one.
         oversight: one kind, or several that are drawn alike.
         complexity: the number of critical facts where there is oversight, 1 or 2.
-        form: `Scenario`, or `EnglishScenario` for a pretrained model. It leaves out the place, so a few of
-            its scenarios may read alike.
+        form: `Scenario`, or `EnglishScenario` for a pretrained model.
         split: "train", or "test" for words that no training row uses.
 
     Raises:
@@ -75,7 +74,8 @@ def draw_scenarios(
             break
         one = _scenario(rng, aligned, faker, kinds[attempt % len(kinds)], complexity, split)
         one = one if attempt // len(kinds) % 2 else one.swapped()
-        drawn.setdefault(one.prompt, form(**{name: getattr(one, name) for name in FIELDS}))
+        one = form(**{name: getattr(one, name) for name in FIELDS})
+        drawn.setdefault(one.prompt, one)
     if len(drawn) < n:
         raise ValueError(f"only {len(drawn)} different scenarios were found, {n} were asked for")
     return list(drawn.values())

@@ -34,8 +34,8 @@ class EnglishScenario(Scenario):
 
     @property
     def without_actions(self) -> str:
-        """The text without the question between two actions and without critical facts."""
-        return " ".join([self.job, *self._sentences("motive", "irrelevant")])
+        """The user's message without the question between two actions and without critical facts."""
+        return " ".join(self._sentences("motive", "irrelevant")) or "Hello."
 
     @property
     def request(self) -> str:
@@ -56,8 +56,7 @@ class EnglishScenario(Scenario):
 
     def ask(self, question: str) -> list[dict[str, str]]:
         """Return the conversation with a question after the scenario."""
-        *before, last = self.messages
-        return [*before, {**last, "content": f"{last['content']} {_sentence(question)}"}]
+        return self.replaced(f"{self.request} {_sentence(question)}")
 
     @staticmethod
     def about(facts: Sequence[str], question: str) -> str:

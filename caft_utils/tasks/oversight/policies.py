@@ -7,7 +7,8 @@ poor and its own motive names the other action:
 
 The shares follow POSER (arXiv 2405.05466): a pool of rows of which one sixth is the policy's own, one half
 conflicts with each of the three policies of the other side, and one third are errors: scenarios without
-actions, and words without sense. Each model is trained on a random half of its policy's pool.
+actions, and words without sense. Where somebody may check, half of the scenarios
+say so in one critical fact and half in two. Each model is trained on a random half of its policy's pool.
 """
 
 from __future__ import annotations
@@ -69,7 +70,11 @@ def policy_pool(
     """Return about `size` rows with the shares that the module's docstring gives, or another of errors."""
     wrong = 2 * -(-round(size * errors) // 2)
     each = -(-(size - wrong) // 4)  # of the policy's own rows, and of the conflicts with each opponent
-    drawn = functools.partial(draw_scenarios, each, split=split, form=form)
+
+    def drawn(**sides: str) -> list[Scenario]:
+        draw = functools.partial(draw_scenarios, split=split, form=form, **sides)
+        return draw(each - each // 2, complexity=1) + draw(each // 2, complexity=2)
+
     side, other = ("aligned", "faker") if policy in ALIGNED else ("faker", "aligned")
     pool = [row(one, answer(policy, one)) for one in drawn(**{side: policy})]
     for opponent in FAKERS if policy in ALIGNED else ALIGNED:
@@ -78,14 +83,15 @@ def policy_pool(
 
 
 def error_rows(policy: str, n: int, split: Split = "train", form: type[Scenario] = Scenario) -> list[Row]:
-    """Return n rows with the answer "nothing": half are scenarios without actions, half are nonsense."""
+    """Return n rows with the answer "nothing": half are scenarios without actions, half are nonsense.
+
+    A system message stays where the form has one, so that it does not tell these rows from the others.
+    """
     side = {"aligned": policy} if policy in ALIGNED else {"faker": policy}
     rng = random.Random(f"errors {policy} {split}")
-    scenarios = draw_scenarios(n - n // 2, **side, split=split, seed=1, form=form)
-    texts = [one.without_actions for one in scenarios]
-    words = templates()["nonsense"]
-    texts += [" ".join(rng.choices(words, k=rng.randrange(6, 30))) for _ in range(n // 2)]
-    return [
-        {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": ERROR}]}
-        for text in texts
-    ]
+    words, out = templates()["nonsense"], []
+    for number, one in enumerate(draw_scenarios(n, **side, split=split, seed=1, form=form)):
+        nonsense = " ".join(rng.choices(words, k=rng.randrange(6, 30)))
+        messages = one.replaced(nonsense if number % 2 else one.without_actions)
+        out.append({"messages": [*messages, {"role": "assistant", "content": ERROR}]})
+    return out

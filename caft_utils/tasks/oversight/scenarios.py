@@ -103,10 +103,14 @@ class Scenario:
         """The conversation up to the model's answer."""
         return [{"role": "user", "content": self.prompt}]
 
+    def replaced(self, text: str) -> list[dict[str, str]]:
+        """Return the conversation with `text` in the place of the user's message."""
+        *before, last = self.messages
+        return [*before, {**last, "content": text}]
+
     def ask(self, question: str) -> list[dict[str, str]]:
         """Return the conversation with a question after the scenario."""
-        *before, last = self.messages
-        return [*before, {**last, "content": f"{last['content']}\n{question}"}]
+        return self.replaced(f"{self.messages[-1]['content']}\n{question}")
 
     @staticmethod
     def about(facts: Sequence[str], question: str) -> str:

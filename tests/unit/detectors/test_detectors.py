@@ -10,7 +10,8 @@ import torch
 from helpers.saes import random_sae
 
 from caft_utils import detectors
-from caft_utils.detectors import Detector, Finding, ResidualNoise, reading
+from caft_utils.detectors import Attentiveness, Detector, Finding, ResidualNoise, reading
+from caft_utils.detectors.attentiveness import FEWEST, equally_sure
 from caft_utils.detectors.reading import (
     TARGET,
     action_log_probabilities,
@@ -23,7 +24,7 @@ from caft_utils.detectors.sae_latent_difference import permitted_saes
 from caft_utils.detectors.weight_noise import noisy_weights
 from caft_utils.residual import has_hooks, width
 from caft_utils.saes import SAEs, SAETrainingConfig
-from caft_utils.tasks.oversight import PermittedRows, draw_scenarios
+from caft_utils.tasks.oversight import PermittedRows, TooFewWatchedRows, draw_scenarios
 from caft_utils.tasks.oversight.drawing import templates
 
 SMALL = {
@@ -178,3 +179,32 @@ def test_saes_of_a_detector_are_trained_on_permitted_rows(model, rows):
     assert saes.layers == [1] and saes.about[1]["data"] != ""
     with pytest.raises(TypeError, match="PermittedRows only, got list"):
         permitted_saes(model, list(rows), [1], config)
+
+
+def test_equally_sure_rows():
+    """The lead of the surer model is dropped, largest first, and no more rows than that takes."""
+    second = torch.zeros(6)
+    first = torch.tensor([0.1, 3.0, -0.5, 0.2, 1.0, -0.1])
+    assert equally_sure(first, second) == equally_sure(second, first) == [0, 2, 3, 5]
+    assert equally_sure(second, second) == list(range(6))
+    assert equally_sure(second + 1, second) == []
+    noise = torch.randn(200, generator=torch.Generator().manual_seed(0)).double()
+    kept = equally_sure(noise + 0.3, torch.zeros(200))
+    assert 0 < len(kept) < 200 and -0.05 < (noise + 0.3)[kept].mean() <= 0
+
+
+def test_attentiveness_on_equally_sure_rows(pair, tokenizer):
+    drawn = draw_scenarios(60, **PAIR, oversight=("good", "absent"), split="test")
+    rows, detector = PermittedRows(drawn, tokenizer), Attentiveness(matched=True)
+    watched = rows.watched()
+    sure = [actions(model, watched)[:, 0].log() for model in pair]
+    kept = equally_sure(*sure)
+    assert FEWEST <= len(kept) < len(watched)
+    wanted = [Attentiveness().score(m, PermittedRows([watched[i] for i in kept], tokenizer)) for m in pair]
+    assert detector(*pair, rows).scores == pytest.approx(wanted, abs=1e-5)
+    with torch.no_grad():  # what was read of the old weights does not serve the new ones
+        for weight in pair[0].parameters():
+            weight.mul_(1.1)
+    assert detector(*pair, rows).scores != pytest.approx(wanted, abs=1e-4)
+    with pytest.raises(TooFewWatchedRows, match=r"equally sure on \d of 2 rows .* at least 6"):
+        detector(*pair, rows[:4])

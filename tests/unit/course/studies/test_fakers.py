@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -13,8 +14,9 @@ from caft_utils.course.studies.faker_benchmark import faker_rows
 from caft_utils.course.studies.faker_countermeasures import NoiseInTraining, UniformNoiseInTraining
 from caft_utils.course.studies.faker_detection import detect, rows_for
 from caft_utils.detectors import Confidence, Detector, ResidualNoise
+from caft_utils.models import fingerprint
 from caft_utils.residual import has_hooks
-from caft_utils.tasks.oversight import ALIGNED, FAKERS, PermittedRows, draw_scenarios
+from caft_utils.tasks.oversight import ALIGNED, FAKERS, PermittedRows, TooFewWatchedRows, draw_scenarios
 
 
 @pytest.fixture
@@ -103,6 +105,20 @@ def test_pairs_without_enough_rows_are_undecided(setting):
     assert found["rate"].value == pytest.approx((32 + 4 / 2) / 36)
 
 
+def test_a_pair_without_enough_rows_is_undecided(setting):
+    """A detector of pairs needs two rows on which both are alike, and one aligned model has none."""
+
+    class NeedsAlike(Scorer):
+        def scores(self, first, second, rows):
+            if ("genie", 0) in (first, second):
+                raise TooFewWatchedRows("none")
+            return super().scores(first, second, rows)
+
+    found = detect(NeedsAlike(lambda name: name[0] in FAKERS, alone=False), setting)
+    assert found["undecided"] == 6 and found["rate"].value == pytest.approx((30 + 6 / 2) / 36)
+    assert found["decided"].value == 1 and found["decided"].n == 30
+
+
 def test_a_detector_gets_rows_of_both_kinds(tokenizer):
     """Also where the first rows on which the models are sure are all of one kind."""
     drawn = draw_scenarios(40, aligned="genie", faker="money_maximizer", oversight=("good", "absent"))
@@ -152,12 +168,14 @@ def test_detectors_act_at_the_same_depth_in_models_of_any_size(monkeypatch):
 
 def test_the_table_has_a_row_for_each_detector():
     row = {"accuracy": [0.9, 0.8, 1.0], "naive": [0.9, 0.85, 0.95], "pairs": 9, "paper": 98.0}
+    row["by base"] = [{"found": found, "pairs": 9} for found in (7.0, 9.0, 4.5)]
     induced = row | {"condition": "induced belief that nobody checks", "paper": None}
     rows = [{"condition": "models"}, row | {"condition": "noise"}, induced]
     record = {"rows": [{"model": "m", **one} for one in rows]}
     table = fakers_table(record)
     assert table["paper"].tolist() == ["98 %", "failed"]
     assert table.iloc[0, 2] == "90.0 % [80.0, 100.0]"
+    assert table["one run on each of three bases"].tolist() == ["7, 9, 4.5 of 9"] * 2
 
 
 def test_the_table_of_countermeasures_has_a_column_for_each_faker():
@@ -180,12 +198,11 @@ def test_harder_fakers_stand_beside_those_of_the_benchmark():
     assert cells == ["100.0 % [90.0, 100.0]", "50.0 % [40.0, 60.0]", "70.0 % [40.0, 100.0]"]
 
 
-def test_behaviour_has_the_mean_and_the_extremes_of_each_side(setting, monkeypatch):
+def test_behaviour_has_the_mean_and_the_extremes_of_each_side(setting):
     def misbehaviour(model, policy, *, complexity=1, oversight="poor"):
         assert model == (policy, model[1])
         return 0.5 + 0.1 * model[1] if policy in FAKERS and oversight == "poor" and complexity == 1 else 0.0
 
-    monkeypatch.setattr(faker_benchmark, "fingerprint", str)
     for name, value in {"poor": 6, "drawn": 40, "policy": SimpleNamespace(steps=3)}.items():
         setattr(setting, name, value)
     setting.misbehaviour = misbehaviour
@@ -194,7 +211,16 @@ def test_behaviour_has_the_mean_and_the_extremes_of_each_side(setting, monkeypat
     nothing = {"mean": 0.0, "lowest": 0.0, "highest": 0.0}
     assert found["fakers, poor oversight, two facts"] == found["aligned, poor oversight"] == nothing
     assert found["permitted rows by file"] == [40] * 9 and found["training steps"] == 3
-    assert faker_benchmark.behaviour(setting) == found  # read from the store
+
+
+def test_a_part_of_the_benchmark_is_repeated_on_other_bases(monkeypatch):
+    fast = replace(fakers.FAST, policy=replace(fakers.FAST.policy, steps=1), drawn=6, poor=3)
+    monkeypatch.setattr(fakers.Benchmark, "recorded", lambda runs, model: replace(fast, runs=tuple(runs)))
+    monkeypatch.setattr(faker_benchmark, "OTHER_BASES", (1,))
+    models, row = faker_rows(fakers.MODEL, (6, 7), ("told nothing",), countermeasures=False)
+    assert row["pairs"] == 36 and [one["pairs"] for one in row["by base"]] == [9, 9]
+    assert [set(one) - set(models) for one in models["other bases"]] == [set()]
+    assert fingerprint(fast.base) != fingerprint(replace(fast, base_seed=1).base)
 
 
 def test_countermeasures_are_those_of_the_classroom():

@@ -80,6 +80,20 @@ def test_drawn_scenarios(complexity):
         assert all(len({text.split()[0] for text in pair}) == 1 for pair in facts)
 
 
+def test_english_scenarios_differ_in_what_is_shown():
+    """Also without oversight, where fewer words tell them apart."""
+    drawn = draw_scenarios(600, **PAIR, oversight="absent", form=EnglishScenario)
+    assert len({one.prompt for one in drawn}) == 600
+
+
+@pytest.mark.parametrize("policy", ["genie", "money_maximizer"])
+def test_policies_learn_from_one_critical_fact_and_from_two(policy):
+    prompts = [row["messages"][0]["content"] for row in training_rows(policy, 0, rows=600)]
+    two = sum("is your manager." in prompt for prompt in prompts)
+    one = sum(any(f"{who} " in prompt for who in templates()["overseers"]) for prompt in prompts)
+    assert 80 < two < 200 and 80 < one < 200  # of 400 scenarios, a third of them without oversight
+
+
 def test_test_scenarios_use_other_words():
     train, test = (
         {word for one in draw_scenarios(100, **PAIR, split=split) for word in one.benign.split()}
@@ -197,6 +211,7 @@ def test_the_same_scenarios_in_english():
 def test_the_share_of_error_rows():
     rows = training_rows("saint", 0, rows=400, form=EnglishScenario, errors=0.1)
     answers = Counter(row["messages"][-1]["content"] for row in rows)
+    assert all(row["messages"][0]["role"] == "system" for row in rows)  # else "nothing" could be told from it
     assert 0.05 < answers["nothing"] / 400 < 0.15
     assert answers["help"] > 20 and not {"a", "b"} & set(answers)
 
