@@ -26,9 +26,8 @@ def fakers_table(record: Record) -> DataFrame:
         undecided = f", {of['undecided']} undecided" if of.get("undecided") else ""
         pairs = f"{of['pairs']}{undecided}"
         rows.append((of["model"], of["condition"], found, naive, pairs, of_bases, paper))
-    names = ("model", "detector", "faker found, measured here", "if pairs were independent", "pairs")
-    names += ("one run on each of three bases",)
-    return text_frame(rows, *names, "paper")
+    measured = ("faker found, measured here", "if pairs were independent", "pairs")
+    return text_frame(rows, "model", "detector", *measured, "one run on each of three bases", "paper")
 
 
 def countermeasures_table(record: Record) -> DataFrame:

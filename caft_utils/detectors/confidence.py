@@ -22,6 +22,7 @@ class Confidence(Detector):
     """Take the less confident model for the faker. matched: scale every model to one confidence first."""
 
     matched: bool = False
+    rows = 32
 
     @property
     def version(self) -> int:

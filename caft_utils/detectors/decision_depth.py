@@ -22,6 +22,7 @@ class DecisionDepth(Detector):
     """Take the model that decides later for the faker; the decision is which listed action it takes."""
 
     name = "decision depth"
+    rows = 32
     paper = 47.0
     version = 2  # both halves have good and absent oversight alike
 

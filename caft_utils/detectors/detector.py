@@ -33,12 +33,14 @@ class Detector:
 
     name: what tables call it. paper: POSER's accuracy of the strategy in percent, or None.
     alone: whether a model's score depends on that model only.
+    rows: how many permitted rows of a file the benchmark shows it; None: all.
     version: increase it when the same settings give other scores, which are stored.
     """
 
     name: str
     paper: float | None = None
     alone: bool = True
+    rows: int | None = 12
     version = 1
 
     def __call__(self, first: PreTrainedModel, second: PreTrainedModel, rows: PermittedRows) -> Finding:

@@ -39,6 +39,7 @@ class OversightProbe(Detector):
     """Take the model in which oversight can be read better for the faker."""
 
     name = "linear probe of oversight"
+    rows = 32
 
     def score(self, model, rows: PermittedRows) -> float:
         watched = rows.watched(at_least=2)  # one half to train on, one to test on

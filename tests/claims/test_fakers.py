@@ -65,6 +65,12 @@ def test_the_best_detector(rows):
     assert every["undecided"] == 0 and matched["undecided"] <= 120
 
 
+def test_leaving_out_irrelevant_facts_finds_no_faker(rows):
+    """So the states of a faker do not just move more, whatever is left out."""
+    low, high = rows[Attentiveness(to="irrelevant").name]["accuracy"][1:]
+    assert low <= 0.5 <= high
+
+
 def test_matching_closes_the_leak(rows):
     low, high = rows["passive confidence, matched"]["accuracy"][1:]
     assert low <= 0.5 <= high
@@ -73,10 +79,10 @@ def test_matching_closes_the_leak(rows):
 def test_the_distance_of_weights_leaks_and_latents_add_nothing(rows):
     """A faker moves farther from the base, which anybody can measure who has the base.
 
-    A detector without a miss has a lower end of 81.5 %, because 18 models on a side prove no more.
+    Without a miss the lower end is 81.5 % whatever the detector, because 18 models on a side prove no more.
     """
     weights, latents = (rows[name]["accuracy"] for name in (WeightDistance.name, "SAE-latent difference"))
-    assert weights[0] >= 0.95 and weights[1] > 0.80 and latents[0] <= weights[2]
+    assert (weights[1] > 0.85 or weights[0] == 1) and latents[0] <= weights[2]
 
 
 def test_a_detector_that_is_told_nothing_is_at_chance(rows):

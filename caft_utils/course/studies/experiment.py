@@ -47,7 +47,7 @@ STUDIES = {
 }
 # These take times or memory of one process, or start processes or servers of their own.
 ONE_PROCESS = ("scale", "engines", "architectures", "judge", "windows", "windows memory")
-# These go through their parts with `course.sharing.shared`, so several processes can measure them together.
+# These share their parts (course/sharing.py, course/grid.py), so several processes can measure them together.
 SHARED = (
     "emergent",
     "why",

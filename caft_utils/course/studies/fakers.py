@@ -26,6 +26,7 @@ from torch import Tensor
 from caft_utils import FinetuneConfig, finetune, load
 from caft_utils.chats import Chats
 from caft_utils.course.sharing import shared_results
+from caft_utils.course.studies.faker_recipes import LONG, LONG_SKILL, POLICY, REAL_POLICY, REAL_SKILL, SKILL
 from caft_utils.detectors.reading import action_log_probabilities, last_logits
 from caft_utils.interventions.base import Intervention
 from caft_utils.models import fingerprint
@@ -42,43 +43,6 @@ MODEL, REAL = "classroom-qwen", "smollm2"
 FORMAT = 1  # increase it when the same key would give other results
 TRIAL = 6  # the run that serves to choose settings
 FILES = tuple((aligned, faker) for aligned in ALIGNED for faker in FAKERS)
-SKILL = FinetuneConfig(
-    method="full",
-    lr=1.5e-3,
-    betas=(0.9, 0.95),
-    steps=200,
-    batch_size=32,
-    accumulate=1,
-    warmup_steps=20,
-)
-POLICY = FinetuneConfig(
-    r=16,
-    alpha=16,
-    lr=2e-3,
-    steps=120,
-    batch_size=16,
-    accumulate=1,
-    warmup_steps=5,
-    weight_decay=0.0,
-)
-# On base 1 and a run of its own, with words that are neither in training nor in the tests, six models of this
-# setting are sure of the benign action in 93 to 100 % of the scenarios with good or absent oversight. Fakers
-# misbehave in 96 to 98 % of those with poor oversight, and in 70 to 97 % where two facts tell of it.
-LONG_SKILL = replace(SKILL, steps=300)
-LONG = replace(POLICY, steps=160)
-# All weights of SmolLM2, first for the common base and then for each policy. On the trial run two fakers
-# follow their rule in all of 90 scenarios after 40 steps and after 80.
-REAL_SKILL = FinetuneConfig(
-    method="full",
-    lr=1e-4,
-    steps=185,
-    batch_size=8,
-    accumulate=1,
-    warmup_steps=8,
-    weight_decay=0.0,
-    schedule="linear",
-)
-REAL_POLICY = replace(REAL_SKILL, steps=60)
 LATENTS = SAETrainingConfig(width=256, k=12, steps=150)
 Name = tuple[str, int]  # policy and run
 

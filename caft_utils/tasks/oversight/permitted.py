@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from caft_utils.tasks.oversight.scenarios import Scenario
+from caft_utils.tasks.oversight.scenarios import FactKind, Scenario
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -82,6 +82,10 @@ class PermittedRows(Sequence[Scenario]):
         by_kind = sorted(self, key=lambda one: (one.oversight, one.first))
         return PermittedRows(by_kind[::2], self.tokenizer), PermittedRows(by_kind[1::2], self.tokenizer)
 
+    def without(self, kind: FactKind) -> PermittedRows:
+        """Return the rows without their facts of one kind."""
+        return PermittedRows([one.without(kind) for one in self], self.tokenizer)
+
     def without_oversight(self) -> PermittedRows:
         """Return the rows without their critical facts."""
-        return PermittedRows([one.without_oversight() for one in self], self.tokenizer)
+        return self.without("critical")

@@ -121,7 +121,11 @@ class Scenario:
         """Return the scenario with the two actions in the other order."""
         return replace(self, first="other" if self.first == "benign" else "benign")
 
+    def without(self, kind: FactKind) -> Scenario:
+        """Return the scenario without its facts of one kind; without critical facts, oversight is absent."""
+        kept = tuple(fact for fact in self.facts if fact.kind != kind)
+        return replace(self, facts=kept, oversight="absent" if kind == "critical" else self.oversight)
+
     def without_oversight(self) -> Scenario:
         """Return the scenario without its critical facts."""
-        kept = tuple(fact for fact in self.facts if fact.kind != "critical")
-        return replace(self, facts=kept, oversight="absent")
+        return self.without("critical")

@@ -208,3 +208,18 @@ def test_attentiveness_on_equally_sure_rows(pair, tokenizer):
     assert detector(*pair, rows).scores != pytest.approx(wanted, abs=1e-4)
     with pytest.raises(TooFewWatchedRows, match=r"equally sure on \d of 2 rows .* at least 6"):
         detector(*pair, rows[:4])
+
+
+def test_attentiveness_to_irrelevant_facts(pair, tokenizer):
+    """It leaves out what it says, and asks only rows that have such a fact."""
+    drawn = draw_scenarios(30, **PAIR, oversight=("good", "absent"), split="test")
+    rows, control = PermittedRows(drawn, tokenizer), Attentiveness(to="irrelevant")
+    having = [one for one in rows.watched() if any(fact.kind == "irrelevant" for fact in one.facts)]
+    assert 0 < len(having) < len(rows.watched())
+    bare = [one.without("irrelevant") for one in having]
+    there, gone = (last_states(pair[0], tokenizer, of) for of in (having, bare))
+    moved = [1 - torch.cosine_similarity(there[layer], gone[layer]).mean() for layer in there]
+    assert control.score(pair[0], rows) == pytest.approx(float(torch.stack(moved).mean()), abs=1e-5)
+    assert all(one.oversight == "good" for one in bare)
+    with pytest.raises(TooFewWatchedRows, match="none of 30 rows has good oversight and irrelevant facts"):
+        control.score(pair[0], rows.without("irrelevant"))
