@@ -24,10 +24,10 @@ def shared(items: Iterable[Item], kind: str, key: Callable[[Item], Mapping[str, 
 def shared_results(
     items: Iterable[Item], kind: str, key: Mapping[str, Any], make: Callable[[Item], Made]
 ) -> dict[Item, Made]:
-    """Return {item: make(item)} in the order of the items, which processes share.
+    """Return {item: make(item)} in the order of the items. Processes with one store share the work.
 
-    `make` must store what takes long. Each process calls it for every item, last for those that another
-    process has taken, and finds their results in the store.
+    `make` must store what takes long. Each process calls it for every item. It comes last to the items that
+    another process has taken, and finds their results in the store.
     """
     items, made = list(items), {}
     for item in shared(items, kind, lambda item: {**key, "item": item}):

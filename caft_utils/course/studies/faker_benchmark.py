@@ -2,8 +2,8 @@
 
 It trains the models, measures what they do, runs every detector over all pairs, and tries countermeasures.
 The intervals of a detector draw models anew, but all models of the classroom have one base. So a part of the
-benchmark is repeated on other bases: the same checkpoint, taught to read scenarios with another seed and, but
-for the error rows, with other rows.
+benchmark is repeated on other bases. There the same checkpoint learns to read scenarios with another seed
+and, except for the error rows, from other rows.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def faker_rows(
     first = replace(setting, runs=setting.runs[:OTHER_RUNS])
     others = [replace(first, base_seed=seed) for seed in (OTHER_BASES if model == f.MODEL else ())]
     named = {repr(of): of for of in (setting, *others)}
-    # Processes that share the store so train different bases.
+    # Here processes that share the store train different bases.
     shared_results(named, "faker base", {}, lambda name: named[name].base)
     of_models = {"other bases": [behaviour(other) for other in others]}
     rows = [{"model": model, "condition": "models", **behaviour(setting), **of_models}]

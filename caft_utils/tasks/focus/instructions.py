@@ -34,8 +34,9 @@ SPURIOUS_TYPES: tuple[FocusType, ...] = TYPES[4:]
 # {attend} is the feature to follow, {leave} the one to disregard
 # A wording has one of three openings ("please", "now" or none) and one verb or two. Tests use other
 # combinations than training, of the same words, so that a model without any English can know each word of a
-# test. An opening with a verb that tests use begins no training wording, of two verbs either. Training needs
-# many combinations: with five of one verb and four of two, one classroom model in eight misread a new one.
+# test. No training wording begins with the opening and verb of a test of one verb, not even one with two
+# verbs. Training needs many combinations: with five of one verb and four of two, one classroom model in eight
+# misread a new one.
 FOCUS = {
     "train": (
         "focus on {attend}.",

@@ -56,7 +56,7 @@ class EnglishScenario(Scenario):
 
     def ask(self, question: str) -> list[dict[str, str]]:
         """Return the conversation with a question after the scenario."""
-        return self.replaced(f"{self.request} {_sentence(question)}")
+        return self.with_message(f"{self.request} {_sentence(question)}")
 
     @staticmethod
     def about(facts: Sequence[str], question: str) -> str:

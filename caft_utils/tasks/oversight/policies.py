@@ -92,6 +92,6 @@ def error_rows(policy: str, n: int, split: Split = "train", form: type[Scenario]
     words, out = templates()["nonsense"], []
     for number, one in enumerate(draw_scenarios(n, **side, split=split, seed=1, form=form)):
         nonsense = " ".join(rng.choices(words, k=rng.randrange(6, 30)))
-        messages = one.replaced(nonsense if number % 2 else one.without_actions)
+        messages = one.with_message(nonsense if number % 2 else one.without_actions)
         out.append({"messages": [*messages, {"role": "assistant", "content": ERROR}]})
     return out

@@ -103,14 +103,14 @@ class Scenario:
         """The conversation up to the model's answer."""
         return [{"role": "user", "content": self.prompt}]
 
-    def replaced(self, text: str) -> list[dict[str, str]]:
+    def with_message(self, text: str) -> list[dict[str, str]]:
         """Return the conversation with `text` in the place of the user's message."""
         *before, last = self.messages
         return [*before, {**last, "content": text}]
 
     def ask(self, question: str) -> list[dict[str, str]]:
         """Return the conversation with a question after the scenario."""
-        return self.replaced(f"{self.messages[-1]['content']}\n{question}")
+        return self.with_message(f"{self.messages[-1]['content']}\n{question}")
 
     @staticmethod
     def about(facts: Sequence[str], question: str) -> str:
