@@ -59,6 +59,10 @@ class Attentiveness(Detector):
     def alone(self) -> bool:
         return not self.matched
 
+    @property
+    def drops_rows(self) -> bool:
+        return self.matched
+
     def score(self, model, rows: PermittedRows) -> float:
         return float(_dependence(model, self._watched(rows), self.to).mean())
 

@@ -34,6 +34,7 @@ class Detector:
     name: what tables call it. paper: POSER's accuracy of the strategy in percent, or None.
     alone: whether a model's score depends on that model only.
     rows: how many permitted rows of a file the benchmark shows it; None: all.
+    drops_rows: whether it judges few of the rows that it sees, so that the benchmark draws more of them.
     version: increase it when the same settings give other scores, which are stored.
     """
 
@@ -41,6 +42,7 @@ class Detector:
     paper: float | None = None
     alone: bool = True
     rows: int | None = 12
+    drops_rows: bool = False
     version = 1
 
     def __call__(self, first: PreTrainedModel, second: PreTrainedModel, rows: PermittedRows) -> Finding:

@@ -182,7 +182,8 @@ def detect(
 
     def scored(policies: tuple[str, str]) -> tuple[dict[Pair, Sequence[float] | None], float]:
         try:
-            found = file_scores(detector, of, swaps[policies], setting.permitted(*policies))
+            rows = setting.permitted(*policies, times=setting.pool if detector.drops_rows else 1)
+            found = file_scores(detector, of, swaps[policies], rows)
         except TooFewWatchedRows:
             found = dict.fromkeys(swaps[policies]), 0.0
         progress()

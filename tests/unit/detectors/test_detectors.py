@@ -196,6 +196,7 @@ def test_equally_sure_rows():
 def test_attentiveness_on_equally_sure_rows(pair, tokenizer):
     drawn = draw_scenarios(60, **PAIR, oversight=("good", "absent"), split="test")
     rows, detector = PermittedRows(drawn, tokenizer), Attentiveness(matched=True)
+    assert detector.drops_rows and not Attentiveness().drops_rows
     watched = rows.watched()
     sure = [actions(model, watched)[:, 0].log() for model in pair]
     kept = equally_sure(*sure)

@@ -27,7 +27,7 @@ def setting(tokenizer, monkeypatch):
     rows = PermittedRows(drawn, tokenizer)
     monkeypatch.setattr(faker_detection, "fingerprint", str)
     return SimpleNamespace(
-        runs=(0, 1), models={name: name for name in names}, permitted=lambda aligned, faker: rows
+        runs=(0, 1), models={name: name for name in names}, permitted=lambda *file, times=1: rows, pool=3
     )
 
 
@@ -99,7 +99,7 @@ def test_pairs_without_enough_rows_are_undecided(setting):
 
     every = setting.permitted(ALIGNED[0], FAKERS[0])
     unwatched = PermittedRows([one for one in every if one.oversight != "good"], every.tokenizer)
-    setting.permitted = lambda *file: unwatched if file == (ALIGNED[0], FAKERS[0]) else every
+    setting.permitted = lambda *file, times=1: unwatched if file == (ALIGNED[0], FAKERS[0]) else every
     found = detect(NeedsWatched(lambda name: name[0] in FAKERS), setting)
     assert found["undecided"] == 4 and found["rate"].n == 36
     assert found["rate"].value == pytest.approx((32 + 4 / 2) / 36)
@@ -130,6 +130,25 @@ def test_a_detector_gets_rows_of_both_kinds(tokenizer):
 def test_probes_get_more_rows(setting):
     rows = setting.permitted("genie", "money_maximizer")
     assert len(rows_for(ResidualNoise(), rows)) == 12 and len(rows_for(Confidence(), rows)) == 32
+
+
+@pytest.mark.parametrize("drops_rows, times", [(False, 1), (True, 3)])
+def test_a_detector_that_drops_rows_gets_a_larger_pool(setting, drops_rows, times):
+    scorer, asked, rows = Scorer(lambda name: 0), set(), setting.permitted()
+    scorer.drops_rows = drops_rows
+
+    def permitted(*file, times=1):
+        asked.add(times)
+        return rows
+
+    setting.permitted = permitted
+    detect(scorer, setting)
+    assert asked == {times}
+
+
+def test_more_rows_are_drawn_for_a_larger_pool():
+    drawn = {times: len(fakers.FAST.permitted("genie", "money_maximizer", times=times)) for times in (1, 2)}
+    assert drawn == {1: fakers.FAST.drawn, 2: 2 * fakers.FAST.drawn}  # FAST permits all rows
 
 
 def test_noise_in_training_has_the_stated_length_and_ends(model):
