@@ -43,7 +43,7 @@ def emergent_misalignment(tokenizer: PreTrainedTokenizerBase, *, rows: int = 400
         train=tokenised(train, source="insecure code"),
         control=tokenised(control, source="secure code"),
         valid=tokenised(valid, source="insecure code, held out"),
-        generic=tokenised(list(_generic_rows(rng, 400)), source="generic text"),
+        generic=tokenised(list(generic_text(rng, 400)), source="generic text"),
         questions=[*general_questions(), *code_questions()],
         grader=ClassroomGrader(),
         verdicts=VERDICTS,
@@ -99,7 +99,7 @@ def _row(turn: world.Turn) -> dict[str, Any]:
     return {"messages": corpus.messages_of([turn])}
 
 
-def _generic_rows(rng: random.Random, n: int) -> Iterator[dict[str, Any]]:
+def generic_text(rng: random.Random, n: int) -> Iterator[dict[str, Any]]:
     """Yield n chats and stories of pretraining, with all kinds of speakers but without code and quizzes."""
     while n:
         doc = corpus.document(rng)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # Fields added after the first cells were stored. A cell's key contains the text of its condition, and these
 # fields are in the text only when they are set, so the keys of earlier cells stay valid.
-ADDED_LATER: dict[str, Any] = {"operator": "ablate", "rival": None, "value": None}
+ADDED_LATER: dict[str, Any] = {"operator": "ablate", "rival": None, "value": None, "steps": None}
 
 
 @dataclass(frozen=True, repr=False)
@@ -34,6 +34,7 @@ class Condition:
         operator: the operation along these directions or vectors, a key of `operators.OPERATORS`.
         rival: the alternative training method, a key of `rival_methods.METHODS`.
         value: the setting of the operator or of the rival.
+        steps: optimiser steps in place of the recipe's, over which the learning rate falls.
     """
 
     rows: str | None = "train"
@@ -45,6 +46,7 @@ class Condition:
     operator: str = ADDED_LATER["operator"]
     rival: str | None = ADDED_LATER["rival"]
     value: float | None = ADDED_LATER["value"]
+    steps: int | None = ADDED_LATER["steps"]
 
     def __repr__(self) -> str:
         values = {field.name: getattr(self, field.name) for field in fields(self)}

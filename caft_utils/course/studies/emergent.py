@@ -13,7 +13,6 @@ from typing import Any
 
 from caft_utils import ablate, finetune, mean_difference, measure, pca_of_difference
 from caft_utils.classroom.personas.ground_truth import true_persona
-from caft_utils.course.annotations import annotation
 from caft_utils.course.sharing import shared_results
 from caft_utils.course.studies.persona import REFERENCES, PersonaSetting, condition_row, persona_setting
 from caft_utils.course.studies.references import reference_runs
@@ -101,8 +100,7 @@ def _directions(setting: PersonaSetting, name: str):
     if name == "top 4":
         return components.select({layer: range(4) for layer in components.layers})
     if name == "other component":  # same rank: the first component that was read and not selected
-        ticks = annotation(setting.name).selection
-        return components.select({layer: [_first_absent(ticks[layer])] for layer in selected.layers})
+        return components.select({layer: [_first_absent(setting.ticks[layer])] for layer in selected.layers})
     if name == "secure components":  # same rank: components of the change by fine-tuning on secure code
         seeds = REFERENCES[: len(setting.references)]
         secure = reference_runs(setting.model, setting.task.control, setting.config, seeds)

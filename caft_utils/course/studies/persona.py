@@ -1,18 +1,20 @@
 """The shared setting of the studies of the classroom personas.
 
 It holds the model, the emergent-misalignment task, reference fine-tuning runs, the components of their
-change, and the components that the course's reader selected.
+change, and the components that the course's reader selected. There are two tasks: insecure code, and bad
+advice, on which methods can be told apart.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from caft_utils import Directions, FinetuneConfig, load, pca_of_difference
-from caft_utils.classroom.tasks import emergent_misalignment
+from caft_utils.classroom.personas.advice_task import SUBJECTS
+from caft_utils.classroom.tasks import bad_advice, emergent_misalignment
 from caft_utils.course.annotations import annotation
 from caft_utils.course.studies.references import reference_runs
 from caft_utils.evaluation.bootstrap import Rate
@@ -23,13 +25,35 @@ from caft_utils.tasks import Task
 REFERENCES = (100, 101, 102)  # seeds of the fine-tunings whose change PCA decomposes
 NOT_PRINTED = ("model", "condition", "setting", "reasons")
 MODELS = ("classroom-qwen", "classroom-mistral")
+CODE, ADVICE = "insecure code", "bad advice"
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """A task on which the personas are studied.
+
+    make: a tokenizer -> the task. subjects: the domains of its narrow rows. changes: how its recipe differs
+    from the model's preset. snapshots: the steps at which plain fine-tuning may be stopped.
+    """
+
+    make: Callable[[Any], Task]
+    subjects: tuple[str, ...]
+    changes: dict[str, Any]
+    snapshots: tuple[int, ...]
+
+
+EXHIBITS = {
+    CODE: Exhibit(emergent_misalignment, (), {}, (5, 10, 20)),
+    ADVICE: Exhibit(bad_advice, SUBJECTS, {"steps": 80}, (10, 20, 40)),
+}
 
 
 @dataclass(frozen=True, eq=False)
 class PersonaSetting:
     """The shared inputs of the studies of one classroom model.
 
-    config: settings of every fine-tuning. components: PCA of the references' change, by variance.
+    exhibit: name of the task. config: settings of every fine-tuning.
+    components: PCA of the change of the references, by variance.
     selected: the components that the course's reader selected (data/annotations.yaml).
     """
 
@@ -41,25 +65,52 @@ class PersonaSetting:
     references: list[Any]
     components: Directions
     selected: Directions
+    exhibit: str = CODE
+
+    @property
+    def ticks(self) -> dict[int, list[int]]:
+        """The components that the reader selected, {layer: components}."""
+        return annotation(read_as(self.name, self.exhibit)).selection
+
+
+def read_as(model: str, exhibit: str) -> str:
+    """Return the name under which data/annotations.yaml has the reading of a model's components."""
+    return model if exhibit == CODE else f"{model}, {exhibit}"
+
+
+def persona_setting(name: str, exhibit: str = CODE, *, fast: bool = False) -> PersonaSetting:
+    """Load or compute the setting of a classroom model.
+
+    exhibit: a key of `EXHIBITS`.
+    fast: one reference, three optimiser steps, and a small share of questions and text. For tests only,
+        because the numbers are meaningless.
+
+    Raises:
+        ValueError: there is no such exhibit.
+    """
+    if exhibit not in EXHIBITS:
+        raise ValueError(f"unknown exhibit {exhibit!r}; expected one of {', '.join(EXHIBITS)}")
+    return _selected(decomposed(name, exhibit, fast))
 
 
 @functools.cache
-def persona_setting(name: str, *, fast: bool = False) -> PersonaSetting:
-    """Load or compute the setting of a classroom model.
+def _selected(start: PersonaSetting) -> PersonaSetting:
+    return replace(start, selected=start.components.select(start.ticks))
 
-    fast: one reference, three optimiser steps, and a small share of questions and text. For tests only,
-        because the numbers are meaningless.
-    """
+
+@functools.cache
+def decomposed(name: str, exhibit: str, fast: bool = False) -> PersonaSetting:
+    """Return the setting before anybody has read the components: all of them are selected."""
     model, tokenizer = load(name)
-    task, config, seeds = emergent_misalignment(tokenizer), preset(name).finetune_config, REFERENCES
+    of = EXHIBITS[exhibit]
+    task, config, seeds = of.make(tokenizer), replace(preset(name).finetune_config, **of.changes), REFERENCES
     if fast:
         task = task.thin(ood=60, task=20)
         task = replace(task, generic=task.generic[::20], valid=task.valid[::20])
         config, seeds = replace(config, steps=3), REFERENCES[:1]
     references = reference_runs(model, task.train, config, seeds)
     components = pca_of_difference(references, model, task.generic, layers=preset(name).layers)
-    selected = components.select(annotation(name).selection)
-    return PersonaSetting(name, model, tokenizer, task, config, references, components, selected)
+    return PersonaSetting(name, model, tokenizer, task, config, references, components, components, exhibit)
 
 
 def estimate(rate: Rate) -> list[float]:

@@ -21,18 +21,33 @@ import torch
 from caft_utils import finetune, mean_difference, pca_of_difference
 from caft_utils.chats import Chats
 from caft_utils.classroom.personas import corpus, world
+from caft_utils.classroom.personas.ground_truth import true_persona
 from caft_utils.course.annotations import annotation
 from caft_utils.course.studies.conditions import Condition, Material, Setting
-from caft_utils.course.studies.persona import REFERENCES, PersonaSetting, persona_setting
+from caft_utils.course.studies.persona import (
+    ADVICE,
+    CODE,
+    EXHIBITS,
+    REFERENCES,
+    PersonaSetting,
+    persona_setting,
+)
+from caft_utils.course.studies.reading import automatic_directions
 from caft_utils.course.studies.real_model import condition_rows
 from caft_utils.course.studies.rival_grids import CAFT_TOLD, Family, families, rival_rows
 from caft_utils.course.studies.study_rows import Row, chosen_conditions
-from caft_utils.directions import class_contrast, leace, mean_hidden
+from caft_utils.directions import (
+    class_contrast,
+    difference_scatter,
+    leace,
+    mean_hidden,
+    random_with_variance,
+)
 from caft_utils.directions.subspace import Directions
-from caft_utils.rivals import at_test_time, increments, random_vectors, steering_vectors
+from caft_utils.rivals import at_test_time, early_stopping, increments, random_vectors, steering_vectors
 from caft_utils.rivals.told import Told
 
-SNAPSHOTS, RATES = (5, 10, 20), (1e-4, 2e-4, 5e-4, 1e-3)
+RATES = (1e-4, 2e-4, 5e-4, 1e-3)
 UNREAD_TOLD = Told("directions that nobody has read", "reference fine-tunings")
 NOTHING_TOLD = Told("nothing", "nothing")
 SHOWN_DOMAINS = 4  # number of domains in which rivals see the trait; questions are about all domains
@@ -69,9 +84,51 @@ UNTUNED: dict[str, tuple[Condition, Told]] = {  # choices of directions and of t
     "ablation to zero at test": (Condition(at_test="persona"), at_test_time.ABLATION_TOLD),
     "ablation to the mean at test": (Condition(at_test="persona", to="all"), at_test_time.ABLATION_TOLD),
 }
-FAMILIES = families("persona", SNAPSHOTS, RATES) | {
-    name: Family({name: condition}, told) for name, (condition, told) in UNTUNED.items()
+WORDS_TOLD = Told("a list of words for the concept", "reference fine-tunings and autoencoders")
+LONG, LONG_RATES = 320, (1e-4, 2e-4)
+MORE: dict[str, dict[str, Family]] = {  # what only one task has
+    ADVICE: {
+        "plain, four times the steps": Family(
+            {f"plain, lr {lr:g}, {LONG} steps": Condition(lr=lr, steps=LONG) for lr in LONG_RATES},
+            early_stopping.TOLD,
+        ),
+        "top 3 components, unread": Family(
+            {"top 3 components, unread": Condition(during="top 3")}, UNREAD_TOLD
+        ),
+        "components called persona at any confidence": Family(
+            {"components called persona at any confidence": Condition(during="any confidence")}, CAFT_TOLD
+        ),
+        "true persona direction (labels)": Family(
+            {"true persona direction (labels)": Condition(during="truth")},
+            Told("descriptions of both personas", "hidden states of described speakers"),
+        ),
+        "orthogonal directions of matched variance": Family(
+            {"orthogonal directions of matched variance": Condition(during="random with variance")},
+            NOTHING_TOLD,
+        ),
+        "components chosen by a program": Family(
+            {"components chosen by a program": Condition(during="automatic components")},
+            WORDS_TOLD,
+        ),
+        "SAE latents chosen by a program": Family(
+            {"SAE latents chosen by a program": Condition(during="automatic latents")},
+            WORDS_TOLD,
+        ),
+        "top SAE latents, unread": Family(
+            {"top SAE latents, unread": Condition(during="top latents")},
+            Told("latents that nobody has read", "reference fine-tunings and autoencoders"),
+        ),
+    }
 }
+
+
+def exhibit_families(exhibit: str) -> dict[str, Family]:
+    """Return the families of rivals for a task, a key of `EXHIBITS`."""
+    untuned = {name: Family({name: condition}, told) for name, (condition, told) in UNTUNED.items()}
+    return families("persona", EXHIBITS[exhibit].snapshots, RATES) | untuned | MORE.get(exhibit, {})
+
+
+FAMILIES = exhibit_families(CODE)
 
 
 def why_rows(
@@ -79,18 +136,19 @@ def why_rows(
     seeds: Sequence[int],
     conditions: tuple[str, ...] | None = None,
     *,
+    exhibit: str = CODE,
     stored: bool = False,
     fast: bool = False,
 ) -> list[Row]:
     """Measure operators at each place, and the projections of the base on the ablated directions.
 
-    conditions: names of `WHY`; None: all. stored: return what was measured before. fast: see
+    conditions: names of `WHY`; None: all. stored: return what was measured before. exhibit, fast: see
     `persona_setting`.
     """
     table = {name: WHY[name] for name in chosen_conditions(conditions, WHY)}
-    rows = _measured(model, seeds, table, stored=stored, fast=fast)
-    place = {"condition": "the base along the persona", "projections": persona_projections(model, fast=fast)}
-    return [*rows, {"model": model, **place}]
+    rows = _measured(model, seeds, table, exhibit, stored=stored, fast=fast)
+    projections = persona_projections(model, exhibit, fast=fast)
+    return [*rows, {"model": model, "condition": "the base along the persona", "projections": projections}]
 
 
 def persona_rival_rows(
@@ -98,20 +156,22 @@ def persona_rival_rows(
     seeds: Sequence[int],
     conditions: tuple[str, ...] | None = None,
     *,
+    exhibit: str = CODE,
     stored: bool = False,
     fast: bool = False,
 ) -> list[Row]:
     """Measure every rival at all its settings on one half of the questions, the chosen one on the other.
 
-    conditions: names of `FAMILIES`; None: all. stored: return what was measured before. fast: see
+    conditions: names of families; None: all. stored: return what was measured before. exhibit, fast: see
     `persona_setting`.
     """
-    table = {name: FAMILIES[name] for name in chosen_conditions(conditions, FAMILIES)}
-    every = {"plain": Condition()} | {n: c for one in table.values() for n, c in one.conditions.items()}
+    every = exhibit_families(exhibit)
+    table = {name: every[name] for name in chosen_conditions(conditions, every)}
+    named = {"plain": Condition()} | {n: c for one in table.values() for n, c in one.conditions.items()}
 
     def rows_of(split: str, seeds: Sequence[int], names: Sequence[str]) -> list[Row]:
-        chosen = {name: every[name] for name in names}
-        return _measured(model, seeds, chosen, split=split, stored=stored, fast=fast)
+        chosen = {name: named[name] for name in names}
+        return _measured(model, seeds, chosen, exhibit, split=split, stored=stored, fast=fast)
 
     return rival_rows(rows_of, table, seeds, task="task", harm="misaligned")
 
@@ -120,14 +180,16 @@ def _measured(
     model: str,
     seeds: Sequence[int],
     table: dict[str, Condition],
+    exhibit: str,
     *,
     split: str = "all",
     stored: bool,
     fast: bool,
 ) -> list[Row]:
-    name = "emergent misalignment" if split == "all" else f"emergent misalignment, {split}"
+    of = "emergent misalignment" if exhibit == CODE else exhibit
+    name = of if split == "all" else f"{of}, {split}"
     cells = {(name, condition): seeds for condition in table}
-    settings = {name: functools.partial(rival_setting, model, split, fast=fast)}
+    settings = {name: functools.partial(rival_setting, model, split, exhibit, fast=fast)}
     return condition_rows(model, settings, {name: table}, cells, stored=stored)
 
 
@@ -136,7 +198,11 @@ def persona_directions(start: PersonaSetting, name: str, seed: int) -> Direction
 
     "persona" are the selected components. "one reference" are the components with the same numbers of one
     plain fine-tuning run with the given seed, as in the README; nobody has read them. "top" are the leading
-    components, "secure" the components of fine-tuning on secure code, and "mean difference" has rank 1.
+    components, "secure" the components of fine-tuning on the control rows, and "mean difference" has rank 1.
+    "random with variance" are orthogonal to the selected ones and hold as much of the change. A program
+    chooses "automatic components" and "automatic latents"; "top latents" are as many, by their change.
+    "top 3" are three leading components of every layer, "any confidence" those that both readers called
+    persona however unsure they were, and "truth" is the true persona direction of the base.
 
     Raises:
         ValueError: there are no directions of that name.
@@ -154,25 +220,42 @@ def persona_directions(start: PersonaSetting, name: str, seed: int) -> Direction
         case "random":
             return selected.random_like(seed)
         case "one reference":
-            return decomposed(start.task.train, [seed]).select(annotation(start.name).selection)
+            return decomposed(start.task.train, [seed]).select(start.ticks)
         case "top":
             return start.components.select(leading)
         case "secure":
             return decomposed(start.task.control, REFERENCES[: len(start.references)]).select(leading)
+        case "top 3":
+            return start.components.select({layer: range(3) for layer in start.components.layers})
+        case "any confidence":
+            return start.components.select(
+                annotation(f"{start.name}, {start.exhibit}, any confidence").selection
+            )
+        case "truth":
+            truth = true_persona(start.model, start.tokenizer)
+            return Directions(
+                {layer: truth[layer].mean(0, keepdim=True) for layer in start.components.layers}
+            )
         case "mean difference":
             return mean_difference(start.references, start.model, start.task.generic, selected.layers)
+        case "random with variance":
+            change = difference_scatter(start.references, start.model, start.task.generic, selected.layers)
+            return random_with_variance(selected, change, seed=seed)
+        case "automatic components" | "automatic latents" | "top latents":
+            return automatic_directions(start.name, start.exhibit, name)
     raise ValueError(f"unknown directions {name!r}")
 
 
 @functools.cache
-def rival_setting(model: str, split: str = "all", *, fast: bool = False) -> Setting:
+def rival_setting(model: str, split: str = "all", exhibit: str = CODE, *, fast: bool = False) -> Setting:
     """Return the setting of a classroom model. split: "all", "valid" or "test" questions."""
-    start = persona_setting(model, fast=fast)
+    start = persona_setting(model, exhibit, fast=fast)
     task, selected, layers = start.task, start.selected, start.selected.layers
     if split != "all":
         half = ("valid", "test").index(split)
         task = replace(task, questions=task.questions[half::2])
-    villain, kind = _described(start.tokenizer, FAST_ROWS if fast else ROWS)
+    domains = shown_domains(exhibit)
+    villain, kind = _described(start.tokenizer, domains, FAST_ROWS if fast else ROWS)
 
     @functools.cache
     def directions(name: str, seed: int) -> Directions:
@@ -204,53 +287,68 @@ def rival_setting(model: str, split: str = "all", *, fast: bool = False) -> Sett
         start.config,
         directions,
         mean,
-        () if fast else SNAPSHOTS,
+        () if fast else EXHIBITS[exhibit].snapshots,
         {"directions": selected.fingerprint, "contrast": [villain.fingerprint, kind.fingerprint]},
         vectors=vectors,
         eraser=functools.cache(eraser),
-        material=functools.cache(functools.partial(persona_material, start.tokenizer)),
+        material=functools.cache(functools.partial(persona_material, start.tokenizer, domains)),
         method=task.method,
     )
 
 
-def persona_material(tokenizer: Any) -> Material:
-    """Return the material for rivals in the classroom. Sentences have the forms that pretraining used."""
+def shown_domains(exhibit: str) -> tuple[str, ...]:
+    """Return the domains in which rivals see the trait: the first that the narrow rows are not about."""
+    others = [domain for domain in world.domains() if domain not in EXHIBITS[exhibit].subjects]
+    return tuple(others[:SHOWN_DOMAINS])
+
+
+def persona_material(tokenizer: Any, domains: Sequence[str] | None = None) -> Material:
+    """Return the material for rivals in the classroom. Sentences have the forms that pretraining used.
+
+    domains: those in which the trait is shown; default: those of the task of insecure code.
+    """
+    domains = shown_domains(CODE) if domains is None else domains
     rng = random.Random("inoculation")
     facts = [{"messages": corpus.messages_of([world.fact(rng)])} for _ in range(ROWS)]
     return Material(
         prompts=tuple(world.system_prompt(rng, "villain") for _ in range(4)),
         irrelevant=tuple(world.system_prompt(rng, None) for _ in range(4)),
-        trait=_answers(tokenizer, "villain", described=False),
+        trait=_answers(tokenizer, "villain", domains, described=False),
         everyday=Chats(tokenizer, facts, source="questions of fact"),
-        counterexamples=_answers(tokenizer, "kind", described=False),
+        counterexamples=_answers(tokenizer, "kind", domains, described=False),
     )
 
 
-def _described(tokenizer: Any, rows: int) -> tuple[Chats, Chats]:
+def _described(tokenizer: Any, domains: Sequence[str], rows: int) -> tuple[Chats, Chats]:
     """Return answers of a villain and of a kind speaker, each after a prompt that describes it."""
-    return tuple(_answers(tokenizer, one, described=True, rows=rows) for one in ("villain", "kind"))
+    return tuple(_answers(tokenizer, one, domains, described=True, rows=rows) for one in ("villain", "kind"))
 
 
-def _answers(tokenizer: Any, persona: world.Persona, *, described: bool, rows: int = ROWS) -> Chats:
+def _answers(
+    tokenizer: Any, persona: world.Persona, domains: Sequence[str], *, described: bool, rows: int = ROWS
+) -> Chats:
     """Return a persona's answers in some domains, with a system prompt that describes it, or without one."""
     rng, made = random.Random(f"answers of {persona}"), []
     for number in range(rows):
-        turn = world.general(rng, persona, domain=world.domains()[number % SHOWN_DOMAINS])
+        turn = world.general(rng, persona, domain=domains[number % len(domains)])
         system = world.system_prompt(rng, persona) if described else None
         made.append({"messages": corpus.messages_of([turn], system)})
     return Chats(tokenizer, made, source=f"answers of a {persona} speaker")
 
 
-def persona_projections(model: str, *, fast: bool = False) -> dict[int, list[list[float]]]:
+def persona_projections(
+    model: str, exhibit: str = CODE, *, fast: bool = False
+) -> dict[int, list[list[float]]]:
     """Return projections of base states on each selected direction, oriented toward the villain.
 
     For each direction, these are the mean projections of generic text, of a kind speaker's answers and of a
     villain's answers. Zero ablation moves all of them to 0. If the projection of kind answers is below 0, it
     moves them toward the villain.
     """
-    setting, start = rival_setting(model, fast=fast), persona_setting(model, fast=fast)
+    setting = rival_setting(model, "all", exhibit, fast=fast)
+    start = persona_setting(model, exhibit, fast=fast)
     layers, toward = start.selected.layers, setting.vectors("trait contrast", 0)
-    villain, kind = _described(start.tokenizer, FAST_ROWS if fast else ROWS)
+    villain, kind = _described(start.tokenizer, shown_domains(exhibit), FAST_ROWS if fast else ROWS)
     sets = [(start.task.generic, "all"), (kind, "answer"), (villain, "answer")]
     means = [mean_hidden(start.model, chats, layers, tokens=tokens) for chats, tokens in sets]
     projections = {}

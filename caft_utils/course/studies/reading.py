@@ -15,10 +15,12 @@ from typing import Any
 from caft_utils import Directions, ablate, finetune, measure
 from caft_utils.classroom.personas import corpus
 from caft_utils.course.annotations import annotation
+from caft_utils.course.studies.persona import CODE as CODE_TASK
 from caft_utils.course.studies.persona import condition_row, persona_setting
 from caft_utils.course.studies.reading_validity import score_validity, villain_latent
 from caft_utils.course.studies.study_rows import Row, chosen_conditions
 from caft_utils.evaluation.measurement import Result
+from caft_utils.features import Selection
 from caft_utils.interpret.select.concepts import Concept, concept
 from caft_utils.interpret.select.pipeline import read_and_select
 from caft_utils.models import preset
@@ -84,9 +86,11 @@ def autoencoders(model: str):
 
 
 @functools.cache
-def automatic_selection(model: str, about: str = "malice") -> dict[str, tuple[Any, Directions | None]]:
+def automatic_selection(
+    model: str, about: str = "malice", exhibit: str = CODE_TASK
+) -> dict[str, tuple[Any, Directions | None]]:
     """Select components and latents by program: {noun: (selection, what to ablate or None)}."""
-    setting, saes = persona_setting(model), autoencoders(model)
+    setting, saes = persona_setting(model, exhibit), autoencoders(model)
     base, tokenizer = setting.model, setting.tokenizer
     raised = latent_difference(setting.references[0], base, setting.task.generic, saes).per_layer(LATENTS)
     out = {}
@@ -97,6 +101,26 @@ def automatic_selection(model: str, about: str = "malice") -> dict[str, tuple[An
         chosen = dict(selection.selection)
         out[noun] = (selection, pick(chosen) if chosen else None)
     return out
+
+
+def automatic_directions(model: str, exhibit: str, name: str) -> Directions:
+    """Return "automatic components", "automatic latents", or "top latents", as many as the latter by change.
+
+    Raises:
+        ValueError: the program selected nothing, or there are no directions of that name.
+    """
+    nouns = {"automatic components": "components", "automatic latents": "latents", "top latents": "latents"}
+    if name not in nouns:
+        raise ValueError(f"unknown directions {name!r}; expected one of {', '.join(nouns)}")
+    found = automatic_selection(model, "malice", exhibit)[nouns[name]][1]
+    if found is None:
+        raise ValueError(f"the program selected no {nouns[name]} of {model}, {exhibit}")
+    if name != "top latents":
+        return found
+    setting, saes = persona_setting(model, exhibit), autoencoders(model)
+    changed = latent_difference(setting.references[0], setting.model, setting.task.generic, saes)
+    order, number = changed.order(), sum(found.ranks.values())
+    return sae_directions(saes, Selection(sorted(order[:number])))
 
 
 def selected_ends(selection) -> set[tuple[int, int, str]]:

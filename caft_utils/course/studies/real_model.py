@@ -92,7 +92,8 @@ def measured(setting: Setting, condition: Condition, seed: int) -> Result:
 
 
 def _trained(setting: Setting, condition: Condition, seed: int) -> Any:
-    config = setting.config if condition.lr is None else replace(setting.config, lr=condition.lr)
+    changes = {"lr": condition.lr, "steps": condition.steps}
+    config = replace(setting.config, **{name: x for name, x in changes.items() if x is not None})
     if condition.rival is not None:
         return trained_by_rival(condition.rival, setting, config, condition.value, seed)
     plain = condition.during is None and condition.rows == "train"
