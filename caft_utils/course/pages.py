@@ -25,6 +25,7 @@ from caft_utils.course.focus_tables import focus_features_table, focus_rho_table
 from caft_utils.course.page_pictures import write_pictures
 from caft_utils.course.persona_tables import (
     emergent_table,
+    harder_rivals_table,
     reading_table,
     rivals_table,
     twins_table,
@@ -48,6 +49,7 @@ TABLES: tuple[tuple[str, str, Callable[[Record], DataFrame], str], ...] = (
     (RESULTS, "cues", cues_table, "cues"),
     (RESULTS, "why", why_table, "why"),
     (RESULTS, "rivals", rivals_table, "rivals"),
+    (RESULTS, "harder", harder_rivals_table, "harder"),
     (RESULTS, "architectures", architectures_table, "architectures"),
     (RESULTS, "engines", engines_table, "nnsight"),
     (RESULTS, "judge", judge_table, "judge"),

@@ -92,6 +92,18 @@ def rivals_table(record: Record) -> DataFrame:
     return text_frame(rows, "model", "fine-tuning", "misaligned elsewhere", "narrow task", "is told", "from")
 
 
+def harder_rivals_table(record: Record) -> DataFrame:
+    """Return the table of claim "harder": as `rivals_table`, of one model, with the coherent answers."""
+    rows = []
+    test = [r for r in record["rows"] if r["split"] == "test"]
+    for of in sorted(test, key=lambda r: r["misaligned"][0]):
+        rates = (format_rate(*of[rate]) for rate in ("misaligned", "task", "coherent"))
+        setting = f"{of['condition']} (of {of.get('chosen of', 1)})"
+        rows.append((setting, *rates, of.get("told", "nothing"), seeds_measured(of)))
+    columns = ("misaligned elsewhere", "narrow task", "coherent elsewhere", "is told", "from")
+    return text_frame(rows, "fine-tuning", *columns)
+
+
 def twins_table(record: Record) -> DataFrame:
     """Return the data card's table of models that differ in their attention, from claim "twins"."""
     columns = {}

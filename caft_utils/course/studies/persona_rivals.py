@@ -85,9 +85,16 @@ UNTUNED: dict[str, tuple[Condition, Told]] = {  # choices of directions and of t
     "ablation to the mean at test": (Condition(at_test="persona", to="all"), at_test_time.ABLATION_TOLD),
 }
 WORDS_TOLD = Told("a list of words for the concept", "reference fine-tunings and autoencoders")
-LONG, LONG_RATES = 320, (1e-4, 2e-4)
+LONG, LONG_RATES = 320, (1e-4, 2e-4, 5e-4)
 MORE: dict[str, dict[str, Family]] = {  # what only one task has
     ADVICE: {
+        "CAFT, four times the steps": Family(
+            {
+                f"CAFT, lr {lr:g}, {LONG} steps": Condition(during="persona", lr=lr, steps=LONG)
+                for lr in LONG_RATES
+            },
+            CAFT_TOLD,
+        ),
         "plain, four times the steps": Family(
             {f"plain, lr {lr:g}, {LONG} steps": Condition(lr=lr, steps=LONG) for lr in LONG_RATES},
             early_stopping.TOLD,

@@ -24,6 +24,9 @@ def test_the_families_of_insecure_code_are_among_those_of_bad_advice():
     code, advice = exhibit_families(CODE), exhibit_families(ADVICE)
     assert set(code) < set(advice)
     long = advice["plain, four times the steps"].conditions
+    assert [one.lr for one in advice["CAFT, four times the steps"].conditions.values()] == [
+        one.lr for one in long.values()
+    ]  # equal effort
     assert {one.steps for one in long.values()} == {4 * EXHIBITS[ADVICE].changes["steps"]}
     assert all(one.lr < 1e-3 for one in long.values())
 
