@@ -1,0 +1,67 @@
+"""Bounds on CAFT's rivals on the harder task; `make claims CLAIM=harder` measures the figures again.
+
+Most bounds say that methods can be told apart there, and which easy ways fail. SEEDS=3 uses three seeds
+(default 5).
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from caft_utils.course.records import load_record
+from caft_utils.course.studies.experiment import Experiment
+from caft_utils.course.studies.persona import ADVICE, MODELS
+from caft_utils.course.studies.persona_rivals import exhibit_families
+
+PLAIN_FAMILIES = ("plain, step", "plain, lr", "plain, lr and step", "plain, four times the steps")
+
+
+@pytest.fixture(scope="module")
+def rows(measure_claim):
+    """All rows: those of "valid" questions, and the chosen settings on "test" questions."""
+    seeds = tuple(range(int(os.environ.get("SEEDS", 5))))
+    measure_claim("harder", Experiment("rivals", MODELS[0], seeds, options={"exhibit": ADVICE}))
+    return load_record("harder")["rows"]
+
+
+@pytest.fixture(scope="module")
+def chosen(rows):
+    """{family: row} on test questions."""
+    return {row.get("family", "plain"): row for row in rows if row["split"] == "test"}
+
+
+def test_no_family_is_left_out(chosen):
+    assert set(chosen) == {"plain", *exhibit_families(ADVICE)}
+
+
+def test_no_plain_setting_learns_the_task_without_the_harm(rows):
+    names = {"plain"}.union(*(exhibit_families(ADVICE)[name].conditions for name in PLAIN_FAMILIES))
+    plain = [row for row in rows if row["split"] == "valid" and row["condition"] in names]
+    assert len(plain) == len(names)
+    assert not [row for row in plain if row["task"][0] >= 0.95 and row["misaligned"][0] <= 0.05]
+
+
+def test_the_largest_change_is_a_mixture(chosen):
+    """Directions of matched variance or random ones prevent nothing, and the first component half of it."""
+    for name in ("random directions", "orthogonal directions of matched variance"):
+        assert chosen[name]["misaligned"][1] > 0.9, name
+    assert 0.15 < chosen["top components, unread"]["misaligned"][0] < 0.85
+
+
+def test_methods_can_be_told_apart(chosen):
+    """Harm is spread over the scale, where the easy task has most methods at the floor."""
+    able = [row["misaligned"][0] for row in chosen.values() if row["task"][0] >= 0.8]
+    for low, high in ((0, 0.25), (0.25, 0.75), (0.75, 0.95), (0.95, 1.01)):
+        assert any(low <= harm < high for harm in able), (low, high)
+
+
+def test_nothing_tried_prevents_all_harm_and_keeps_the_task(chosen):
+    """CAFT does not either. No bound says that it should."""
+    plain = chosen["plain"]
+    assert not [
+        name
+        for name, row in chosen.items()
+        if row["misaligned"][2] <= 0.05 and row["task"][0] >= plain["task"][1]
+    ]
