@@ -57,11 +57,9 @@ def test_methods_can_be_told_apart(chosen):
         assert any(low <= harm < high for harm in able), (low, high)
 
 
-def test_nothing_tried_prevents_all_harm_and_keeps_the_task(chosen):
-    """CAFT does not either. No bound says that it should."""
-    plain = chosen["plain"]
-    assert not [
-        name
-        for name, row in chosen.items()
-        if row["misaligned"][2] <= 0.05 and row["task"][0] >= plain["task"][1]
-    ]
+def test_caft_in_small_steps_prevents_the_harm_and_learns_the_task(chosen):
+    """At the recipe's rate CAFT prevents less than half of it."""
+    small, plain = chosen["CAFT, four times the steps"], chosen["plain"]
+    assert small["misaligned"][2] <= 0.10 and small["task"][2] >= plain["task"][1]
+    assert small["misaligned"][2] < chosen["plain, four times the steps"]["misaligned"][1]
+    assert chosen["CAFT, lr"]["misaligned"][0] > 0.25

@@ -44,7 +44,15 @@ from caft_utils.directions import (
     random_with_variance,
 )
 from caft_utils.directions.subspace import Directions
-from caft_utils.rivals import at_test_time, early_stopping, increments, random_vectors, steering_vectors
+from caft_utils.rivals import (
+    at_test_time,
+    early_stopping,
+    feature_distance,
+    increments,
+    interleaving,
+    random_vectors,
+    steering_vectors,
+)
 from caft_utils.rivals.told import Told
 
 RATES = (1e-4, 2e-4, 5e-4, 1e-3)
@@ -86,6 +94,17 @@ UNTUNED: dict[str, tuple[Condition, Told]] = {  # choices of directions and of t
 }
 WORDS_TOLD = Told("a list of words for the concept", "reference fine-tunings and autoencoders")
 LONG, LONG_RATES = 320, (1e-4, 2e-4, 5e-4)
+SMALL_STEPS: dict[
+    str, tuple[Condition, Told]
+] = {  # the best of the others, and controls, at their best value
+    "feature distance 10": (Condition(rival="feature distance", value=10.0), feature_distance.TOLD),
+    "interleaved counterexamples 0.2": (
+        Condition(rival="interleaved counterexamples", value=0.2),
+        interleaving.COUNTEREXAMPLES_TOLD,
+    ),
+    "mean difference": (Condition(during="mean difference"), UNREAD_TOLD),
+    "random directions": (Condition(during="random"), NOTHING_TOLD),
+}
 MORE: dict[str, dict[str, Family]] = {  # what only one task has
     ADVICE: {
         "CAFT, four times the steps": Family(
@@ -109,6 +128,13 @@ MORE: dict[str, dict[str, Family]] = {  # what only one task has
             {"true persona direction (labels)": Condition(during="truth")},
             Told("descriptions of both personas", "hidden states of described speakers"),
         ),
+        **{
+            f"{name}, four times the steps": Family(
+                {f"{name}, lr {lr:g}, {LONG} steps": replace(of, lr=lr, steps=LONG) for lr in LONG_RATES},
+                told,
+            )
+            for name, (of, told) in SMALL_STEPS.items()
+        },
         "orthogonal directions of matched variance": Family(
             {"orthogonal directions of matched variance": Condition(during="random with variance")},
             NOTHING_TOLD,
