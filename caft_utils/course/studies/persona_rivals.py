@@ -94,6 +94,7 @@ UNTUNED: dict[str, tuple[Condition, Told]] = {  # choices of directions and of t
 }
 WORDS_TOLD = Told("a list of words for the concept", "reference fine-tunings and autoencoders")
 LONG, LONG_RATES = 320, (1e-4, 2e-4, 5e-4)
+CAFT_RATE = 2e-4  # the one of them that the rule chooses for CAFT
 SMALL_STEPS: dict[
     str, tuple[Condition, Told]
 ] = {  # the best of the others, and controls, at their best value
@@ -134,6 +135,12 @@ MORE: dict[str, dict[str, Family]] = {  # what only one task has
                 told,
             )
             for name, (of, told) in SMALL_STEPS.items()
+        },
+        **{
+            f"{name}, at CAFT's rate and steps": Family(
+                {f"{name}, at CAFT's rate and steps": replace(of, lr=CAFT_RATE, steps=LONG)}, told
+            )
+            for name, (of, told) in ({"plain": (Condition(), NOTHING_TOLD)} | SMALL_STEPS).items()
         },
         "orthogonal directions of matched variance": Family(
             {"orthogonal directions of matched variance": Condition(during="random with variance")},
