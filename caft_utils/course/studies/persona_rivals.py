@@ -95,9 +95,13 @@ UNTUNED: dict[str, tuple[Condition, Told]] = {  # choices of directions and of t
 WORDS_TOLD = Told("a list of words for the concept", "reference fine-tunings and autoencoders")
 LONG, LONG_RATES = 320, (1e-4, 2e-4, 5e-4)
 CAFT_RATE = 2e-4  # the one of them that the rule chooses for CAFT
-SMALL_STEPS: dict[
-    str, tuple[Condition, Told]
-] = {  # the best of the others, and controls, at their best value
+PASSES: dict[str, tuple[Condition, Told]] = {
+    "CAFT, to the mean": (Condition(during="persona", to="all"), CAFT_TOLD),
+    "CAFT, gradient only": (Condition(during="persona", operator="gradient only"), CAFT_TOLD),
+    "CAFT, forward pass only": (Condition(during="persona", operator="activation only"), CAFT_TOLD),
+}
+PERSONAS_TOLD = Told("descriptions of both personas", "hidden states of described speakers")
+SMALL_STEPS: dict[str, tuple[Condition, Told]] = {  # the best of the other families, at their best value
     "feature distance 10": (Condition(rival="feature distance", value=10.0), feature_distance.TOLD),
     "interleaved counterexamples 0.2": (
         Condition(rival="interleaved counterexamples", value=0.2),
@@ -105,6 +109,11 @@ SMALL_STEPS: dict[
     ),
     "mean difference": (Condition(during="mean difference"), UNREAD_TOLD),
     "random directions": (Condition(during="random"), NOTHING_TOLD),
+}
+CONTROLS: dict[str, tuple[Condition, Told]] = {  # also measured at CAFT's rate and steps
+    "plain": (Condition(), NOTHING_TOLD),
+    "orthogonal directions of matched variance": (Condition(during="random with variance"), NOTHING_TOLD),
+    "true persona direction (labels)": (Condition(during="truth"), PERSONAS_TOLD),
 }
 MORE: dict[str, dict[str, Family]] = {  # what only one task has
     ADVICE: {
@@ -126,8 +135,7 @@ MORE: dict[str, dict[str, Family]] = {  # what only one task has
             {"components called persona at any confidence": Condition(during="any confidence")}, CAFT_TOLD
         ),
         "true persona direction (labels)": Family(
-            {"true persona direction (labels)": Condition(during="truth")},
-            Told("descriptions of both personas", "hidden states of described speakers"),
+            {"true persona direction (labels)": Condition(during="truth")}, PERSONAS_TOLD
         ),
         **{
             f"{name}, four times the steps": Family(
@@ -140,8 +148,9 @@ MORE: dict[str, dict[str, Family]] = {  # what only one task has
             f"{name}, at CAFT's rate and steps": Family(
                 {f"{name}, at CAFT's rate and steps": replace(of, lr=CAFT_RATE, steps=LONG)}, told
             )
-            for name, (of, told) in ({"plain": (Condition(), NOTHING_TOLD)} | SMALL_STEPS).items()
+            for name, (of, told) in (CONTROLS | SMALL_STEPS | PASSES).items()
         },
+        **{name: Family({name: of}, told) for name, (of, told) in PASSES.items()},
         "orthogonal directions of matched variance": Family(
             {"orthogonal directions of matched variance": Condition(during="random with variance")},
             NOTHING_TOLD,
