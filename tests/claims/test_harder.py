@@ -63,3 +63,19 @@ def test_caft_in_small_steps_prevents_the_harm_and_learns_the_task(chosen):
     assert small["misaligned"][2] <= 0.10 and small["task"][2] >= plain["task"][1]
     assert small["misaligned"][2] < chosen["plain, four times the steps"]["misaligned"][1]
     assert chosen["CAFT, lr"]["misaligned"][0] > 0.25
+
+
+def test_at_one_schedule_feature_distance_does_as_well_and_controls_do_not(chosen):
+    """All at the schedule that the rule chose for CAFT."""
+    caft, at = chosen["CAFT, four times the steps"]["misaligned"], ", at CAFT's rate and steps"
+    assert chosen[f"feature distance 10{at}"]["misaligned"][1] <= caft[2]
+    for name in ("plain", "random directions", "orthogonal directions of matched variance"):
+        assert chosen[name + at]["misaligned"][1] > caft[2], name
+
+
+def test_neither_pass_alone_is_enough(chosen):
+    """On the easy task ablating the gradient alone is (test_why.py)."""
+    caft, at = chosen["CAFT, four times the steps"]["misaligned"], ", at CAFT's rate and steps"
+    for name in ("CAFT, gradient only", "CAFT, forward pass only"):
+        assert chosen[name + at]["misaligned"][1] > 0.25 > caft[2], name
+    assert chosen[f"CAFT, to the mean{at}"]["misaligned"][1] > caft[2]
