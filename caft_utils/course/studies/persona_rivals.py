@@ -94,7 +94,7 @@ UNTUNED: dict[str, tuple[Condition, Told]] = {  # choices of directions and of t
 }
 WORDS_TOLD = Told("a list of words for the concept", "reference fine-tunings and autoencoders")
 LONG, LONG_RATES = 320, (1e-4, 2e-4, 5e-4)
-CAFT_RATE = 2e-4  # the one of them that the rule chooses for CAFT
+CAFT_RATE = 2e-4  # where CAFT scored highest on the task: none of the three reached the rule's bar
 PASSES: dict[str, tuple[Condition, Told]] = {
     "CAFT, to the mean": (Condition(during="persona", to="all"), CAFT_TOLD),
     "CAFT, gradient only": (Condition(during="persona", operator="gradient only"), CAFT_TOLD),
