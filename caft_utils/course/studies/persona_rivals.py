@@ -99,6 +99,15 @@ PASSES: dict[str, tuple[Condition, Told]] = {
     "CAFT, to the mean": (Condition(during="persona", to="all"), CAFT_TOLD),
     "CAFT, gradient only": (Condition(during="persona", operator="gradient only"), CAFT_TOLD),
     "CAFT, forward pass only": (Condition(during="persona", operator="activation only"), CAFT_TOLD),
+    # three components of three layers, which hold nearly all of the persona
+    "top 3 components, gradient only": (
+        Condition(during="top 3", operator="gradient only"),
+        UNREAD_TOLD,
+    ),
+    "top 3 components, forward pass only": (
+        Condition(during="top 3", operator="activation only"),
+        UNREAD_TOLD,
+    ),
 }
 PERSONAS_TOLD = Told("descriptions of both personas", "hidden states of described speakers")
 SMALL_STEPS: dict[str, tuple[Condition, Told]] = {  # the best of the other families, at their best value
@@ -114,6 +123,7 @@ CONTROLS: dict[str, tuple[Condition, Told]] = {  # also measured at CAFT's rate 
     "plain": (Condition(), NOTHING_TOLD),
     "orthogonal directions of matched variance": (Condition(during="random with variance"), NOTHING_TOLD),
     "true persona direction (labels)": (Condition(during="truth"), PERSONAS_TOLD),
+    "top 3 components, unread": (Condition(during="top 3"), UNREAD_TOLD),
 }
 MORE: dict[str, dict[str, Family]] = {  # what only one task has
     ADVICE: {
