@@ -12,7 +12,7 @@ import pytest
 
 from caft_utils.course.records import load_record
 from caft_utils.course.studies.persona import MODELS
-from caft_utils.course.studies.persona_rivals import FAMILIES
+from caft_utils.course.studies.persona_families import FAMILIES
 from caft_utils.course.studies.rival_tables import not_shown_worse
 
 

@@ -25,16 +25,16 @@ from caft_utils.classroom.personas.ground_truth import true_persona
 from caft_utils.course.annotations import annotation
 from caft_utils.course.studies.conditions import Condition, Material, Setting
 from caft_utils.course.studies.persona import (
-    ADVICE,
     CODE,
     EXHIBITS,
     REFERENCES,
     PersonaSetting,
     persona_setting,
 )
+from caft_utils.course.studies.persona_families import WHY, exhibit_families
 from caft_utils.course.studies.reading import automatic_directions
 from caft_utils.course.studies.real_model import condition_rows
-from caft_utils.course.studies.rival_grids import CAFT_TOLD, Family, families, rival_rows
+from caft_utils.course.studies.rival_grids import rival_rows
 from caft_utils.course.studies.study_rows import Row, chosen_conditions
 from caft_utils.directions import (
     class_contrast,
@@ -45,149 +45,13 @@ from caft_utils.directions import (
 )
 from caft_utils.directions.subspace import Directions
 from caft_utils.rivals import (
-    at_test_time,
-    early_stopping,
-    feature_distance,
     increments,
-    interleaving,
     random_vectors,
     steering_vectors,
 )
-from caft_utils.rivals.told import Told
 
-RATES = (1e-4, 2e-4, 5e-4, 1e-3)
-UNREAD_TOLD = Told("directions that nobody has read", "reference fine-tunings")
-NOTHING_TOLD = Told("nothing", "nothing")
 SHOWN_DOMAINS = 4  # number of domains in which rivals see the trait; questions are about all domains
 ROWS, FAST_ROWS = 300, 40
-OPERATORS: dict[str, tuple[str, dict[str, Any]]] = {
-    "zero": ("persona", {}),
-    "mean": ("persona", {"to": "all"}),
-    "activation only": ("persona", {"operator": "activation only"}),
-    "gradient only": ("persona", {"operator": "gradient only"}),
-    "random directions": ("random", {}),
-    "random directions, activation only": ("random", {"operator": "activation only"}),
-    "random directions, gradient only": ("random", {"operator": "gradient only"}),
-    "affine": ("trait contrast", {"operator": "affine", "to": "kind", "value": 0.0}),
-    "LEACE": ("villain", {"operator": "erase"}),
-    "steering toward the trait": ("trait", {"operator": "steer", "value": 1.0}),
-    "steering against the trait": ("trait", {"operator": "steer", "value": -1.0}),
-}
-WHY = {"base": Condition(rows=None), "plain": Condition()} | {
-    f"{name}{where}": Condition(rows=rows, **{place: vectors for place in places}, **operator)
-    for name, (vectors, operator) in OPERATORS.items()
-    for where, rows, places in (
-        ("", "train", ("during",)),
-        (", hooks on at test", "train", ("during", "at_test")),
-        (" at test only", "train", ("at_test",)),
-        (" on the base", None, ("at_test",)),
-    )
-}
-UNTUNED: dict[str, tuple[Condition, Told]] = {  # choices of directions and of the place, nothing to tune
-    "CAFT, one reference": (Condition(during="one reference"), CAFT_TOLD),
-    "top components, unread": (Condition(during="top"), UNREAD_TOLD),
-    "components of secure fine-tuning": (Condition(during="secure"), UNREAD_TOLD),
-    "mean difference": (Condition(during="mean difference"), UNREAD_TOLD),
-    "random directions": (Condition(during="random"), NOTHING_TOLD),
-    "ablation to zero at test": (Condition(at_test="persona"), at_test_time.ABLATION_TOLD),
-    "ablation to the mean at test": (Condition(at_test="persona", to="all"), at_test_time.ABLATION_TOLD),
-}
-WORDS_TOLD = Told("a list of words for the concept", "reference fine-tunings and autoencoders")
-LONG, LONG_RATES = 320, (1e-4, 2e-4, 5e-4)
-CAFT_RATE = 2e-4  # where CAFT scored highest on the task: none of the three reached the rule's bar
-PASSES: dict[str, tuple[Condition, Told]] = {
-    "CAFT, to the mean": (Condition(during="persona", to="all"), CAFT_TOLD),
-    "CAFT, gradient only": (Condition(during="persona", operator="gradient only"), CAFT_TOLD),
-    "CAFT, forward pass only": (Condition(during="persona", operator="activation only"), CAFT_TOLD),
-    # three components of three layers, which hold nearly all of the persona
-    "top 3 components, gradient only": (
-        Condition(during="top 3", operator="gradient only"),
-        UNREAD_TOLD,
-    ),
-    "top 3 components, forward pass only": (
-        Condition(during="top 3", operator="activation only"),
-        UNREAD_TOLD,
-    ),
-}
-PERSONAS_TOLD = Told("descriptions of both personas", "hidden states of described speakers")
-SMALL_STEPS: dict[str, tuple[Condition, Told]] = {  # the best of the other families, at their best value
-    "feature distance 10": (Condition(rival="feature distance", value=10.0), feature_distance.TOLD),
-    "interleaved counterexamples 0.2": (
-        Condition(rival="interleaved counterexamples", value=0.2),
-        interleaving.COUNTEREXAMPLES_TOLD,
-    ),
-    "mean difference": (Condition(during="mean difference"), UNREAD_TOLD),
-    "random directions": (Condition(during="random"), NOTHING_TOLD),
-}
-CONTROLS: dict[str, tuple[Condition, Told]] = {  # also measured at CAFT's rate and steps
-    "plain": (Condition(), NOTHING_TOLD),
-    "orthogonal directions of matched variance": (Condition(during="random with variance"), NOTHING_TOLD),
-    "true persona direction (labels)": (Condition(during="truth"), PERSONAS_TOLD),
-    "top 3 components, unread": (Condition(during="top 3"), UNREAD_TOLD),
-}
-MORE: dict[str, dict[str, Family]] = {  # what only one task has
-    ADVICE: {
-        "CAFT, four times the steps": Family(
-            {
-                f"CAFT, lr {lr:g}, {LONG} steps": Condition(during="persona", lr=lr, steps=LONG)
-                for lr in LONG_RATES
-            },
-            CAFT_TOLD,
-        ),
-        "plain, four times the steps": Family(
-            {f"plain, lr {lr:g}, {LONG} steps": Condition(lr=lr, steps=LONG) for lr in LONG_RATES},
-            early_stopping.TOLD,
-        ),
-        "top 3 components, unread": Family(
-            {"top 3 components, unread": Condition(during="top 3")}, UNREAD_TOLD
-        ),
-        "components called persona at any confidence": Family(
-            {"components called persona at any confidence": Condition(during="any confidence")}, CAFT_TOLD
-        ),
-        "true persona direction (labels)": Family(
-            {"true persona direction (labels)": Condition(during="truth")}, PERSONAS_TOLD
-        ),
-        **{
-            f"{name}, four times the steps": Family(
-                {f"{name}, lr {lr:g}, {LONG} steps": replace(of, lr=lr, steps=LONG) for lr in LONG_RATES},
-                told,
-            )
-            for name, (of, told) in SMALL_STEPS.items()
-        },
-        **{
-            f"{name}, at CAFT's rate and steps": Family(
-                {f"{name}, at CAFT's rate and steps": replace(of, lr=CAFT_RATE, steps=LONG)}, told
-            )
-            for name, (of, told) in (CONTROLS | SMALL_STEPS | PASSES).items()
-        },
-        **{name: Family({name: of}, told) for name, (of, told) in PASSES.items()},
-        "orthogonal directions of matched variance": Family(
-            {"orthogonal directions of matched variance": Condition(during="random with variance")},
-            NOTHING_TOLD,
-        ),
-        "components chosen by a program": Family(
-            {"components chosen by a program": Condition(during="automatic components")},
-            WORDS_TOLD,
-        ),
-        "SAE latents chosen by a program": Family(
-            {"SAE latents chosen by a program": Condition(during="automatic latents")},
-            WORDS_TOLD,
-        ),
-        "top SAE latents, unread": Family(
-            {"top SAE latents, unread": Condition(during="top latents")},
-            Told("latents that nobody has read", "reference fine-tunings and autoencoders"),
-        ),
-    }
-}
-
-
-def exhibit_families(exhibit: str) -> dict[str, Family]:
-    """Return the families of rivals for a task, a key of `EXHIBITS`."""
-    untuned = {name: Family({name: condition}, told) for name, (condition, told) in UNTUNED.items()}
-    return families("persona", EXHIBITS[exhibit].snapshots, RATES) | untuned | MORE.get(exhibit, {})
-
-
-FAMILIES = exhibit_families(CODE)
 
 
 def why_rows(

@@ -10,7 +10,8 @@ import pytest
 from caft_utils.course.studies import persona_reading
 from caft_utils.course.studies.conditions import Condition
 from caft_utils.course.studies.persona import ADVICE, CODE, EXHIBITS, decomposed, persona_setting
-from caft_utils.course.studies.persona_rivals import exhibit_families, persona_directions, shown_domains
+from caft_utils.course.studies.persona_families import exhibit_families
+from caft_utils.course.studies.persona_rivals import persona_directions, shown_domains
 
 MODEL = "classroom-qwen"
 

@@ -6,7 +6,7 @@ import pytest
 
 from caft_utils.classroom.personas import world
 from caft_utils.classroom.personas.grader import ClassroomGrader
-from caft_utils.course.studies import persona_rivals
+from caft_utils.course.studies import persona_families, persona_rivals
 from caft_utils.course.studies.operators import OPERATORS
 from caft_utils.course.studies.persona import persona_setting
 from caft_utils.tasks.task import Question
@@ -15,8 +15,8 @@ MODEL = "classroom-qwen"
 
 
 def test_every_operator_stands_at_every_place():
-    table = persona_rivals.WHY
-    assert len(table) == 2 + 4 * len(persona_rivals.OPERATORS)
+    table = persona_families.WHY
+    assert len(table) == 2 + 4 * len(persona_families.OPERATORS)
     assert {one.operator for one in table.values()} == set(OPERATORS)
     assert len(set(map(str, table.values()))) == len(table)
     assert table["LEACE on the base"].rows is None and table["LEACE on the base"].during is None
@@ -89,6 +89,6 @@ def test_directions_have_the_layers_and_ranks_of_those_that_were_read():
 
 
 def test_untuned_rivals_are_families_of_one_setting():
-    for name in persona_rivals.UNTUNED:
-        assert list(persona_rivals.FAMILIES[name].conditions) == [name]
-        assert persona_rivals.FAMILIES[name].told.needs
+    for name in persona_families.UNTUNED:
+        assert list(persona_families.FAMILIES[name].conditions) == [name]
+        assert persona_families.FAMILIES[name].told.needs
