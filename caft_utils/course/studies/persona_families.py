@@ -16,7 +16,7 @@ from caft_utils.rivals import at_test_time, early_stopping, feature_distance, in
 from caft_utils.rivals.told import Told
 
 RATES = (1e-4, 2e-4, 5e-4, 1e-3)
-UNREAD_TOLD = Told("directions that nobody has read", "reference fine-tunings")
+UNREAD_TOLD = Told("directions taken without a reading", "reference fine-tunings")
 NOTHING_TOLD = Told("nothing", "nothing")
 OPERATORS: dict[str, tuple[str, dict[str, Any]]] = {
     "zero": ("persona", {}),
@@ -133,7 +133,7 @@ MORE: dict[str, dict[str, Family]] = {  # what only one task has
         ),
         "top SAE latents, unread": Family(
             {"top SAE latents, unread": Condition(during="top latents")},
-            Told("latents that nobody has read", "reference fine-tunings and autoencoders"),
+            Told("latents taken without a reading", "reference fine-tunings and autoencoders"),
         ),
     }
 }
