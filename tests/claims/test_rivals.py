@@ -32,7 +32,8 @@ def test_no_family_is_left_out(chosen):
 def test_caft_prevents_the_harm_and_keeps_the_task(chosen):
     caft = chosen["CAFT, lr"]
     assert chosen["plain"]["misaligned"][0] >= 0.5
-    assert caft["misaligned"][0] <= 0.02 and caft["task"][0] >= 0.95
+    assert caft["misaligned"][0] <= 0.02 and caft["task"][0] >= 0.90
+    assert caft["task"][2] >= chosen["plain"]["task"][1]
 
 
 def test_controls_do_not_do_as_well(chosen):
