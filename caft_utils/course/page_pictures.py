@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caft_utils.course.records import FOLDER, load_record, row
+from caft_utils.course.records import FOLDER, load_record, rate_columns, row
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -31,10 +31,7 @@ def tradeoff_figure(record: dict[str, Any], model: str) -> Figure:
     points = []
     for condition in EMERGENT_CONDITIONS:
         of = row(record, model, condition)
-        point: dict[str, Any] = {"label": condition}
-        for rate in ("misaligned", "task"):
-            point |= dict(zip((rate, f"{rate}_low", f"{rate}_high"), of[rate], strict=True))
-        points.append(point)
+        points.append({"label": condition, **rate_columns(of, misaligned="misaligned", task="task")})
     return tradeoff(points, model=f"{model}, {len(of['seeds'])} seeds")
 
 
@@ -44,10 +41,7 @@ def gender_figure(record: dict[str, Any]) -> Figure:
 
     of_test = [of for of in record["rows"] if of["headline"] and of["split"] == "test"]
     shown = [of for of in of_test if ", step" not in of["condition"]]
-    columns = ("right", "right_low", "right_high")
-    points = [
-        {"label": of["condition"], **dict(zip(columns, of["ood_accuracy"], strict=True))} for of in shown
-    ]
+    points = [{"label": of["condition"], **rate_columns(of, right="ood_accuracy")} for of in shown]
     most = max(len(of["seeds"]) for of in shown)
     return rates(
         points,

@@ -143,6 +143,20 @@ def record_frame(claim: str, folder: Path = FOLDER) -> DataFrame:
     return DataFrame(load_record(claim, folder)["rows"])
 
 
+def rate_columns(of: dict[str, Any], **rates: str) -> dict[str, float]:
+    """Return rates of a row as columns of a figure: `name`, `name_low` and `name_high` for each.
+
+    Args:
+        of: a row of a record, whose rates are [value, low, high].
+        rates: the rate of the row for each name, such as right="ood_accuracy".
+    """
+    return {
+        f"{name}{end}": value
+        for name, rate in rates.items()
+        for end, value in zip(("", "_low", "_high"), of[rate], strict=True)
+    }
+
+
 def row(record: dict[str, Any], model: str, condition: str) -> dict[str, Any]:
     """Return the only row of a model and condition.
 

@@ -57,12 +57,11 @@ def test_the_best_detector(rows):
     """It reads hidden states, which no temperature changes, so its matched form drops rows.
 
     Where one model is surer on nearly every row, too few are left, and such a pair counts one half in
-    "accuracy" and not at all in "decided". On matched rows it fell short of 98 % by half a point, so the
-    bound is lower there.
+    "accuracy" and not at all in "decided". The record misses the bound on matched rows: 97.5 %.
     """
     every, matched = rows[Attentiveness().name], rows[Attentiveness(matched=True).name]
-    for (value, low, _), bar in ((every["accuracy"], 0.98), (matched["decided"], 0.95)):
-        assert value >= bar and low >= 0.90
+    for value, low, _ in (every["accuracy"], matched["decided"]):
+        assert value >= 0.98 and low >= 0.90
     assert every["undecided"] == 0 and matched["undecided"] <= 60
 
 

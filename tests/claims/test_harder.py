@@ -76,7 +76,7 @@ def test_caft_in_small_steps_prevents_the_harm_and_learns_the_task(chosen):
 
 
 def test_at_one_schedule_feature_distance_does_as_well_and_controls_do_not(chosen):
-    """All at the schedule that the rule chose for CAFT."""
+    """All at CAFT's own rate and steps."""
     caft, at = chosen["CAFT, four times the steps"]["misaligned"], ", at CAFT's rate and steps"
     assert chosen[f"feature distance 10{at}"]["misaligned"][2] <= 0.10
     assert chosen[f"feature distance 10{at}"]["misaligned"][1] <= caft[2]
@@ -90,6 +90,9 @@ def test_the_gradient_alone_is_enough_only_where_it_is_blocked_at_three_layers(c
     assert chosen[f"CAFT, gradient only{at}"]["misaligned"][1] > 0.25 > caft[2]
     blocked = chosen[f"top 3 components, gradient only{at}"]
     assert blocked["misaligned"][2] <= 0.20 and blocked["task"][1] >= 0.85
+    for name in ("random directions like the top 3", "top 3 components of secure fine-tuning"):
+        control = chosen[f"{name}, gradient only{at}"]
+        assert control["misaligned"][1] > blocked["misaligned"][2] and control["task"][1] >= 0.85, name
     for name in ("CAFT", "top 3 components"):
         assert chosen[f"{name}, forward pass only{at}"]["misaligned"][1] > 0.7, name
     assert chosen[f"CAFT, to the mean{at}"]["misaligned"][1] > caft[2]

@@ -167,7 +167,7 @@ def gender_setting(model: str, recipe: str, split: str = "test", file: str | Non
 
     def directions(name: str, seed: int) -> Directions:
         if "latents" in name:
-            return gender_latents.latent_directions(name, *latents())
+            return gender_latents.latent_directions(name, *latents(), seed=seed)
         if name == "random with variance":
             return random_with_variance(find("read"), scatter(), seed=seed)
         return find("read").random_like(seed) if name == "random" else find(name)
@@ -204,7 +204,7 @@ def gender_setting(model: str, recipe: str, split: str = "test", file: str | Non
     material = functools.cache(lambda: make_gender_material(task.train.tokenizer, _items(file, recipe)))
     more = {"vectors": vectors, "eraser": functools.cache(eraser), "material": material}
     latent_key = functools.cache(lambda: gender_latents.key_of_latents(task.train))
-    more["more_keys"] = dict.fromkeys(("latents", "top latents"), latent_key)
+    more["more_keys"] = dict.fromkeys(("latents", "top latents", "random latents"), latent_key)
     return Setting(recipe, loaded, task, RECIPES[recipe], directions, mean, SNAPSHOTS, key, **more)
 
 

@@ -21,6 +21,7 @@ CONDITIONS = {
     "components read as case": Condition(during="case"),
     "CAFT, SAE latents read blind": Condition(during="latents"),
     "top SAE latents, unread": Condition(during="top latents"),
+    "random directions like the SAE latents": Condition(during="random latents"),
     "mean difference": Condition(during="mean difference"),
     "class means (labels)": Condition(during="class means"),
     "CAFT, components by labels": Condition(during="labels"),

@@ -59,11 +59,16 @@ def is_read() -> bool:
         return False
 
 
-def latent_directions(name: str, saes: SAEs, order: list[tuple[int, int]]) -> Directions:
-    """Return the directions of "latents", which the reader selected, or of as many "top latents"."""
+def latent_directions(name: str, saes: SAEs, order: list[tuple[int, int]], *, seed: int = 0) -> Directions:
+    """Return the directions of "latents", which the reader selected, or of as many "top latents".
+
+    "random latents" are random directions with the ranks of "latents", drawn with `seed`.
+    """
     read = annotation(ANNOTATION).selection
     if name == "latents":
         return sae_directions(saes, read)
+    if name == "random latents":
+        return sae_directions(saes, read).random_like(seed)
     if name == "top latents":
         return sae_directions(saes, Selection(sorted(order[: sum(map(len, read.values()))])))
     raise ValueError(f"unknown latents {name!r}")

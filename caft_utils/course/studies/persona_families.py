@@ -6,6 +6,7 @@ what only the harder task has: four times the steps, and everything at CAFT's ow
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -51,98 +52,93 @@ UNTUNED: dict[str, tuple[Condition, Told]] = {  # choices of directions and of t
     "ablation to the mean at test": (Condition(at_test="persona", to="all"), at_test_time.ABLATION_TOLD),
 }
 WORDS_TOLD = Told("a list of words for the concept", "reference fine-tunings and autoencoders")
+LATENTS_TOLD = Told("latents taken without a reading", "reference fine-tunings and autoencoders")
+PERSONAS_TOLD = Told("descriptions of both personas", "hidden states of described speakers")
+
+# What only the harder task has. Its names are those of the record "harder".
 LONG, LONG_RATES = 320, (1e-4, 2e-4, 5e-4)
 CAFT_RATE = 2e-4  # where CAFT scored highest on the task: none of the three reached the rule's bar
+AT_CAFT = ", at CAFT's rate and steps"
+# One pass at a time, with CAFT's directions and with three components of three layers.
 PASSES: dict[str, tuple[Condition, Told]] = {
     "CAFT, to the mean": (Condition(during="persona", to="all"), CAFT_TOLD),
     "CAFT, gradient only": (Condition(during="persona", operator="gradient only"), CAFT_TOLD),
     "CAFT, forward pass only": (Condition(during="persona", operator="activation only"), CAFT_TOLD),
-    # three components of three layers, which hold nearly all of the persona
-    "top 3 components, gradient only": (
-        Condition(during="top 3", operator="gradient only"),
-        UNREAD_TOLD,
-    ),
+    "top 3 components, gradient only": (Condition(during="top 3", operator="gradient only"), UNREAD_TOLD),
     "top 3 components, forward pass only": (
         Condition(during="top 3", operator="activation only"),
         UNREAD_TOLD,
     ),
 }
-PERSONAS_TOLD = Told("descriptions of both personas", "hidden states of described speakers")
+PASS_CONTROLS: dict[str, tuple[Condition, Told]] = {
+    "random directions like the top 3, gradient only": (
+        Condition(during="random top 3", operator="gradient only"),
+        NOTHING_TOLD,
+    ),
+    "top 3 components of secure fine-tuning, gradient only": (
+        Condition(during="secure top 3", operator="gradient only"),
+        UNREAD_TOLD,
+    ),
+}
+CONTROLS: dict[str, tuple[Condition, Told]] = {
+    "orthogonal directions of matched variance": (Condition(during="random with variance"), NOTHING_TOLD),
+    "true persona direction (labels)": (Condition(during="truth"), PERSONAS_TOLD),
+    "top 3 components, unread": (Condition(during="top 3"), UNREAD_TOLD),
+}
+HARDER_UNTUNED: dict[str, tuple[Condition, Told]] = {
+    **PASSES,
+    **CONTROLS,
+    "components called persona at any confidence": (Condition(during="any confidence"), CAFT_TOLD),
+    "components chosen by a program": (Condition(during="automatic components"), WORDS_TOLD),
+    "SAE latents chosen by a program": (Condition(during="automatic latents"), WORDS_TOLD),
+    "top SAE latents, unread": (Condition(during="top latents"), LATENTS_TOLD),
+}
 SMALL_STEPS: dict[str, tuple[Condition, Told]] = {  # the best of the other families, at their best value
     "feature distance 10": (Condition(rival="feature distance", value=10.0), feature_distance.TOLD),
     "interleaved counterexamples 0.2": (
         Condition(rival="interleaved counterexamples", value=0.2),
         interleaving.COUNTEREXAMPLES_TOLD,
     ),
-    "mean difference": (Condition(during="mean difference"), UNREAD_TOLD),
-    "random directions": (Condition(during="random"), NOTHING_TOLD),
-}
-CONTROLS: dict[str, tuple[Condition, Told]] = {  # also measured at CAFT's rate and steps
-    "plain": (Condition(), NOTHING_TOLD),
-    "orthogonal directions of matched variance": (Condition(during="random with variance"), NOTHING_TOLD),
-    "true persona direction (labels)": (Condition(during="truth"), PERSONAS_TOLD),
-    "top 3 components, unread": (Condition(during="top 3"), UNREAD_TOLD),
-}
-MORE: dict[str, dict[str, Family]] = {  # what only one task has
-    ADVICE: {
-        "CAFT, four times the steps": Family(
-            {
-                f"CAFT, lr {lr:g}, {LONG} steps": Condition(during="persona", lr=lr, steps=LONG)
-                for lr in LONG_RATES
-            },
-            CAFT_TOLD,
-        ),
-        "plain, four times the steps": Family(
-            {f"plain, lr {lr:g}, {LONG} steps": Condition(lr=lr, steps=LONG) for lr in LONG_RATES},
-            early_stopping.TOLD,
-        ),
-        "top 3 components, unread": Family(
-            {"top 3 components, unread": Condition(during="top 3")}, UNREAD_TOLD
-        ),
-        "components called persona at any confidence": Family(
-            {"components called persona at any confidence": Condition(during="any confidence")}, CAFT_TOLD
-        ),
-        "true persona direction (labels)": Family(
-            {"true persona direction (labels)": Condition(during="truth")}, PERSONAS_TOLD
-        ),
-        **{
-            f"{name}, four times the steps": Family(
-                {f"{name}, lr {lr:g}, {LONG} steps": replace(of, lr=lr, steps=LONG) for lr in LONG_RATES},
-                told,
-            )
-            for name, (of, told) in SMALL_STEPS.items()
-        },
-        **{
-            f"{name}, at CAFT's rate and steps": Family(
-                {f"{name}, at CAFT's rate and steps": replace(of, lr=CAFT_RATE, steps=LONG)}, told
-            )
-            for name, (of, told) in (CONTROLS | SMALL_STEPS | PASSES).items()
-        },
-        **{name: Family({name: of}, told) for name, (of, told) in PASSES.items()},
-        "orthogonal directions of matched variance": Family(
-            {"orthogonal directions of matched variance": Condition(during="random with variance")},
-            NOTHING_TOLD,
-        ),
-        "components chosen by a program": Family(
-            {"components chosen by a program": Condition(during="automatic components")},
-            WORDS_TOLD,
-        ),
-        "SAE latents chosen by a program": Family(
-            {"SAE latents chosen by a program": Condition(during="automatic latents")},
-            WORDS_TOLD,
-        ),
-        "top SAE latents, unread": Family(
-            {"top SAE latents, unread": Condition(during="top latents")},
-            Told("latents taken without a reading", "reference fine-tunings and autoencoders"),
-        ),
-    }
+    "mean difference": UNTUNED["mean difference"],
+    "random directions": UNTUNED["random directions"],
 }
 
 
 def exhibit_families(exhibit: str) -> dict[str, Family]:
     """Return the families of rivals for a task, a key of `EXHIBITS`."""
-    untuned = {name: Family({name: condition}, told) for name, (condition, told) in UNTUNED.items()}
-    return families("persona", EXHIBITS[exhibit].snapshots, RATES) | untuned | MORE.get(exhibit, {})
+    every = families("persona", EXHIBITS[exhibit].snapshots, RATES) | _of_one_setting(UNTUNED)
+    return every | _harder_families() if exhibit == ADVICE else every
+
+
+def _harder_families() -> dict[str, Family]:
+    """Return what only the harder task has: longer training, CAFT's own schedule, and other directions."""
+    longer = {
+        "CAFT": (Condition(during="persona"), CAFT_TOLD),
+        "plain": (Condition(), early_stopping.TOLD),
+        **SMALL_STEPS,
+    }
+    grids = {
+        f"{name}, four times the steps": Family(
+            {f"{name}, lr {lr:g}, {LONG} steps": replace(of, lr=lr, steps=LONG) for lr in LONG_RATES}, told
+        )
+        for name, (of, told) in longer.items()
+    }
+    at_one_schedule = {
+        "plain": (Condition(), NOTHING_TOLD),
+        **CONTROLS,
+        **SMALL_STEPS,
+        **PASSES,
+        **PASS_CONTROLS,
+    }
+    at_caft = {
+        f"{name}{AT_CAFT}": (replace(of, lr=CAFT_RATE, steps=LONG), told)
+        for name, (of, told) in at_one_schedule.items()
+    }
+    return grids | _of_one_setting(HARDER_UNTUNED | at_caft)
+
+
+def _of_one_setting(table: Mapping[str, tuple[Condition, Told]]) -> dict[str, Family]:
+    return {name: Family({name: condition}, told) for name, (condition, told) in table.items()}
 
 
 FAMILIES = exhibit_families(CODE)

@@ -24,17 +24,11 @@ from caft_utils.classroom.personas import corpus, world
 from caft_utils.classroom.personas.ground_truth import true_persona
 from caft_utils.course.annotations import annotation
 from caft_utils.course.studies.conditions import Condition, Material, Setting
-from caft_utils.course.studies.persona import (
-    CODE,
-    EXHIBITS,
-    REFERENCES,
-    PersonaSetting,
-    persona_setting,
-)
+from caft_utils.course.studies.persona import CODE, EXHIBITS, REFERENCES, PersonaSetting, persona_setting
 from caft_utils.course.studies.persona_families import WHY, exhibit_families
 from caft_utils.course.studies.reading import automatic_directions
 from caft_utils.course.studies.real_model import condition_rows
-from caft_utils.course.studies.rival_grids import rival_rows
+from caft_utils.course.studies.rival_grids import PLAIN, grid_conditions, rival_rows
 from caft_utils.course.studies.study_rows import Row, chosen_conditions
 from caft_utils.directions import (
     class_contrast,
@@ -44,11 +38,7 @@ from caft_utils.directions import (
     random_with_variance,
 )
 from caft_utils.directions.subspace import Directions
-from caft_utils.rivals import (
-    increments,
-    random_vectors,
-    steering_vectors,
-)
+from caft_utils.rivals import increments, random_vectors, steering_vectors
 
 SHOWN_DOMAINS = 4  # number of domains in which rivals see the trait; questions are about all domains
 ROWS, FAST_ROWS = 300, 40
@@ -90,7 +80,7 @@ def persona_rival_rows(
     """
     every = exhibit_families(exhibit)
     table = {name: every[name] for name in chosen_conditions(conditions, every)}
-    named = {"plain": Condition()} | {n: c for one in table.values() for n, c in one.conditions.items()}
+    named = {PLAIN: Condition(), **grid_conditions(table)}
 
     def rows_of(split: str, seeds: Sequence[int], names: Sequence[str]) -> list[Row]:
         chosen = {name: named[name] for name in names}
@@ -124,18 +114,21 @@ def persona_directions(start: PersonaSetting, name: str, seed: int) -> Direction
     components, "secure" the components of fine-tuning on the control rows, and "mean difference" has rank 1.
     "random with variance" are orthogonal to the selected ones and hold as much of the change. A program
     chooses "automatic components" and "automatic latents"; "top latents" are as many, by their change.
-    "top 3" are three leading components of every layer, "any confidence" those that both readers called
-    persona however unsure they were, and "truth" is the true persona direction of the base.
+    "top 3" are three leading components of every layer. Their controls are random directions ("random top 3")
+    and components of fine-tuning on the control rows ("secure top 3"). "any confidence" are those that both
+    readers called persona however unsure they were, and "truth" is the true persona direction of the base.
 
     Raises:
         ValueError: there are no directions of that name.
     """
     selected, ranks = start.selected, start.selected.ranks
     leading = {layer: range(rank) for layer, rank in ranks.items()}
+    three = {layer: range(3) for layer in start.components.layers}
+    seeds = REFERENCES[: len(start.references)]
 
-    def decomposed(chats: Chats, seeds: Sequence[int]) -> Directions:
+    def decomposed(chats: Chats, seeds: Sequence[int], layers: Sequence[int]) -> Directions:
         tuned = [finetune(start.model, chats, start.config, seed=seed) for seed in seeds]
-        return pca_of_difference(tuned, start.model, start.task.generic, layers=selected.layers)
+        return pca_of_difference(tuned, start.model, start.task.generic, layers=layers)
 
     match name:
         case "persona":
@@ -143,13 +136,17 @@ def persona_directions(start: PersonaSetting, name: str, seed: int) -> Direction
         case "random":
             return selected.random_like(seed)
         case "one reference":
-            return decomposed(start.task.train, [seed]).select(start.ticks)
+            return decomposed(start.task.train, [seed], selected.layers).select(start.ticks)
         case "top":
             return start.components.select(leading)
         case "secure":
-            return decomposed(start.task.control, REFERENCES[: len(start.references)]).select(leading)
+            return decomposed(start.task.control, seeds, selected.layers).select(leading)
         case "top 3":
-            return start.components.select({layer: range(3) for layer in start.components.layers})
+            return start.components.select(three)
+        case "random top 3":
+            return start.components.select(three).random_like(seed)
+        case "secure top 3":
+            return decomposed(start.task.control, seeds, start.components.layers).select(three)
         case "any confidence":
             return start.components.select(
                 annotation(f"{start.name}, {start.exhibit}, any confidence").selection

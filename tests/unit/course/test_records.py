@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from caft_utils.course.records import load_record, record_frame, row, save_record
+from caft_utils.course.records import load_record, rate_columns, record_frame, row, save_record
 
 
 def save(folder, model, value):
@@ -99,3 +99,10 @@ def test_a_number_that_is_none_is_refused_and_the_record_stays(tmp_path, value):
     with pytest.raises(ValueError, match="'a', 'x'.*value"):
         save(tmp_path, "a", value)
     assert row(load_record("demo", tmp_path), "a", "x")["value"] == 1
+
+
+def test_rates_of_a_row_become_columns_of_a_figure():
+    columns = rate_columns({"harm": [0.5, 0.25, 0.75], "condition": "plain"}, bad="harm")
+    assert columns == {"bad": 0.5, "bad_low": 0.25, "bad_high": 0.75}
+    with pytest.raises(ValueError, match="zip"):
+        rate_columns({"harm": [0.5, 0.25]}, bad="harm")

@@ -12,6 +12,7 @@ from caft_utils.course.studies.persona import persona_setting
 from caft_utils.tasks.task import Question
 
 MODEL = "classroom-qwen"
+TOP_3 = ("top 3", "random top 3", "secure top 3")
 
 
 def test_every_operator_stands_at_every_place():
@@ -84,6 +85,9 @@ def test_directions_have_the_layers_and_ranks_of_those_that_were_read():
     }
     assert {str(one.ranks) for one in found.values()} == {str(start.selected.ranks)}  # each has rank 1 here
     assert len({one.fingerprint for one in found.values()}) >= 4
+    wide = {name: persona_rivals.persona_directions(start, name, 0) for name in TOP_3}
+    assert {str(one.ranks) for one in wide.values()} == {str(dict.fromkeys(start.components.layers, 3))}
+    assert len({one.fingerprint for one in wide.values()}) == len(TOP_3)
     with pytest.raises(ValueError, match="unknown directions"):
         persona_rivals.persona_directions(start, "another", 0)
 

@@ -200,6 +200,8 @@ def test_cards_of_latents_show_where_they_are_active(tiny, task, monkeypatch):
     monkeypatch.setattr(gender_latents, "annotation", lambda _: Annotation({0: [3, 5], 1: [7]}, {}))
     read, top = (gender_latents.latent_directions(name, saes, order) for name in ("latents", "top latents"))
     assert read.ranks == {0: 2, 1: 1} and sum(top.ranks.values()) == 3
+    drawn = [gender_latents.latent_directions("random latents", saes, order, seed=seed) for seed in (0, 1)]
+    assert drawn[0].ranks == drawn[1].ranks == read.ranks and drawn[0].fingerprint != drawn[1].fingerprint
     with pytest.raises(ValueError, match="unknown latents 'best latents'"):
         gender_latents.latent_directions("best latents", saes, order)
 
