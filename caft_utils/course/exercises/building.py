@@ -75,7 +75,8 @@ def hidden_tests(exercise: Exercise) -> str:
 
 def _without_outputs(notebook: NotebookNode) -> NotebookNode:
     built = deepcopy(notebook)
-    built.metadata.get("caft", {}).pop("sources", None)  # the stamp of a recorded run
+    for stamp in ("sources", "records"):  # those of a recorded run
+        built.metadata.get("caft", {}).pop(stamp, None)
     for cell in built.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None

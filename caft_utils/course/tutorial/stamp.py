@@ -1,8 +1,10 @@
-"""Write the outputs of a recorded run into the committed notebooks, with a stamp of the code that made them.
+"""Write the outputs of a recorded run into the committed notebooks, with a stamp of what made them.
 
-The stamp is `metadata.caft.sources`, a sha256 of the code cells in order. A changed cell changes the hash, so
-stale outputs are found without running anything. The cell tagged `install` computes nothing and is left out,
-because the address in it may change.
+The stamp has two parts. `metadata.caft.sources` is a sha256 of the code cells in order, and
+`metadata.caft.records` has a hash of each record of measurements that the cells read. A changed cell or
+record changes its hash, so stale outputs are found without running anything. The cell tagged `install`
+computes nothing and is left out, because the address in it may change. The code of the package is not part of
+the stamp.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
+from caft_utils.course.records import FOLDER, load_record
 from caft_utils.store import write_atomically
 
 PLOTLY = "application/vnd.plotly.v1+json"
@@ -27,6 +30,25 @@ def code_sha256(notebook: NotebookNode) -> str:
     code = [cell for cell in own_cells(notebook) if cell.cell_type == "code"]
     code = [cell.source for cell in code if "install" not in cell.metadata.get("tags", [])]
     return hashlib.sha256(json.dumps(code).encode()).hexdigest()
+
+
+def record_hashes(notebook: NotebookNode) -> dict[str, str]:
+    """Return {name: hash} of the records that a notebook reads.
+
+    A record counts if its name stands in quotes in a code cell that calls `load_record`. The hash leaves out
+    when and where a row was measured, which no notebook shows.
+    """
+    cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    quoted = {
+        name for code in cells if "load_record(" in code for name in re.findall(r"""["']([\w-]+)["']""", code)
+    }
+    found = {}
+    for name in sorted(quoted):
+        if (FOLDER / f"{name}.json").is_file():
+            record = load_record(name, FOLDER)
+            record["rows"] = [{key: row[key] for key in row if key != "made"} for row in record["rows"]]
+            found[name] = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:12]
+    return found
 
 
 def own_cells(notebook: NotebookNode) -> list[NotebookNode]:
@@ -51,14 +73,15 @@ def write_recorded(executed: NotebookNode, path: Path, *, root: Path) -> None:
             cell.execution_count = ran.execution_count
             outputs = [output for output in ran.outputs if _is_recorded(output)]
             cell.outputs = [_cleaned(output, root, ran.execution_count) for output in outputs]
-    notebook.metadata.setdefault("caft", {})["sources"] = code_sha256(notebook)
+    stamp = notebook.metadata.setdefault("caft", {})
+    stamp |= {"sources": code_sha256(notebook), "records": record_hashes(notebook)}
     notebook.metadata.pop("widgets", None)
     notebook.metadata.pop("papermill", None)
     write_atomically(path, nbformat.writes(notebook) + "\n")
 
 
 def stale_reasons(path: Path) -> list[str]:
-    """Return the reasons why a notebook's outputs are not those of one run of its code, top to bottom."""
+    """Return the reasons why a notebook's outputs are not those of one run of its code on today's records."""
     notebook = nbformat.read(path, as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     outputs = [output for cell in code for output in cell.outputs]
@@ -68,6 +91,11 @@ def stale_reasons(path: Path) -> list[str]:
         problems.append("has never been recorded (make tutorial ARGS=--record)")
     elif stamp != code_sha256(notebook):
         problems.append("its code was changed after it was recorded (make tutorial ARGS=--record)")
+    recorded = notebook.metadata.get("caft", {}).get("records", {})
+    changed = [name for name, found in record_hashes(notebook).items() if recorded.get(name) != found]
+    if stamp is not None and changed:
+        names = ", ".join(f"data/results/{name}.json" for name in changed)
+        problems.append(f"{names} changed after it was recorded (make tutorial ARGS=--record)")
     counts = [cell.execution_count for cell in code]
     if counts != list(range(1, len(code) + 1)):
         problems.append(f"its cells did not run once each from top to bottom: execution counts {counts}")
