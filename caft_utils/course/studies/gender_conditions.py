@@ -8,7 +8,8 @@ from caft_utils.course.studies.conditions import Condition
 from caft_utils.course.studies.rival_grids import families, grid_conditions, operator_conditions
 
 SNAPSHOTS = (9, 18, 36)
-RATES = (1e-4, 3e-4)
+RATES = (1e-4, 3e-4, 5e-4)
+BOTH_RATES = RATES[1:]  # those at which CAFT is measured as well, besides the recipe's
 
 CONDITIONS = {
     "base": Condition(rows=None),
@@ -33,9 +34,10 @@ CONDITIONS = {
     "data without the cue": Condition(rows="control"),
     **{f"plain, step {step}": Condition(step=step) for step in SNAPSHOTS},
     **{f"plain, lr {lr:g}": Condition(lr=lr) for lr in RATES},
+    **{f"CAFT, lr {lr:g}": Condition(during="read", lr=lr) for lr in BOTH_RATES},
 }
 
-FAMILIES = families("read", SNAPSHOTS, (*RATES, 5e-4, 1e-3))
+FAMILIES = families("read", SNAPSHOTS, (*RATES, 1e-3))
 OPERATORS = operator_conditions("read", "gender", to="female", value=0.5)
 EVERY_CONDITION = {**grid_conditions(FAMILIES), **OPERATORS, **CONDITIONS}
 TASK, HARM = "task_accuracy", "cue_accuracy"
