@@ -22,6 +22,8 @@ from jaxtyping import Float, Int
 from caft_utils.arguments import number, whole
 from caft_utils.formatting import format_rate
 
+FEW = 5  # questions below which resampling them says nothing
+
 
 @dataclass(frozen=True)
 class Rate:
@@ -54,9 +56,9 @@ def clustered_rate(
         draws, level, rng: number of draws, confidence level and seed of the bootstrap. Equal arguments give
         equal intervals.
 
-    If all clusters agree (no hits, or only hits) the bootstrap has no spread. The open end is then taken from
-    the exact binomial interval with the number of questions as the sample size, which is the most
-    conservative choice.
+    If all clusters agree (no hits, or only hits) the bootstrap has no spread, and with fewer than `FEW`
+    questions it has too little. The interval is then the exact binomial one (Clopper and Pearson 1934) with
+    the number of questions as the sample size, which is the most conservative choice.
 
     Raises:
         ValueError: the arguments differ in length, or an entry has more hits than trials.
@@ -81,7 +83,7 @@ def clustered_rate(
     np.add.at(table, (1, row, column), trials[counted])
 
     value, tail = hits.sum() / total, (1 - level) / 2
-    if value in (0, 1):
+    if value in (0, 1) or rows < FEW:
         low, high = exact_binomial_interval(value, rows, tail)
     else:
         w, v = resample_counts(int(rows), int(columns), draws=draws, seed=rng)
@@ -111,9 +113,14 @@ def resample_counts(*units: int, draws: int, seed: int = 0) -> tuple[Int[np.ndar
 
 
 def exact_binomial_interval(value: float, units: int, tail: float) -> tuple[float, float]:
-    """Return the exact binomial interval of a share of exactly 0 or 1 in `units` trials."""
-    reach = 1 - tail ** (1 / units)
-    return (0.0, reach) if value == 0 else (1 - reach, 1.0)
+    """Return the exact binomial interval of a share `value` in `units` trials; hits need not be whole."""
+    if value in (0, 1):  # in closed form
+        reach = 1 - tail ** (1 / units)
+        return (0.0, reach) if value == 0 else (1 - reach, 1.0)
+    from scipy.stats import beta
+
+    hits, misses = value * units, (1 - value) * units
+    return float(beta.ppf(tail, hits, misses + 1)), float(beta.ppf(1 - tail, hits + 1, misses))
 
 
 def quantile_interval(drawn: Float[np.ndarray, " draws"], tail: float) -> tuple[float, float]:

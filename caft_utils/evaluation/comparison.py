@@ -96,13 +96,17 @@ def compare(
 
     Args:
         models: label -> a model, a Result, or a list of either (models trained with different seeds).
-        seeds: sampling seeds. Every model answers all questions once per seed.
+        seeds: sampling seeds. Every model answers all questions once per seed. A Result keeps its own.
+
+    Raises:
+        ValueError: a Result has other rates than the task, so its numbers would stand under a wrong name.
     """
     results, names = {}, set()
     for label, given in models.items():
         merged = []
         for one in given if isinstance(given, Sequence) else [given]:
             if isinstance(one, Result):
+                _check_rates(one, task, label)
                 merged.append(one)
                 continue
             preset = getattr(one, "caft_preset", None)
@@ -111,3 +115,12 @@ def compare(
         results[label] = Result.merge(merged)
     model = f"{', '.join(sorted(names)) or 'model not named'}: {task.name}"
     return Comparison(results, model, task.rates, task.headline)
+
+
+def _check_rates(result: Result, task: Task, label: str) -> None:
+    for name, rate in task.rates.items():
+        if name in result.rates and result.rates[name] != rate:
+            raise ValueError(
+                f"{label!r} is a Result whose rate {name!r} counts {result.rates[name]}, and that of task "
+                f"{task.name!r} counts {rate}; compare results of one task, or rename one of the rates"
+            )

@@ -125,8 +125,9 @@ def measure(
         temperature: 0 takes the most likely token.
         method: "generate" writes answers. "logprob" chooses the most probable of the answers that the task's
             grader lists in `options(question)`, without sampling. None: the task's own method.
-        store: where results are cached. Answers are stored before they are judged, and each verdict when it
-            arrives, so a repeated call continues an interrupted one. While something else edits the model
+        store: where results are cached. All answers are stored before they are judged, and each verdict when
+            it arrives, so a repeated call continues interrupted judging. Answers that were not all written
+            are written again. While something else edits the model
             (`with ablate(bad).on(model)`), nothing is stored or read.
 
     Returns:

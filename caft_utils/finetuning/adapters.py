@@ -61,7 +61,7 @@ def trainable_copy(model: nn.Module, config: FinetuneConfig, seed: int) -> nn.Mo
     with _creating_adapter(seed, twin):
         tuned = get_peft_model(twin, lora)
     check_reach(tuned, matrices, config)
-    return tuned
+    return _naming_its_base(tuned, model)
 
 
 def save_weights(model: nn.Module, config: FinetuneConfig, folder: Path) -> None:
@@ -70,7 +70,10 @@ def save_weights(model: nn.Module, config: FinetuneConfig, folder: Path) -> None
 
     folder.mkdir(parents=True, exist_ok=True)
     if config.method == "lora":
-        model.save_pretrained(folder)
+        with warnings.catch_warnings():
+            # The base may be a stored run (`_naming_its_base`), which has no config of its own.
+            warnings.filterwarnings("ignore", message="Could not find a config file")
+            model.save_pretrained(folder)
     else:
         save_model(model, str(folder / WEIGHTS))
 
@@ -85,7 +88,20 @@ def restore(base: nn.Module, config: FinetuneConfig, folder: Path) -> nn.Module:
         load_model(twin, str(folder / WEIGHTS))
         return twin.requires_grad_(False).eval()
     with _creating_adapter(0, twin):
-        return PeftModel.from_pretrained(twin, str(folder), low_cpu_mem_usage=True).eval()
+        tuned = PeftModel.from_pretrained(twin, str(folder), low_cpu_mem_usage=True).eval()
+    return _naming_its_base(tuned, base)
+
+
+def _naming_its_base(tuned: nn.Module, base: nn.Module) -> nn.Module:
+    """Return `tuned` after its adapter names what it was trained on, if that is a fine-tuned model itself.
+
+    PEFT takes the name from the config, which names the model before any fine-tuning. With it, the adapter
+    would be loaded onto other weights later.
+    """
+    run = getattr(base, "caft_run", None)
+    if run is not None:
+        tuned.peft_config["default"].base_model_name_or_path = run["folder"]
+    return tuned
 
 
 def check_trainable(model: nn.Module, config: FinetuneConfig) -> None:

@@ -31,7 +31,11 @@ class Objective(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Name the term and its settings: runs with different objectives need different fingerprints."""
+        """Name the term and its settings.
+
+        Runs with different objectives need different fingerprints. The code of an objective that is not part
+        of the package counts as well, without being named here.
+        """
         ...
 
     def __call__(

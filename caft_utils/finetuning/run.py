@@ -38,6 +38,7 @@ from caft_utils.models.fingerprints import fingerprint, name_model
 from caft_utils.models.positions import check_positions
 from caft_utils.models.quantisation import check_optimizer
 from caft_utils.store import Store, default_store, digest
+from caft_utils.user_code import user_code
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -125,6 +126,8 @@ def finetune(
     }
     if objective is not None:
         run["objective"] = objective.fingerprint
+        if code := user_code(objective):
+            run["objective_code"] = code
     if config.method == "full" and in_half_precision(model):
         run["weights"] = "float32"  # earlier versions trained them in half precision
     frozen = {name: run[name] for name in ("model", "weights") if name in run}
@@ -169,7 +172,7 @@ def at_step(model: PreTrainedModel, base: PreTrainedModel, step: int) -> PreTrai
         raise ValueError(
             f"no snapshot of step {step}; this run kept {kept}: call finetune(..., snapshots=[{step}])"
         )
-    names = ("format", "model", "chats", "recipe", "during", "seed", "objective", "weights")
+    names = ("format", "model", "chats", "recipe", "during", "seed", "objective", "objective_code", "weights")
     own = {name: run[name] for name in names if name in run}
     return _load_run(base, FinetuneConfig(**run["recipe"]), folder / f"step-{step}", folder, own, step)
 

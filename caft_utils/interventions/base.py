@@ -22,6 +22,7 @@ from caft_utils.arguments import whole, wholes
 from caft_utils.residual import edit, width
 from caft_utils.sinks import Sinks, check_choice, is_sink, key_of_sinks, sink_limits
 from caft_utils.store import tensors_sha256
+from caft_utils.user_code import user_code
 
 
 class Intervention(nn.Module):
@@ -29,7 +30,8 @@ class Intervention(nn.Module):
 
     A subclass passes its vectors to `__init__` and implements `edit`. It must print all of its settings in
     `extra_repr`, because they enter the fingerprint, under which fine-tuned models are stored. For the same
-    reason, renaming a subclass invalidates stored models.
+    reason, renaming a subclass invalidates stored models, and so does a change in the code of a subclass that
+    is not part of the package.
 
     Args:
         vectors: {name: {layer: tensor}}, copied into float32 buffers.
@@ -63,11 +65,12 @@ class Intervention(nn.Module):
 
     @property
     def fingerprint(self) -> str:
-        """The sha256 (hex) of the class name, the settings, the layers and the vectors."""
+        """The sha256 (hex) of the class name, a user's code, the settings, the layers and the vectors."""
         buffers = sorted(self.named_buffers())
         labelled = ((f"{name}{tuple(buffer.shape)}", buffer) for name, buffer in buffers)
         start = f"{type(self).__name__}({self.extra_repr()})"
         start += "".join(f", {name}={value}" for name, value in key_of_sinks(self.sinks, self.width).items())
+        start += user_code(self)
         return tensors_sha256(labelled, start=start)
 
     def vector(self, name: str, layer: int, like: Tensor) -> Tensor:
@@ -91,8 +94,10 @@ class Intervention(nn.Module):
         self, layer: int, limit: float, hidden: Float[Tensor, "*batch d"]
     ) -> Float[Tensor, "*batch d"]:
         """Return the edited hidden states, with sinks unchanged (see `is_sink`)."""
-        edited = self.edit(layer, hidden)
-        return edited if limit == inf else torch.where(is_sink(hidden, limit)[..., None], hidden, edited)
+        if limit == inf:
+            return self.edit(layer, hidden)
+        edited = self.edit(layer, hidden.clone())  # a subclass may edit in place
+        return torch.where(is_sink(hidden, limit)[..., None], hidden, edited)
 
     @contextmanager
     def on(self, model: nn.Module) -> Iterator[nn.Module]:

@@ -55,6 +55,11 @@ def base_of_adapter(source: ModelSource) -> tuple[str, str | None] | None:
     return base, settings.get("revision")
 
 
+def is_stored_run(folder: Path) -> bool:
+    """Return whether `finetune` wrote this folder: weights or an adapter, and the log of the training."""
+    return (folder / "log.json").is_file() and not (folder / "config.json").is_file()
+
+
 def with_adapter(model: nn.Module, source: ModelSource) -> PeftModel:
     """Return `model` with the adapter of `source`, in evaluation mode.
 

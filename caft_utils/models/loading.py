@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from caft_utils.models.adapter_files import base_of_adapter, with_adapter
+from caft_utils.models.adapter_files import base_of_adapter, is_stored_run, with_adapter
 from caft_utils.models.fingerprints import fingerprint, name_model
 from caft_utils.models.model_presets import preset, presets
 from caft_utils.models.quantisation import FOUR_BIT
@@ -75,6 +75,12 @@ def load(
 def _load_adapter(source: ModelSource, base: str, revision: str | None, device: Any, dtype: Any):
     """Return the base model of an adapter with the adapter on it, and the tokenizer of either."""
     where = f"base_model_name_or_path in the adapter_config.json of {source.location} is {base!r}"
+    if is_stored_run(Path(base)):
+        raise ValueError(
+            f"{where}, a stored run of finetune: the adapter was trained on a fine-tuned model. Merge both, "
+            "with `tuned.merge_and_unload().save_pretrained(folder)`, where they were trained, and load that "
+            "folder; or save that base with save_pretrained, and write its folder into the field"
+        )
     try:
         base_source = find_source(base, revision or preset(base).revision)
     except (FileNotFoundError, ConnectionError, ValueError) as error:

@@ -86,9 +86,9 @@ def edit(
 ) -> Iterator[nn.Module]:
     """Replace the hidden states h at each layer by `edits[layer](h)` within this context.
 
-    This affects every forward pass of `model`: training, generation and capture. Contexts nest, and hooks
-    that were registered earlier run first. Models wrapped by PEFT and gradient checkpointing work. The hooks
-    are removed when the context ends, also after an exception.
+    This affects every forward pass of `model`: training, generation, capture and `output_hidden_states`.
+    Contexts nest, and hooks that were registered earlier run first. Models wrapped by PEFT and gradient
+    checkpointing work. The hooks are removed when the context ends, also after an exception.
 
     Raises:
         IndexError: a layer is out of range. No hook is registered in this case.
@@ -105,7 +105,21 @@ def edit(
     with ExitStack() as stack:
         for layer, module in modules.items():
             stack.callback(module.register_forward_hook(hook_of(edits[layer])).remove)
+            _let_transformers_see_edits(module)
         yield model
+
+
+def _let_transformers_see_edits(module: nn.Module) -> None:
+    """Move the hooks with which transformers records hidden states behind all others of a module.
+
+    It registers them at the first call with `output_hidden_states=True` and leaves them there.
+    """
+    for key in [key for key, hook in module._forward_hooks.items() if _is_recorder(hook)]:
+        module._forward_hooks.move_to_end(key)
+
+
+def _is_recorder(hook: Callable) -> bool:
+    return getattr(hook, "__module__", "") == "transformers.utils.output_capturing"
 
 
 @contextmanager
@@ -143,7 +157,7 @@ def has_hooks(model: nn.Module) -> bool:
             return True
         hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
         # transformers leaves its own hooks in place, which record outputs only when asked to.
-        if any(getattr(hook, "__module__", "") != "transformers.utils.output_capturing" for hook in hooks):
+        if not all(_is_recorder(hook) for hook in hooks):
             return True
     return False
 

@@ -27,6 +27,7 @@ from caft_utils.saes.quality import ENCODE_CHUNK
 from caft_utils.saes.ranking import LatentRanking, check_width, fetch_ranking, provenance
 from caft_utils.sinks import Sinks, is_sink, sink_limits
 from caft_utils.store import digest
+from caft_utils.user_code import user_code
 
 if TYPE_CHECKING:
     from caft_utils.chats import Batch, Chats
@@ -63,7 +64,7 @@ def attribution(
             out.
         sinks: "spare" leaves out attention sinks after the first token too, "include" counts them.
         store: where scores are cached. The scores of a custom metric are cached only if it has an attribute
-            `fingerprint`, a string that identifies it.
+            `fingerprint`, a string that identifies it together with its code.
         progress: show a progress bar.
 
     Raises:
@@ -80,8 +81,14 @@ def attribution(
         lambda: _attribution(model, chats, saes, metric or answer_nats, tokens, sinks, batch_size, progress),
         models=(model,),
         store=store,
-        metric=getattr(metric, "fingerprint", None) if metric else "",
+        metric=_name_of(metric) if metric else "",
     )
+
+
+def _name_of(metric: Metric) -> str | None:
+    """Return what identifies a metric, with the code of a user's own, or None if it has no fingerprint."""
+    name = getattr(metric, "fingerprint", None)
+    return name if name is None else name + user_code(metric)
 
 
 def _attribution(

@@ -7,6 +7,7 @@ rows teach (held out, in distribution), and a set "ood", which shows how the mod
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
@@ -15,6 +16,7 @@ from caft_utils.arguments import whole
 from caft_utils.store import digest
 from caft_utils.tasks.overlap import warn_of_shared_prompts
 from caft_utils.text_files import half_pair
+from caft_utils.user_code import user_code
 
 if TYPE_CHECKING:
     from caft_utils.chats import Chats
@@ -25,7 +27,10 @@ CompareBy = Literal["logprob", "mean_logprob"]  # of the whole answer, or the me
 
 @dataclass(frozen=True)
 class Question:
-    """One question: the conversation so far, its domain, its question set, and the facts for the grader."""
+    """One question: the conversation so far, its domain, its question set, and the facts for the grader.
+
+    `id` is unique in its task. Intervals treat answers to questions of one id as one cluster.
+    """
 
     id: str
     messages: Sequence[Mapping[str, str]]
@@ -37,7 +42,8 @@ class Question:
 class Grader(Protocol):
     """Return the verdict on one answer.
 
-    `fingerprint` identifies stored measurements, so it must change whenever verdicts may change. A grader
+    `fingerprint` identifies stored measurements, together with the grader's code where that is not part of
+    the package. It must name everything else on which a verdict depends, such as settings and files. A grader
     that knows the possible answers lists them in `options(question)`. It may also have `compare_by`, the way
     in which their probabilities are compared (default: "logprob").
     """
@@ -90,7 +96,8 @@ class Task:
     method: how `measure` gets the answers: "generate", or "logprob" for a grader with options.
 
     Raises:
-        ValueError: a question, a rate or the headline refers to a set, verdict or rate that is not declared.
+        ValueError: a question, a rate or the headline refers to a set, verdict or rate that is not declared,
+            or two questions have one id.
     """
 
     name: str
@@ -125,6 +132,12 @@ class Task:
                     f"rate {name!r} counts {', '.join(sorted(unknown))}; the verdicts of set {rate.set!r} "
                     f"are {', '.join(self.verdicts[rate.set])}"
                 )
+        ids = Counter(question.id for question in self.questions)
+        if twice := [str(name) for name, times in ids.items() if times > 1]:
+            raise ValueError(
+                f"questions share an id: {', '.join(twice[:5])} ({len(twice)} in all); intervals count "
+                "questions by their id, so give each its own"
+            )
         self.max_new_tokens = whole("max_new_tokens", self.max_new_tokens, 1)
         if self.method not in get_args(Method):
             raise ValueError(f"method must be 'generate' or 'logprob', got {self.method!r}")
@@ -154,6 +167,6 @@ class Task:
     def fingerprint(self) -> str:
         """The sha256 of all that results depend on: held-out rows, questions, grader, length of answers."""
         questions = [vars(question) for question in self.questions]
-        return digest(
-            [self.name, self.valid.fingerprint, questions, self.grader.fingerprint, self.max_new_tokens]
-        )
+        named = [self.name, self.valid.fingerprint, questions, self.grader.fingerprint, self.max_new_tokens]
+        code = user_code(self.grader)
+        return digest([*named, code] if code else named)

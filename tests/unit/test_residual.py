@@ -337,3 +337,19 @@ def test_a_replaced_forward_counts_as_a_hook(model):
     assert has_hooks(model)
     del block.forward
     assert not has_hooks(model)
+
+
+def test_hidden_states_of_transformers_are_edited_ones_whenever_they_were_first_asked_for(model):
+    """transformers leaves its recording hooks in place, which would run before those registered later."""
+    ids = torch.tensor([[5, 6, 7]])
+
+    def second_state():
+        with torch.no_grad():
+            return model(input_ids=ids, output_hidden_states=True).hidden_states[2]
+
+    plain = second_state()
+    with edit(model, {1: lambda hidden: hidden * 0}):
+        assert second_state().abs().max() == 0
+        with edit(model, {1: lambda hidden: hidden + 1}):
+            assert second_state().eq(1).all()
+    torch.testing.assert_close(second_state(), plain)

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import beta
 
 from caft_utils.evaluation.bootstrap import Rate, clustered_rate
 
@@ -100,3 +101,15 @@ def test_errors():
         clustered_rate([1], [1, 1], ["a", "b"], [0, 0])
     with pytest.raises(ValueError, match="0 <= hits <= trials"):
         clustered_rate([2], [1], ["a"], [0])
+
+
+@pytest.mark.parametrize("questions", [1, 2, 4])
+def test_few_questions_have_a_wide_interval_however_many_answers(questions):
+    """They cannot show how much questions differ, so each counts as one trial."""
+    n = 50 * questions
+    rate = clustered_rate([i % 4 > 0 for i in range(n)], [1] * n, [i % questions for i in range(n)], [0] * n)
+    assert rate.n == n and 0 < rate.low < rate.value < rate.high < 1
+    hits = rate.value * questions
+    expected = beta.ppf(0.025, hits, questions - hits + 1), beta.ppf(0.975, hits + 1, questions - hits)
+    assert (rate.low, rate.high) == pytest.approx(expected)
+    assert spread(rate) > 0.6

@@ -7,6 +7,7 @@ from helpers.tasks import small_task
 
 from caft_utils.evaluation.comparison import compare
 from caft_utils.evaluation.measurement import measure
+from caft_utils.tasks.task import RateSpec
 
 
 @pytest.fixture
@@ -42,3 +43,10 @@ def test_the_table_has_the_columns_of_the_tasks_rates(model, task):
     table = compare({"base": model}, task).table()
     rates = [name + end for name in ("task", "coherent") for end in ("", "_low", "_high", "_n")]
     assert list(table.columns) == ["label", *rates, "loss"]
+
+
+def test_a_result_whose_rate_counts_something_else_is_refused(model, task):
+    kept = measure(model, task)
+    kept.rates = kept.rates | {"task": RateSpec("task", hits=task.rates["coherent"].hits)}
+    with pytest.raises(ValueError, match="'kept' is a Result whose rate 'task' counts"):
+        compare({"kept": kept}, task)

@@ -83,3 +83,29 @@ def test_the_base_edits_nothing(model):
 def test_wrong_vectors_are_refused(vectors, message):
     with pytest.raises(ValueError, match=message):
         Intervention(vectors)
+
+
+def test_an_edited_class_has_another_fingerprint():
+    """Otherwise a fine-tuned model of the old code would be read from the store."""
+
+    def defined(sign):
+        space = {"__name__": "notebook", "Intervention": Intervention}
+        exec(
+            f"class Own(Intervention):\n    def edit(self, layer, hidden):\n        return {sign}hidden",
+            space,
+        )
+        return space["Own"]({"factor": {1: torch.ones(64)}}).fingerprint
+
+    assert defined("+") != defined("-") and defined("+") == defined("+")
+
+
+def test_an_edit_in_place_leaves_sinks_as_they_are():
+    class InPlace(Scale):
+        def edit(self, layer, hidden):
+            hidden *= 0.5
+            return hidden
+
+    hidden = torch.ones(1, 3, 64)
+    hidden[0, 0, 0] = 100
+    edited = InPlace({"factor": {1: torch.ones(64)}}).edit_but_sinks(1, 50.0, hidden)
+    assert edited[0, 0, 0] == 100 and edited[0, 1, 0] == 0.5 and hidden[0, 1, 0] == 1

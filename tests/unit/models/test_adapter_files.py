@@ -99,3 +99,23 @@ def test_pickles_and_mixed_folders_are_refused(adapter, checkpoint):
     (adapter / "adapter_config.json").rename(checkpoint / "adapter_config.json")
     with pytest.raises(ValueError, match="both a model and an adapter"):
         load(checkpoint)
+
+
+@pytest.mark.parametrize("first", ["full", "lora"])
+def test_an_adapter_on_a_fine_tuned_model_is_never_put_on_the_model_before(
+    first, checkpoint, tokenizer, tmp_path
+):
+    base, _ = load(checkpoint)
+    rows = Chats(tokenizer, chat_rows(4))
+    tuned = finetune(base, rows, replace(QUICK, steps=2, method=first))
+    further = finetune(tuned, rows, replace(QUICK, steps=1), seed=1)
+    further.save_pretrained(tmp_path / "adapter")
+    for folder in (tmp_path / "adapter", further.caft_run["folder"]):
+        with pytest.raises(ValueError, match="was trained on a fine-tuned model. Merge"):
+            load(folder)
+    with torch.no_grad():
+        expected = further(input_ids=IDS).logits
+    further.merge_and_unload().save_pretrained(tmp_path / "merged")
+    tokenizer.save_pretrained(tmp_path / "merged")
+    with torch.no_grad():
+        torch.testing.assert_close(load(tmp_path / "merged")[0](input_ids=IDS).logits, expected)

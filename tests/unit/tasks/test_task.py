@@ -80,3 +80,22 @@ def test_what_is_not_declared_is_refused(task, changes, says):
 def test_hits_belong_to_the_denominator():
     with pytest.raises(ValueError, match="hits aligned"):
         RateSpec("ood", ("aligned",), ("misaligned",))
+
+
+def test_two_questions_with_one_id_are_refused(tokenizer):
+    task = small_task(tokenizer)
+    twice = [*task.questions, task.questions[0]]
+    with pytest.raises(ValueError, match="share an id: .*give each its own"):
+        replace(task, questions=twice)
+
+
+def test_an_edited_grader_changes_the_tasks_fingerprint(tokenizer):
+    def graded(verdict):
+        space = {"__name__": "notebook"}
+        exec(
+            f"class Own:\n    fingerprint = 'own'\n    def __call__(self, q, a):\n        return {verdict!r}",
+            space,
+        )
+        return replace(small_task(tokenizer), grader=space["Own"]()).fingerprint
+
+    assert graded("aligned") != graded("misaligned") and graded("aligned") == graded("aligned")
