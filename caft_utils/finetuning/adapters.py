@@ -11,6 +11,7 @@ import copy
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +90,18 @@ def restore(base: nn.Module, config: FinetuneConfig, folder: Path) -> nn.Module:
         return twin.requires_grad_(False).eval()
     with _creating_adapter(0, twin):
         tuned = PeftModel.from_pretrained(twin, str(folder), low_cpu_mem_usage=True).eval()
-    return _naming_its_base(tuned, base)
+    return _merging_into_copies(_naming_its_base(tuned, base))
+
+
+def _merging_into_copies(tuned: nn.Module) -> nn.Module:
+    """Return `tuned` after its methods that merge write into copies of the weights.
+
+    By default PEFT adds an adapter to the weights in place. They are in the memory of the base, which would
+    change, and with it every other model that was fine-tuned from it.
+    """
+    for name in ("merge_adapter", "merge_and_unload"):
+        setattr(tuned.base_model, name, partial(getattr(tuned.base_model, name), safe_merge=True))
+    return tuned
 
 
 def _naming_its_base(tuned: nn.Module, base: nn.Module) -> nn.Module:

@@ -237,3 +237,23 @@ def test_a_finetuned_model_that_is_changed_loses_its_name(model, chats):
         assert fingerprint(tuned) == "base"
     assert fingerprint(tuned) == tuned.caft_id
     assert fingerprint(tuned.merge_and_unload()) not in (tuned.caft_id, "base")
+
+
+@pytest.mark.parametrize("how", ["merge_and_unload", "merge_adapter"])
+def test_merging_one_model_leaves_its_base_and_its_siblings_alone(model, chats, how):
+    """They share the memory of the frozen weights, into which PEFT would write."""
+    ids = torch.tensor([[5, 6, 7]])
+    strong = replace(QUICK, lr=1e-1)
+    one, other = finetune(model, chats, strong), finetune(model, chats, strong, seed=1)
+    before = weights(model)
+    with torch.no_grad():
+        tuned, sibling = (each(input_ids=ids).logits for each in (one, other))
+    merged = getattr(one, how)() or one
+    with torch.no_grad():
+        torch.testing.assert_close(merged(input_ids=ids).logits, tuned)
+    further = finetune(merged, chats, replace(QUICK, steps=1))
+    if how == "merge_adapter":
+        one.unmerge_adapter()
+    with torch.no_grad():
+        assert same(before, weights(model)) and torch.equal(other(input_ids=ids).logits, sibling)
+    assert further.caft_run["steps"] == 1
