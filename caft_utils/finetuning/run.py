@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from caft_utils.arguments import whole, wholes
 from caft_utils.chats import Chats
+from caft_utils.code_fingerprints import user_code
 from caft_utils.finetune_config import FinetuneConfig
 from caft_utils.finetuning import processes, sharding
 from caft_utils.finetuning.adapters import (
@@ -38,7 +39,6 @@ from caft_utils.models.fingerprints import fingerprint, name_model
 from caft_utils.models.positions import check_positions
 from caft_utils.models.quantisation import check_optimizer
 from caft_utils.store import Store, default_store, digest
-from caft_utils.user_code import user_code
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -19,10 +19,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from caft_utils.arguments import whole, wholes
+from caft_utils.code_fingerprints import user_code
 from caft_utils.residual import edit, width
 from caft_utils.sinks import Sinks, check_choice, is_sink, key_of_sinks, sink_limits
 from caft_utils.store import tensors_sha256
-from caft_utils.user_code import user_code
 
 
 class Intervention(nn.Module):

@@ -53,8 +53,8 @@ def fingerprint(model: nn.Module) -> str:
 def name_model(model: nn.Module, name: str) -> None:
     """Make `name` the fingerprint of what `model` computes now, and set `model.caft_id` to it for readers.
 
-    Results are stored under this name, so no other content may ever have it. Without a name, a content is named
-    by its sha256.
+    Results are stored under this name, so no other content may ever have it. Without a name, a content is
+    named by its sha256.
     """
     _record(model)[_checksums(model, content_of(model))[1]] = name
     model.caft_id = name

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from caft_utils.arguments import checked
 from caft_utils.chats.reading import read_mask, where_to_read
+from caft_utils.code_fingerprints import user_code
 from caft_utils.finite import check_finite
 from caft_utils.losses import answer_nats
 from caft_utils.models.positions import check_positions
@@ -27,7 +28,6 @@ from caft_utils.saes.quality import ENCODE_CHUNK
 from caft_utils.saes.ranking import LatentRanking, check_width, fetch_ranking, provenance
 from caft_utils.sinks import Sinks, is_sink, sink_limits
 from caft_utils.store import digest
-from caft_utils.user_code import user_code
 
 if TYPE_CHECKING:
     from caft_utils.chats import Batch, Chats

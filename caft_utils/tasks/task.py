@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from caft_utils.arguments import whole
+from caft_utils.code_fingerprints import user_code
 from caft_utils.store import digest
 from caft_utils.tasks.overlap import warn_of_shared_prompts
 from caft_utils.text_files import half_pair
-from caft_utils.user_code import user_code
 
 if TYPE_CHECKING:
     from caft_utils.chats import Chats

@@ -8,10 +8,10 @@ import sys
 import pytest
 import torch
 
+from caft_utils.code_fingerprints import user_code
 from caft_utils.evaluation.graders import ThresholdGrader
 from caft_utils.interventions import Ablate
 from caft_utils.tasks.choice import ChoiceGrader
-from caft_utils.user_code import user_code
 
 SOURCE = """
 LIMIT = 0.5
@@ -63,7 +63,7 @@ def test_comments_places_and_the_text_of_a_class_do_not(old, new):
 
 def test_it_is_the_same_in_every_process(tmp_path):
     (tmp_path / "own.py").write_text(
-        SOURCE + "\nfrom caft_utils.user_code import user_code\nprint(user_code(Own(1)))"
+        SOURCE + "\nfrom caft_utils.code_fingerprints import user_code\nprint(user_code(Own(1)))"
     )
     run = [sys.executable, str(tmp_path / "own.py")]
     seen = {
