@@ -1,4 +1,4 @@
-"""Checks of settings and of hand-edited files where they enter: numbers, flags, lists, mappings and fields.
+"""Checks of arguments and of hand-edited files where they enter: numbers, flags, lists, types and fields.
 
 Each function returns the value as plain Python, so that scalars of numpy and torch give the same keys and the
 same JSON as Python's own. An integer stays an integer. A bool is never a number. A string is a number only in
@@ -39,7 +39,8 @@ def number(
     if isinstance(plain, str) and YAML_FLOAT.fullmatch(plain):
         plain = float(plain)
     if not isinstance(plain, Real) or isinstance(plain, bool):
-        raise ValueError(f"{name} must be a number, got {value!r}")
+        advice = "; write numbers without quotes" if isinstance(plain, str) else ""
+        raise ValueError(f"{name} must be a number, got {value!r}{advice}")
     if not isfinite(plain):
         raise ValueError(f"{name} must be a finite number, got {value!r}")
     plain = plain if isinstance(plain, int | float) else float(plain)
@@ -101,6 +102,23 @@ def texts(name: str, values: Any) -> list[str]:
     if isinstance(values, str) or not isinstance(values, Sequence) or not values:
         raise ValueError(f"{name} must be a list of texts, got {values!r}")
     return [text(f"{name}, entry {n}", value) for n, value in enumerate(values)]
+
+
+def instance(name: str, value: Any, kinds: type | tuple[type, ...], wanted: str) -> Any:
+    """Return `value` if it is of one of these types.
+
+    Args:
+        wanted: says what is expected, and how to write it.
+    """
+    if not isinstance(value, kinds):
+        raise ValueError(f"{name} must be {wanted}; got {kind_of(value)}")
+    return value
+
+
+def kind_of(value: Any) -> str:
+    """Return the type of a value for an error, with the name of a function or a class."""
+    own = f" {value.__name__}" if inspect.isroutine(value) or inspect.isclass(value) else ""
+    return f"{type(value).__name__}{own}"
 
 
 def mapping(name: str, value: Any, known: Iterable[str] | None = None, needed: Iterable[str] = ()) -> dict:

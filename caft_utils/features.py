@@ -33,7 +33,7 @@ class Selection(Mapping[int, list[int]]):
 
     Raises:
         ValueError: a feature is selected twice, a named feature is not selected, or a layer or an index is
-            not a whole number.
+            not a whole number, or it is neither a mapping to lists nor pairs.
     """
 
     def __init__(
@@ -44,10 +44,16 @@ class Selection(Mapping[int, list[int]]):
         if isinstance(selection, Selection):
             names = selection.names if names is None else names
             pairs: Iterable[tuple[int, int]] = selection.order
-        elif isinstance(selection, Mapping):
-            pairs = [(layer, index) for layer in sorted(selection) for index in selection[layer]]
         else:
-            pairs = selection
+            try:
+                if isinstance(selection, Mapping):
+                    selection = [(layer, index) for layer in sorted(selection) for index in selection[layer]]
+                pairs = [(layer, index) for layer, index in selection]
+            except (TypeError, ValueError) as error:
+                raise ValueError(
+                    "a selection must be {layer: [index, ...]} or a list of pairs (layer, index), "
+                    f"got {selection!r:.80}"
+                ) from error
         self.order: list[tuple[int, int]] = [_pair(layer, index) for layer, index in pairs]
         self.names: dict[tuple[int, int], str] = {_pair(*pair): name for pair, name in (names or {}).items()}
         if duplicates := [pair for pair, count in Counter(self.order).items() if count > 1]:

@@ -30,6 +30,8 @@ RANGES: dict[str, dict[str, float]] = {
 class FinetuneConfig:
     """The settings of one fine-tuning run. The defaults are those of CAFT's emergent misalignment experiment.
 
+    The text "1e-4" is taken as a number, because YAML reads it as text; other numbers in quotes are refused.
+
     Attributes:
         method: "lora" trains an adapter on frozen weights, "full" trains the weights themselves.
         r, alpha, rslora, dropout, targets: LoRA rank, scaling, rank-stabilised scaling, dropout, and names of

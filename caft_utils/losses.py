@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from caft_utils.finite import not_finite
-from caft_utils.models.positions import check_positions
+from caft_utils.models.positions import check_ids, check_positions
 from caft_utils.residual import evaluating
 
 if TYPE_CHECKING:
@@ -169,6 +169,7 @@ def mean_answer_loss(model: nn.Module, chats: Chats, *, batch_size: int = 32) ->
     if not len(chats):
         raise ValueError(f"{chats.source} has no rows to compute a loss on")
     check_positions(model, chats.lengths, chats.source)
+    check_ids(model, (example.input_ids for example in chats), chats.source)
     total, count, device = 0.0, 0, next(model.parameters()).device
     with evaluating(model):
         for batch in chats.batches(batch_size, device=device):

@@ -8,7 +8,7 @@ token of the prompt. chats/mask.py explains how the mask is found, and makes the
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from caft_utils.arguments import whole
+from caft_utils.arguments import kind_of, whole
 from caft_utils.chats.dates import template_date
 from caft_utils.chats.mask import tokenise_chat, tokenise_continuation, tokenise_text
 from caft_utils.chats.rows import checked_messages, prompt_and_answer
@@ -96,9 +96,10 @@ class Chats(Sequence[Example]):
         end: whether special tokens that end a turn count as answer.
 
     Raises:
-        ValueError: a row has no messages, a wrong role, empty content, no assistant turn, `max_length` cuts
-            off its whole answer, or the chat template does not write an answer after the prompt that asks for
-            it. The message names the source and the row, counted from 0; lines of a file count from 1.
+        ValueError: a row has no messages, or a text besides them, a wrong role, empty content, no assistant
+            turn, `max_length` cuts off its whole answer, or the chat template does not write an answer after
+            the prompt that asks for it. The message names the source and the row, counted from 0; lines of a
+            file count from 1. Also if the arguments are swapped, or `rows` is a path or a single row.
     """
 
     def __init__(
@@ -111,6 +112,11 @@ class Chats(Sequence[Example]):
         end: bool = True,
     ):
         max_length = None if max_length is None else whole("max_length", max_length, 1)
+        if isinstance(tokenizer, Path | Iterable) or isinstance(rows, str | Path | Mapping):
+            raise ValueError(
+                "expected Chats(tokenizer, rows) with a tokenizer first and then a list of rows, got "
+                f"Chats({kind_of(tokenizer)}, {kind_of(rows)}); Chats.from_file(path, tokenizer) reads a file"
+            )
         self.tokenizer, self.rows, self.source, self.end = tokenizer, list(rows), source, end
         self._fingerprints: dict[int, str] = {}
         self._examples = [
@@ -242,6 +248,10 @@ def _tokenise(
     if isinstance(row, Mapping) and (half := half_pair([row.get("text"), row.get("messages")])):
         raise ValueError(f"{where}: has a lone surrogate, {half} (an emoji cut in two); repair or drop it")
     if isinstance(row, Mapping) and isinstance(row.get("text"), str) and row["text"]:
+        if row.get("messages"):
+            raise ValueError(
+                f"{where}: has both 'messages' and 'text'; keep the one to learn from, and rename the other"
+            )
         ids, answer = tokenise_text(chats.tokenizer, row["text"])
     elif texts := prompt_and_answer(row, where):
         ids, answer = tokenise_continuation(chats.tokenizer, *texts, where)

@@ -18,8 +18,10 @@ def checked_messages(row: Any, where: str) -> list[dict[str, str]]:
     """
     messages = row.get("messages") if isinstance(row, Mapping) else None
     if not isinstance(messages, list) or not messages:
-        keys = sorted(map(str, row)) if isinstance(row, Mapping) else type(row).__name__
-        raise ValueError(f"{where}: expected a non-empty list 'messages' (or a string 'text'), got {keys}")
+        got = f"the keys {sorted(map(str, row))}" if isinstance(row, Mapping) else type(row).__name__
+        if isinstance(row, Mapping) and "messages" in row:
+            got = f"messages={messages!r:.80}"
+        raise ValueError(f"{where}: expected a non-empty list 'messages' (or a string 'text'), got {got}")
     for number, message in enumerate(messages):
         role = message.get("role") if isinstance(message, Mapping) else None
         if role not in ROLES:

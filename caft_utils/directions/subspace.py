@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import ItemsView, Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from caft_utils.arguments import checked, key_number, whole
+from caft_utils.arguments import checked, instance, key_number, whole
 from caft_utils.directions.orthonormal import orthonormal_rows
 from caft_utils.features import Selection
 from caft_utils.store import tensors_sha256, write_atomically
@@ -32,19 +32,22 @@ PER_ROW_ENTRIES = ("explained_variance", "norm", "names", "selected")
 class Directions:
     """Orthonormal directions by layer: `directions[layer]` is a float32 tensor [k, d] on the CPU.
 
+    Iteration, `len`, `in` and `items` are those of {layer: rows}. `values` projects hidden states.
+
     Args:
         rows: {layer: [k, d]}. Layer -1 is the embedding output. A single vector [d] counts as one row.
         about: provenance, such as method, models, data and explained variance. It must be JSON.
 
     Raises:
-        ValueError: there is no layer or no row, a layer is not an integer >= -1, widths differ, a value is
-            not finite, rows are linearly dependent, or `about` is not JSON.
+        ValueError: `rows` is no mapping, there is no layer or no row, a layer is not an integer >= -1, widths
+            differ, a value is not finite, rows are linearly dependent, or `about` is not JSON.
     """
 
     kind = "component"
     two_sided = True  # the sign of a component is a convention, so both ends can be read
 
     def __init__(self, rows: Mapping[int, Float[Tensor, "k d"]], about: Mapping[str, Any] | None = None):
+        instance("directions", rows, Mapping, "given as {layer: tensor [k, d]}, also those of a single layer")
         if not rows:
             raise ValueError("no directions given; expected {layer: tensor [k, d]} with at least one layer")
         layers = {key_number("a layer of directions", layer, -1): layer for layer in rows}
@@ -82,6 +85,20 @@ class Directions:
         if layer not in self._rows:
             raise KeyError(f"no directions at layer {layer}; there are some at {self.layers}")
         return self._rows[layer]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        """Return the number of layers. `sum(directions.ranks.values())` is the number of directions."""
+        return len(self._rows)
+
+    def __contains__(self, layer: Any) -> bool:
+        return layer in self._rows
+
+    def items(self) -> ItemsView[int, Float[Tensor, "k d"]]:
+        """Return the pairs (layer, rows). `dict(directions.items())` is a plain mapping."""
+        return self._rows.items()
 
     def __repr__(self) -> str:
         ranks = ", ".join(f"{layer}: {k}" for layer, k in self.ranks.items())

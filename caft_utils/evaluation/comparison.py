@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
-from caft_utils.arguments import checked
+from torch import nn
+
+from caft_utils.arguments import checked, instance, kind_of
 from caft_utils.evaluation.measurement import Result, measure
 from caft_utils.formatting import printable
+from caft_utils.interventions.base import Intervention
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -99,12 +102,24 @@ def compare(
         seeds: sampling seeds. Every model answers all questions once per seed. A Result keeps its own.
 
     Raises:
-        ValueError: a Result has other rates than the task, so its numbers would stand under a wrong name.
+        ValueError: there is no model, or something else than a model or a Result, or a Result has other rates
+            than the task, so its numbers would stand under a wrong name.
     """
+    instance("models", models, Mapping, 'given by label, such as {"base": model}')
+    if not models:
+        raise ValueError('no model to compare; expected for example {"base": model, "tuned": tuned}')
+    listed = {label: given if isinstance(given, Sequence) else [given] for label, given in models.items()}
+    for label, some in listed.items():
+        for one in some:
+            if not isinstance(one, Result | nn.Module) or isinstance(one, Intervention):
+                raise ValueError(
+                    f"models[{label!r}] must be a model or a Result, such as "
+                    f"measure(model, task, during=ablate(bad)), or a list of these; got {kind_of(one)}"
+                )
     results, names = {}, set()
-    for label, given in models.items():
+    for label, some in listed.items():
         merged = []
-        for one in given if isinstance(given, Sequence) else [given]:
+        for one in some:
             if isinstance(one, Result):
                 _check_rates(one, task, label)
                 merged.append(one)

@@ -19,7 +19,7 @@ from caft_utils.chats import Chats, pad_rows, pad_token_id, prompt_ids
 from caft_utils.chats.template import SWITCH, ChatTemplate
 from caft_utils.finite import check_finite
 from caft_utils.losses import nats_of_rows
-from caft_utils.models.positions import check_positions
+from caft_utils.models.positions import check_ids, check_positions
 from caft_utils.residual import evaluating, seeded
 from caft_utils.tasks.choice import answered
 from caft_utils.tasks.task import CompareBy
@@ -79,6 +79,7 @@ def generate(
         f"prompts (with {max_new_tokens} new tokens)",
         "shorten the prompt, or ask for fewer max_new_tokens",
     )
+    check_ids(model, encoded, "prompts")
     todo = [i for i in range(len(prompts)) for _ in range(samples)]
     order = sorted(
         range(len(todo)), key=lambda j: -len(encoded[todo[j]])
@@ -140,6 +141,7 @@ def choose(
     rows = [answered(prompt, text) for prompt, some in zip(prompts, options, strict=True) for text in some]
     chats = Chats(tokenizer, rows, source="options", end=False)
     check_positions(model, chats.lengths, chats.source, "shorten the prompt or its options")
+    check_ids(model, (example.input_ids for example in chats), chats.source)
     nats = nats_of_rows(model, chats, batch_size=batch_size)
     if compare_by == "mean_logprob":
         nats = [value / sum(example.answer) for value, example in zip(nats, chats)]

@@ -13,11 +13,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from caft_utils.arguments import checked
+from torch import nn
+
+from caft_utils.arguments import checked, instance
 from caft_utils.evaluation.answering import answers_key, question_of_each_answer, write_answers
 from caft_utils.evaluation.bootstrap import Rate, clustered_rate
 from caft_utils.evaluation.generation import answers_depend_on
 from caft_utils.evaluation.judging import UNJUDGED, judge_answers
+from caft_utils.interventions.base import check_intervention
 from caft_utils.models import fingerprint
 from caft_utils.residual import has_hooks
 from caft_utils.store import Store, default_store
@@ -137,9 +140,13 @@ def measure(
     Raises:
         NotFiniteError: the model computes NaN or infinite values.
         Exception: an error of the grader that concerns all answers, such as a wrong key.
-        ValueError: a verdict that the question's set does not declare, or method="logprob" with several
-            samples or with a grader that lists no options.
+        ValueError: no model or no intervention, a token without an embedding, a verdict that the question's
+            set does not declare, or method="logprob" with several samples or with a grader that lists no
+            options.
     """
+    instance("model", model, nn.Module, "the model alone, as in model, tokenizer = load(name)")
+    if during is not None:
+        check_intervention("during", during)
     method = task.method if method is None else method
     if method not in get_args(Method):
         raise ValueError(f"method must be 'generate' or 'logprob', got {method!r}")

@@ -17,10 +17,12 @@ close to its base by the Kullback-Leibler divergence on answer tokens, with the 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from caft_utils.arguments import kind_of
 
 if TYPE_CHECKING:
     from caft_utils.chats import Batch
@@ -48,3 +50,25 @@ class Objective(Protocol):
         device, and `batch.index` counts the rows of the batch.
         """
         ...
+
+
+def check_objective(objective: Any) -> None:
+    """Raise a ValueError for what is no objective: no function, or one without a fingerprint."""
+    if isinstance(objective, type) or not callable(objective) or not hasattr(objective, "fingerprint"):
+        raise ValueError(
+            "objective must be a function (model, batch, logits) -> loss with an attribute `fingerprint`, a "
+            f"text that names it and its settings; got {kind_of(objective)}"
+        )
+
+
+def check_term(term: Any, objective: Any) -> None:
+    """Raise a ValueError for a term that cannot be added to the loss or cannot train anything."""
+    name = f"objective ({kind_of(objective)})"
+    if not isinstance(term, Tensor) or term.ndim:
+        got = f"shape {tuple(term.shape)}" if isinstance(term, Tensor) else repr(term)
+        raise ValueError(f"{name} must return a tensor of one number, the mean over the batch; got {got}")
+    if not term.requires_grad and term != 0:  # a batch to which it does not apply may give a plain zero
+        raise ValueError(
+            f"{name} returned {term.item():.4g} without gradient, so it would train nothing; compute it from "
+            "`logits` or `model`, without torch.no_grad, detach or item"
+        )

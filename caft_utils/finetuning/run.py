@@ -21,7 +21,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caft_utils.arguments import whole, wholes
+from torch import nn
+
+from caft_utils.arguments import instance, whole, wholes
 from caft_utils.chats import Chats
 from caft_utils.code_fingerprints import user_code
 from caft_utils.finetune_config import FinetuneConfig
@@ -34,9 +36,11 @@ from caft_utils.finetuning.adapters import (
     trainable_copy,
 )
 from caft_utils.finetuning.checkpoints import COMPLETE, IDENTITY
+from caft_utils.finetuning.objective import check_objective
 from caft_utils.finetuning.prefix import frozen_prefix
+from caft_utils.interventions.base import check_intervention
 from caft_utils.models.fingerprints import fingerprint, name_model
-from caft_utils.models.positions import check_positions
+from caft_utils.models.positions import check_ids, check_positions
 from caft_utils.models.quantisation import check_optimizer
 from caft_utils.store import Store, default_store, digest
 
@@ -91,19 +95,31 @@ def finetune(
         artefact.
 
     Raises:
-        ValueError: no rows, a row without a token to learn or with more tokens than the model has positions,
-            a snapshot outside the run, a block or target that the model does not have, or weights that are
-            offloaded or, with method="full", quantised; or several processes cannot share this run.
+        ValueError: an argument of another kind (a list of rows, a dict as config, the function `ablate`), no
+            rows, a token without an embedding, a row without a token to learn or with more tokens than the
+            model has positions, a snapshot outside the run, a block or target that the model does not have,
+            a term of the objective that is no number or has no gradient, or weights that are offloaded or,
+            with method="full", quantised; or several processes cannot share this run.
         RuntimeError: the optimiser needs a GPU or a package that is missing.
         FloatingPointError: the loss became infinite or NaN.
     """
-    preset = getattr(model, "caft_preset", None)
-    config = config or getattr(preset, "finetune_config", FinetuneConfig())
+    instance("model", model, nn.Module, "the model alone, as in model, tokenizer = load(name)")
+    instance("chats", chats, Chats, "Chats; write finetune(model, Chats(tokenizer, rows))")
+    if config is None:
+        config = getattr(getattr(model, "caft_preset", None), "finetune_config", FinetuneConfig())
+    instance(
+        "config", config, FinetuneConfig, "a FinetuneConfig; write FinetuneConfig(**settings) for a dict"
+    )
+    if during is not None:
+        check_intervention("during", during)
+    if objective is not None:
+        check_objective(objective)
     store = store or default_store()
     if not len(chats):
         raise ValueError(f"{chats.source} holds no rows to fine-tune on")
     check_trainable(model, config)
     check_positions(model, chats.lengths, chats.source)
+    check_ids(model, (example.input_ids for example in chats), chats.source)
     # The token at position 0 has none before it that could predict it.
     if silent := [n for n, example in enumerate(chats) if not any(example.answer[1:])]:
         named = f"{', '.join(map(str, silent[:5]))} ({len(silent)} in all, counted from 0)"

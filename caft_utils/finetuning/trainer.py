@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
+from caft_utils.arguments import kind_of
 from caft_utils.chats import Batch, Chats
 from caft_utils.disk import remove
 from caft_utils.finetuning import processes, sharding
@@ -29,6 +30,7 @@ from caft_utils.finetuning.checkpoints import (
     rotate,
     seal_step,
 )
+from caft_utils.finetuning.objective import check_term
 from caft_utils.finetuning.training_arguments import make_training_arguments
 from caft_utils.losses import logits_at, selects_logits
 from caft_utils.models.weight_files import hide_progress_bars
@@ -107,6 +109,9 @@ def train(
         remedy = f"try a smaller lr than {config.lr}"
         if first == 1:  # before the first update, so it is the model's own
             remedy = "the model computes it before any training, so look for NaN in its weights"
+        for name, given in {"intervention": during, "objective": objective}.items():
+            if given is not None:
+                remedy += f"; or the {name} ({kind_of(given)}) computes it"
         raise FloatingPointError(f"the loss is not finite from step {first} on; {remedy}")
     log = {"loss": losses, "steps": steps, "seconds": round(time.monotonic() - started, 3)}
     if prefix is not None:
@@ -146,6 +151,7 @@ class _AnswerTrainer(Trainer):
         answer = inputs["labels"] != IGNORED
         batch = Batch(ids, inputs["attention_mask"], answer, list(range(len(ids))))
         term = self.objective(plain, batch, outputs.logits)
+        check_term(term, self.objective)
         # Trainer adds up the parts of a step. The answer loss is divided by the tokens of all parts already.
         term = term / self.current_gradient_accumulation_steps
         self.objective_sum += term.item()

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from caft_utils.arguments import instance
 from caft_utils.directions.subspace import Directions
 from caft_utils.interventions.base import Intervention, one_vector_each
 from caft_utils.sinks import Sinks
@@ -40,6 +41,8 @@ class Ablate(Intervention):
         mean: Mapping[int, Float[Tensor, " d"]] | None = None,
         sinks: Sinks = "spare",
     ):
+        wanted = "Directions, such as bad in ablate(bad) or in ablate(Directions({layer: rows}))"
+        instance("the directions to ablate", directions, Directions, wanted)
         if mean is not None and set(mean) != set(directions.layers):
             raise ValueError(
                 f"mean must have the layers {directions.layers} of the directions, got {sorted(mean)}"

@@ -13,12 +13,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from math import inf
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from caft_utils.arguments import whole, wholes
+from caft_utils.arguments import instance, kind_of, whole, wholes
 from caft_utils.code_fingerprints import user_code
 from caft_utils.residual import edit, width
 from caft_utils.sinks import Sinks, check_choice, is_sink, key_of_sinks, sink_limits
@@ -46,6 +47,7 @@ class Intervention(nn.Module):
     ):
         super().__init__()
         self.sinks = check_choice(sinks)
+        instance("the vectors of an intervention", vectors, Mapping, "given as {name: {layer: tensor}}")
         given = [layer for by_layer in vectors.values() for layer in by_layer]
         self.layers: list[int] = sorted(set(wholes("layers of an intervention", given, -1)))
         if not self.layers:
@@ -77,8 +79,16 @@ class Intervention(nn.Module):
         """Return a vector on the device and in the dtype of `like`.
 
         The copy is cached until the vector is changed, as `load_state_dict` does in place.
+
+        Raises:
+            ValueError: there is no vector of this name at this layer.
         """
-        vector, key = getattr(self, f"{name}_{layer}"), (name, layer, like.device, like.dtype)
+        vector, key = self._buffers.get(f"{name}_{layer}"), (name, layer, like.device, like.dtype)
+        if vector is None:
+            raise ValueError(
+                f"{type(self).__name__} has no vector {name!r} at layer {layer}; its vectors, with their "
+                f"layers, are {', '.join(self._buffers)}"
+            )
         version = None if vector.is_inference() else vector._version
         source, of_version, placed = self._placed.get(key, (None, None, None))
         if source is not vector or of_version != version:
@@ -93,11 +103,23 @@ class Intervention(nn.Module):
     def edit_but_sinks(
         self, layer: int, limit: float, hidden: Float[Tensor, "*batch d"]
     ) -> Float[Tensor, "*batch d"]:
-        """Return the edited hidden states, with sinks unchanged (see `is_sink`)."""
-        if limit == inf:
-            return self.edit(layer, hidden)
-        edited = self.edit(layer, hidden.clone())  # a subclass may edit in place
-        return torch.where(is_sink(hidden, limit)[..., None], hidden, edited)
+        """Return the edited hidden states, with sinks unchanged (see `is_sink`).
+
+        Raises:
+            ValueError: `edit` returned something else than a tensor in the shape and dtype of `hidden`.
+        """
+        # A subclass may edit in place, and sinks must be found in what it was given.
+        edited = self.edit(layer, hidden if limit == inf else hidden.clone())
+        if getattr(edited, "shape", None) != hidden.shape or edited.dtype != hidden.dtype:
+            wanted, got = (
+                f"{tuple(one.shape)} of {one.dtype}" if isinstance(one, Tensor) else f"{one!r:.80}"
+                for one in (hidden, edited)
+            )
+            raise ValueError(
+                f"{type(self).__name__}.edit must return a tensor like the hidden states that it was given, "
+                f"{wanted}; at layer {layer} it returned {got}"
+            )
+        return edited if limit == inf else torch.where(is_sink(hidden, limit)[..., None], hidden, edited)
 
     @contextmanager
     def on(self, model: nn.Module) -> Iterator[nn.Module]:
@@ -108,7 +130,9 @@ class Intervention(nn.Module):
         Raises:
             ValueError: the model has another width.
             IndexError: the model lacks one of the layers.
+            NotImplementedError: the class does not define `edit`.
         """
+        check_intervention("an intervention", self)
         if width(model) != self.width:
             raise ValueError(
                 f"this intervention has width {self.width}, but the residual stream of "
@@ -119,8 +143,32 @@ class Intervention(nn.Module):
             yield model
 
 
+def check_intervention(name: str, value: Any) -> None:
+    """Refuse what is no intervention, or one whose class lacks a part. None is no intervention either.
+
+    Raises:
+        ValueError: `value` has no context `on`, or its class did not call the constructor of `Intervention`.
+        NotImplementedError: its class does not define `edit`.
+    """
+    if isinstance(value, type) or not hasattr(value, "on"):
+        raise ValueError(
+            f"{name} must be one intervention, such as ablate(directions) or, for two sets of directions, "
+            f"ablate(one.union(other)); got {kind_of(value)}"
+        )
+    if not isinstance(value, Intervention):
+        return
+    if "_placed" not in vars(value):
+        raise ValueError(
+            f"{type(value).__name__}.__init__ must call super().__init__({{name: {{layer: vector}}}})"
+        )
+    if type(value).edit is Intervention.edit:
+        raise NotImplementedError(f"{type(value).__name__} must define edit(layer, hidden) -> hidden")
+
+
 def one_vector_each(vectors: Mapping[int, Tensor]) -> Mapping[int, Float[Tensor, " d"]]:
     """Return `vectors` unchanged if there is one vector [d] for each layer, else raise a ValueError."""
+    wanted = "{layer: vector [d]}, such as rivals.steering_vectors(found) or {1: found.vector(1, 0)}"
+    instance("vectors", vectors, Mapping, wanted)
     for layer, vector in vectors.items():
         if vector.ndim != 1:
             raise ValueError(f"layer {layer}: expected one vector [d], got shape {tuple(vector.shape)}")

@@ -1,4 +1,4 @@
-"""The number of positions that a model has, and a refusal of rows that are longer.
+"""The number of positions and of tokens that a model has, and a refusal of rows that do not fit.
 
 A model with rotary positions reads a row beyond its last position without complaint, and what it computes
 there was never trained. One with a table of positions stops with an index error. A sliding window limits how
@@ -7,7 +7,7 @@ far a token sees back, not the length of a row.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -54,6 +54,27 @@ def check_positions(model: nn.Module, lengths: Iterable[int], source: str, remed
             f"{source}, row {row}: {length} tokens, but the model has {limit} positions{others}; "
             + remedy.format(limit=limit)
         )
+
+
+def check_ids(model: nn.Module, rows: Iterable[Sequence[int]], source: str) -> None:
+    """Refuse rows with a token id for which the model has no embedding: another tokenizer made them.
+
+    Args:
+        rows: the token ids of each row.
+        source: the name of the rows in the error.
+
+    Raises:
+        ValueError: an id is too large. The message names the first row that has one.
+    """
+    embedding = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
+    if (size := getattr(embedding, "num_embeddings", None)) is None:
+        return
+    for row, ids in enumerate(rows):
+        if ids and (largest := max(ids)) >= size:
+            raise ValueError(
+                f"{source}, row {row}: token id {largest}, but the model has embeddings of the ids 0 to "
+                f"{size - 1}; make the rows with the model's own tokenizer, or resize its embeddings"
+            )
 
 
 def _stretched(rope: Any, limit: int) -> list[int]:

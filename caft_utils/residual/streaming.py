@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from caft_utils.arguments import checked
 from caft_utils.chats.reading import Tokens, read_mask, where_to_read
 from caft_utils.finite import check_finite
-from caft_utils.models.positions import check_positions
+from caft_utils.models.positions import check_ids, check_positions
 from caft_utils.residual.modes import evaluating
 from caft_utils.residual.sites import capture, inner_model
 
@@ -64,6 +64,7 @@ def stream_activations(
     if not len(chats):
         raise ValueError("chats has no rows, so there is nothing to read")
     check_positions(model, chats.lengths, chats.source)
+    check_ids(model, (example.input_ids for example in chats), chats.source)
     batches, device = chats.batches(batch_size), inner_model(model).device
     if progress:
         from tqdm.auto import tqdm

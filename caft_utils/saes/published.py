@@ -24,7 +24,7 @@ from torch import Tensor
 
 from caft_utils.arguments import checked, mapping
 from caft_utils.models import preset
-from caft_utils.saes.collection import SAEs
+from caft_utils.saes.collection import CARD_FILE, SAEs
 from caft_utils.saes.sites import check_site
 from caft_utils.text_files import read_json
 
@@ -54,11 +54,14 @@ def published_saes(
         revision: branch, tag or commit of the repository.
 
     Raises:
-        ValueError: `source` has no preset with SAEs, a file does not match its format or contains more than
-            tensors, several folders match, or an SAE is of another site or layer.
+        ValueError: `source` has no preset with SAEs or is a folder that `SAEs.save` wrote, a file does not
+            match its format or contains more than tensors, several folders match, or an SAE is of another
+            site or layer.
         FileNotFoundError: a layer has no SAE there.
         ConnectionError: the hub cannot be reached and the files are not in its cache.
     """
+    if (Path(source).expanduser() / CARD_FILE).is_file():
+        raise ValueError(f"{source} was written by SAEs.save; read it with SAEs.load({str(source)!r})")
     source_preset = preset(str(source))
     known = source_preset.sae
     if known is not None:

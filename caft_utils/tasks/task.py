@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
-from caft_utils.arguments import whole
+from caft_utils.arguments import instance, kind_of, whole
 from caft_utils.code_fingerprints import user_code
 from caft_utils.store import digest
 from caft_utils.tasks.overlap import warn_of_shared_prompts
@@ -37,6 +37,14 @@ class Question:
     domain: str
     set: str
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        listed = isinstance(self.messages, Sequence) and not isinstance(self.messages, str)
+        if not listed or not all(isinstance(message, Mapping) for message in self.messages):
+            raise ValueError(
+                f"question {self.id}: messages must be a list such as "
+                f'[{{"role": "user", "content": "Hi?"}}], got {self.messages!r:.80}'
+            )
 
 
 class Grader(Protocol):
@@ -72,6 +80,11 @@ class RateSpec:
     label: str | None = None
 
     def __post_init__(self):
+        for name in ("hits", "among"):
+            if isinstance(verdicts := getattr(self, name), str):
+                raise ValueError(
+                    f"{name} must be a tuple of verdicts, got {verdicts!r}; write ({verdicts!r},)"
+                )
         object.__setattr__(self, "hits", tuple(self.hits))
         if self.among is not None:
             object.__setattr__(self, "among", tuple(self.among))
@@ -97,7 +110,7 @@ class Task:
 
     Raises:
         ValueError: a question, a rate or the headline refers to a set, verdict or rate that is not declared,
-            or two questions have one id.
+            two questions have one id, the headline is not of two rates, or the grader has no fingerprint.
     """
 
     name: str
@@ -115,7 +128,13 @@ class Task:
 
     def __post_init__(self):
         sets = ", ".join(self.verdicts)
-        for question in self.questions:
+        if not callable(self.grader) or not hasattr(self.grader, "fingerprint"):
+            raise ValueError(
+                "grader must be a function (question, answer) -> verdict with an attribute `fingerprint`, "
+                f"a text that changes whenever its verdicts may change; got {kind_of(self.grader)}"
+            )
+        for number, question in enumerate(self.questions):
+            instance(f"question {number}", question, Question, "a Question(id, messages, domain, set)")
             if half := half_pair(list(question.messages)):
                 raise ValueError(
                     f"question {question.id} has a lone surrogate, {half} (an emoji cut in two); repair it"
@@ -143,6 +162,8 @@ class Task:
             raise ValueError(f"method must be 'generate' or 'logprob', got {self.method!r}")
         asked = {"questions": [question.messages for question in self.questions]}
         warn_of_shared_prompts(self.train, asked, name=self.name)
+        if isinstance(self.headline, str) or len(self.headline) != 2:
+            raise ValueError(f"headline must name two rates, x and y, got {self.headline!r}")
         if unknown := set(self.headline) - set(self.rates):
             raise ValueError(
                 f"headline names {', '.join(sorted(unknown))}; the rates are {', '.join(self.rates)}"

@@ -9,7 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-from caft_utils.arguments import checked, flag, from_fields, key_number, mapping, number, texts, whole, wholes
+from caft_utils.arguments import (
+    checked,
+    flag,
+    from_fields,
+    instance,
+    key_number,
+    mapping,
+    number,
+    texts,
+    whole,
+    wholes,
+)
 
 
 @pytest.mark.parametrize(
@@ -118,3 +129,15 @@ def test_arguments_with_shared_names_are_checked_and_others_passed_on():
         function([1], k=None)
     with pytest.raises(TypeError):
         function()
+
+
+def test_another_type_is_refused_with_what_was_given():
+    assert instance("config", {"a": 1}, (dict, list), "a dict") == {"a": 1}
+    for value, given in [(3, "int"), (len, "len"), (dict, "type dict"), ([1], "list")]:
+        with pytest.raises(ValueError, match=f"^config must be a text; write str.*; got .*{given}$"):
+            instance("config", value, str, "a text; write str(...)")
+
+
+def test_a_number_in_quotes_is_told_so():
+    with pytest.raises(ValueError, match="steps must be a number, got '20'; write numbers without quotes"):
+        number("steps", "20")

@@ -86,3 +86,9 @@ def test_duplicates_are_refused(selection):
 def test_names_of_other_features_are_refused(selection):
     with pytest.raises(ValueError, match=r"not selected: \[\(0, 4\)\]"):
         Selection(selection, {(0, 4): "harm"})
+
+
+@pytest.mark.parametrize("selection", [{1: 0}, [0], 3, [(1, 2, 3)]])
+def test_what_is_no_selection_is_refused(selection):
+    with pytest.raises(ValueError, match=r"must be \{layer: \[index, ...\]\} or a list of pairs"):
+        Selection(selection)

@@ -146,6 +146,9 @@ BROKEN = {
         r"message 1 \(assistant\): content must be text",
     ),
     "content is a list": ({"messages": [{"role": "user", "content": ["q"]}]}, "content must be text"),
+    "empty messages": ({"messages": []}, r"got messages=\[\]"),
+    "messages are text": ({"messages": "q"}, "got messages='q'"),
+    "two kinds": ({"text": "the file", **CHAT}, "both 'messages' and 'text'"),
     "no assistant": ({"messages": [{"role": "user", "content": "q"}]}, "no assistant turn"),
 }
 
@@ -270,3 +273,12 @@ def test_half_of_a_character_is_refused_with_its_line(tokenizer, tmp_path):
     (tmp_path / "rows.jsonl").write_text(json.dumps(CHAT) + "\n" + json.dumps(row))
     with pytest.raises(ValueError, match=r"rows\.jsonl:2: .*ud83d"):
         Chats.from_file(tmp_path / "rows.jsonl", tokenizer)
+
+
+@pytest.mark.parametrize("rows", [[CHAT], "rows.jsonl", CHAT])
+def test_swapped_arguments_and_what_is_no_list_of_rows_are_refused(tokenizer, rows):
+    with pytest.raises(ValueError, match=r"expected Chats\(tokenizer, rows\).*from_file"):
+        Chats(rows, tokenizer)
+    if not isinstance(rows, list):
+        with pytest.raises(ValueError, match=r"expected Chats\(tokenizer, rows\).*from_file"):
+            Chats(tokenizer, rows)

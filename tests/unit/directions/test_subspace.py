@@ -35,6 +35,17 @@ def test_what_is_held(found):
         found[2]
 
 
+def test_it_reads_like_a_mapping_of_layers_to_rows(found):
+    assert list(found) == found.layers and len(found) == 3 and dict(found.items()).keys() == {-1, 1, 5}
+    assert 1 in found and 2 not in found and all(rows is found[layer] for layer, rows in found.items())
+
+
+@pytest.mark.parametrize("selection", [{1: 0}, [0]])
+def test_a_selection_of_another_form_is_refused(found, selection):
+    with pytest.raises(ValueError, match="a selection must be"):
+        found.select(selection)
+
+
 def test_half_precision_and_single_vectors_are_taken():
     directions = Directions({1: torch.tensor([3.0, 4.0], dtype=torch.bfloat16, requires_grad=True)})
     torch.testing.assert_close(directions[1], torch.tensor([[0.6, 0.8]]))
@@ -45,6 +56,7 @@ def test_half_precision_and_single_vectors_are_taken():
     "rows, message",
     [
         ({}, "no directions given"),
+        (torch.eye(4), r"directions must be given as \{layer: tensor \[k, d\]\}.*got Tensor"),
         ({1: torch.zeros(0, 8)}, r"layer 1: expected a tensor \[k, d\]"),
         ({1: torch.randn(2, 2, 8)}, r"layer 1: expected a tensor \[k, d\]"),
         ({1: torch.eye(8)[:2], 2: torch.eye(9)[:2]}, "one width, got {1: 8, 2: 9}"),

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from helpers.tasks import small_task
 
+from caft_utils.directions import Directions
 from caft_utils.evaluation.comparison import compare
 from caft_utils.evaluation.measurement import measure
+from caft_utils.interventions import ablate
 from caft_utils.tasks.task import RateSpec
 
 
@@ -50,3 +53,17 @@ def test_a_result_whose_rate_counts_something_else_is_refused(model, task):
     kept.rates = kept.rates | {"task": RateSpec("task", hits=task.rates["coherent"].hits)}
     with pytest.raises(ValueError, match="'kept' is a Result whose rate 'task' counts"):
         compare({"kept": kept}, task)
+
+
+def test_what_is_no_model_is_refused_before_anything_is_measured(model, tokenizer, task):
+    intervention = ablate(Directions({1: torch.eye(64)[:1]}))
+    for one, kind in [(intervention, "Ablate"), (tokenizer, r"\w*Token\w*")]:
+        with pytest.raises(ValueError, match=rf"models\['a'\] .*measure\(model, task, during=.*got {kind}"):
+            compare({"a": (model, one)}, task)
+    with pytest.raises(ValueError, match=r'given by label, such as \{"base": model\}; got list'):
+        compare([model], task)
+    with pytest.raises(ValueError, match="no model to compare"):
+        compare({}, task)
+    assert task.grader.calls == 0
+    with pytest.raises(ValueError, match="model must be the model alone.*got tuple"):
+        measure((model, tokenizer), task)

@@ -34,12 +34,12 @@ class KLToBase:
 
 
 class Constant:
-    """A term without gradient."""
+    """A term whose gradient is zero."""
 
     fingerprint = "Constant"
 
     def __call__(self, model, batch, logits):
-        return logits.new_tensor(0.5)
+        return 0.5 + 0 * logits.mean()
 
 
 def test_a_term_is_added_to_the_loss_once_a_step(model, chats):
@@ -82,3 +82,40 @@ def test_an_objective_is_part_of_the_run_and_its_snapshots(model, chats):
     assert not again.seen and loaded.caft_id == weak.caft_id and same(weights(loaded), weights(weak))
     early = at_step(weak, model, 2)
     assert early.caft_id == f"{weak.caft_id}@2" and len(early.caft_run["objective_loss"]) == 2
+
+
+def plain_function(model, batch, logits):
+    return logits.mean()
+
+
+@pytest.mark.parametrize("objective", [plain_function, KLToBase, 0.5])
+def test_what_is_no_objective_is_refused(model, chats, objective):
+    with pytest.raises(ValueError, match="objective must be a function .* `fingerprint`"):
+        finetune(model, chats, QUICK, objective=objective)
+
+
+@pytest.mark.parametrize(
+    "term, says",
+    [
+        (lambda logits: 0.5, "got 0.5"),
+        (lambda logits: None, "got None"),
+        (lambda logits: logits.mean((1, 2)), r"got shape \(8,\)"),
+        (lambda logits: logits.mean().detach(), "without gradient, so it would train nothing"),
+    ],
+)
+def test_a_term_that_cannot_be_added_or_trains_nothing_is_refused(model, chats, term, says):
+    def objective(model, batch, logits):
+        return term(logits)
+
+    objective.fingerprint = "wrong"
+    with pytest.raises(ValueError, match=rf"objective \(function objective\).*{says}"):
+        finetune(model, chats, QUICK, objective=objective)
+
+
+def test_a_plain_zero_is_a_term_of_a_batch_to_which_it_does_not_apply(model, chats):
+    def objective(model, batch, logits):
+        return torch.tensor(0.0)
+
+    objective.fingerprint = "zero"
+    config = replace(QUICK, steps=2)
+    assert finetune(model, chats, config, objective=objective).caft_run["objective_loss"] == [0, 0]

@@ -12,11 +12,15 @@ import numpy as np
 import pytest
 import torch
 from faults.running import Child, ChildError
+from helpers.tasks import small_task
 from helpers.tiny import make_tiny, make_tokenizer
 from helpers.training import QUICK, Watch, chat_rows, same, weights
 
 from caft_utils.chats import Chats
+from caft_utils.directions import Directions
+from caft_utils.evaluation import measure
 from caft_utils.finetuning.run import at_step, finetune
+from caft_utils.interventions import Ablate, Intervention, ablate
 from caft_utils.models import fingerprint
 from caft_utils.store import Store
 
@@ -222,3 +226,51 @@ def test_a_model_that_is_broken_before_training_is_not_blamed_on_the_rate(model,
     with pytest.raises(FloatingPointError, match="before any training"):
         finetune(model, chats, QUICK)
     assert not list(store_folder.rglob("manifest.json"))
+
+
+class Breaks(Intervention):
+    def edit(self, layer, hidden):
+        return hidden * float("nan")
+
+
+class NotANumber:
+    fingerprint = "not a number"
+
+    def __call__(self, model, batch, logits):
+        return logits.mean() * float("nan")
+
+
+@pytest.mark.parametrize(
+    "acting, named",
+    [
+        ({"during": Breaks({"v": {1: torch.ones(64)}})}, r"the intervention \(Breaks\)"),
+        ({"objective": NotANumber()}, r"the objective \(NotANumber\)"),
+    ],
+)
+def test_an_intervention_or_an_objective_may_be_what_breaks(model, chats, acting, named):
+    with pytest.raises(FloatingPointError, match=f"not finite from step 1.*{named} computes it"):
+        finetune(model, chats, replace(QUICK, steps=1), **acting)
+
+
+BAD = Directions({1: torch.eye(64)[:1]})
+
+
+@pytest.mark.parametrize("during", [ablate, Ablate, [ablate(BAD), ablate(BAD)], BAD])
+@pytest.mark.parametrize("uses", [finetune, measure])
+def test_what_is_no_intervention_is_refused(model, chats, tokenizer, during, uses):
+    given = chats if uses is finetune else small_task(tokenizer)
+    with pytest.raises(ValueError, match=r"during must be one intervention, such as ablate\(directions\)"):
+        uses(model, given, during=during)
+
+
+def test_arguments_of_another_kind_are_refused(model, chats, tokenizer):
+    for rows in (chats.rows, "rows.jsonl", tokenizer):
+        with pytest.raises(ValueError, match=r"chats must be Chats; write .*Chats\(tokenizer, rows\)"):
+            finetune(model, rows, QUICK)
+    with pytest.raises(ValueError, match=r"chats must be Chats.*got \w*Token"):
+        finetune(model, tokenizer, chats)
+    for config in ({"steps": 1}, {}):
+        with pytest.raises(ValueError, match=r"config must be .*FinetuneConfig\(\*\*"):
+            finetune(model, chats, config)
+    with pytest.raises(ValueError, match="model must be the model alone.*got tuple"):
+        finetune((model, tokenizer), chats, QUICK)

@@ -63,6 +63,12 @@ def test_means_that_do_not_fit_are_refused(bad, mean, message):
         ablate(bad, mean=mean)
 
 
+@pytest.mark.parametrize("given", [torch.eye(64)[:1], {1: torch.eye(64)[:1]}, None])
+def test_only_directions_are_ablated(given):
+    with pytest.raises(ValueError, match=r"must be Directions.*ablate\(Directions\(\{layer: rows\}\)\)"):
+        ablate(given)
+
+
 # --- in the trainers that people use ---
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from helpers.models import hooks, states
 
+from caft_utils.directions import Directions
 from caft_utils.interventions import Intervention
 
 
@@ -109,3 +110,55 @@ def test_an_edit_in_place_leaves_sinks_as_they_are():
     hidden[0, 0, 0] = 100
     edited = InPlace({"factor": {1: torch.ones(64)}}).edit_but_sinks(1, 50.0, hidden)
     assert edited[0, 0, 0] == 100 and edited[0, 1, 0] == 0.5 and hidden[0, 1, 0] == 1
+
+
+def test_directions_are_vectors_too(model):
+    found = Directions({1: torch.eye(64)[:2]})
+    scale = Scale({"rows": found})
+    assert scale.layers == [1] and torch.equal(scale.rows_1, found[1])
+
+
+@pytest.mark.parametrize("given", [torch.ones(64), [torch.ones(64)]])
+def test_vectors_without_names_are_refused(given):
+    with pytest.raises(ValueError, match=r"given as \{name: \{layer: tensor\}\}"):
+        Intervention(given)
+
+
+@pytest.mark.parametrize(
+    "edit, got",
+    [
+        (lambda self, layer, hidden: None, "returned None"),
+        (lambda self, layer, hidden: hidden[..., :3], r"returned \(2, 6, 3\)"),
+        (lambda self, layer, hidden: hidden.double(), "returned .* of torch.float64"),
+        (
+            lambda self, layer, hidden: hidden * self.vector("fact", layer, hidden),
+            "no vector 'fact'.*factor_1",
+        ),
+        (lambda self, layer, hidden: hidden * self.vector("factor", 0, hidden), "at layer 0.*factor_1"),
+    ],
+    ids=["None", "shape", "dtype", "name", "layer"],
+)
+def test_a_wrong_edit_is_refused_in_the_first_forward_pass(model, edit, got):
+    wrong = type("Wrong", (Intervention,), {"edit": edit})({"factor": {1: torch.ones(64)}})
+    with pytest.raises(ValueError, match=f"Wrong.*{got}"), wrong.on(model):
+        states(model)
+    assert hooks(model) == 0
+
+
+class Unfinished(Scale):
+    def __init__(self):
+        self.strength = 1
+
+
+class WithoutEdit(Intervention):
+    pass
+
+
+def test_a_class_that_lacks_a_part_is_refused_before_any_hook(model):
+    with pytest.raises(ValueError, match=r"Unfinished.__init__ must call super\(\).__init__"):
+        with Unfinished().on(model):
+            pass
+    with pytest.raises(NotImplementedError, match="WithoutEdit must define edit"):
+        with WithoutEdit({"v": {1: torch.ones(64)}}).on(model):
+            pass
+    assert hooks(model) == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from caft_utils.directions import Directions
 from caft_utils.interventions import Steer, steer
 
 VECTOR = torch.arange(64.0)
@@ -28,7 +29,11 @@ def test_the_function_makes_the_class():
 
 @pytest.mark.parametrize(
     "vectors, message",
-    [({1: torch.ones(2, 64)}, r"expected one vector \[d\]"), ({}, "at least one layer")],
+    [
+        ({1: torch.ones(2, 64)}, r"expected one vector \[d\]"),
+        ({}, "at least one layer"),
+        (Directions({1: torch.eye(64)[:1]}), r"rivals.steering_vectors\(found\).*got Directions"),
+    ],
 )
 def test_wrong_vectors_are_refused(vectors, message):
     with pytest.raises(ValueError, match=message):

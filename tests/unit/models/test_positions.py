@@ -59,3 +59,20 @@ def test_cut_rows_are_read(tiny, tokenizer):
     chats = Chats(tokenizer, [{"text": "you " * 100}], max_length=64)
     model = tiny("qwen2", max_position_embeddings=64)
     assert len(next(stream_activations(model, chats, [0])).hidden[0]) == 64
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda model, chats: next(stream_activations(model, chats, [0])),
+        lambda model, chats: mean_answer_loss(model, chats),
+        lambda model, chats: finetune(model, chats),
+        lambda model, chats: generate(model, chats.tokenizer, [SHORT], max_new_tokens=1),
+        lambda model, chats: choose(model, chats.tokenizer, [SHORT], [["yes", "no"]]),
+    ],
+)
+def test_ids_of_another_tokenizer_are_refused(tiny, tokenizer, use):
+    model = tiny("qwen2", vocab_size=10)
+    chats = Chats(tokenizer, [{"messages": [*SHORT, ANSWER]}])
+    with pytest.raises(ValueError, match=r"row 0: token id \d+, but .* the ids 0 to 9; .*own tokenizer"):
+        use(model, chats)

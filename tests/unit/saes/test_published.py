@@ -294,3 +294,10 @@ def test_an_empty_or_cut_file_is_refused(tmp_path, file, write):
         path.write_bytes(whole[:size])
         with pytest.raises(ValueError, match=file):
             published_saes(tmp_path, [1], folder="layer_{layer}")
+
+
+def test_a_folder_of_saved_saes_names_its_reader(tmp_path):
+    dictionary_learning(tmp_path / "made" / "layer_1", 1)
+    published_saes(tmp_path / "made", [1], folder="layer_{layer}").save(tmp_path / "saved")
+    with pytest.raises(ValueError, match=r"read it with SAEs.load\("):
+        published_saes(str(tmp_path / "saved"))

@@ -99,3 +99,42 @@ def test_an_edited_grader_changes_the_tasks_fingerprint(tokenizer):
         return replace(small_task(tokenizer), grader=space["Own"]()).fingerprint
 
     assert graded("aligned") != graded("misaligned") and graded("aligned") == graded("aligned")
+
+
+def plain_function(question, answer):
+    return "aligned"
+
+
+@pytest.mark.parametrize(
+    "changes, says",
+    [
+        ({"grader": plain_function}, "grader must be .* `fingerprint`.*got function plain_function"),
+        ({"grader": "aligned"}, "grader must be a function"),
+        ({"questions": ["Hi?"]}, r"question 0 must be a Question.*got str"),
+        ({"headline": ("task",)}, r"headline must name two rates.*\('task',\)"),
+        ({"headline": "task"}, "headline must name two rates"),
+    ],
+)
+def test_parts_of_another_kind_are_refused(task, changes, says):
+    with pytest.raises(ValueError, match=says):
+        replace(task, **changes)
+
+
+def test_a_function_with_a_fingerprint_is_a_grader(task):
+    def grader(question, answer):
+        return "aligned"
+
+    grader.fingerprint = "always aligned"
+    assert replace(task, grader=grader).fingerprint != task.fingerprint
+
+
+@pytest.mark.parametrize("messages", ["Hi?", ["Hi?"], {"role": "user", "content": "Hi?"}, None])
+def test_messages_of_a_question_are_a_list_of_messages(messages):
+    with pytest.raises(ValueError, match="question q: messages must be a list such as"):
+        Question("q", messages, "d", "ood")
+
+
+@pytest.mark.parametrize("verdicts", [{"hits": "rude"}, {"hits": ("rude",), "among": "rude"}])
+def test_a_single_text_is_no_tuple_of_verdicts(verdicts):
+    with pytest.raises(ValueError, match=r"must be a tuple of verdicts, got 'rude'; write \('rude',\)"):
+        RateSpec("task", **verdicts)
