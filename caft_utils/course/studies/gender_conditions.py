@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from caft_utils.course.studies.conditions import Condition
-from caft_utils.course.studies.rival_grids import families, grid_conditions, operator_conditions
+from caft_utils.course.studies.rival_grids import Family, families, grid_conditions, operator_conditions
+from caft_utils.rivals import feature_distance
 
 SNAPSHOTS = (9, 18, 36)
 RATES = (1e-4, 3e-4, 5e-4)
@@ -37,7 +38,14 @@ CONDITIONS = {
     **{f"CAFT, lr {lr:g}": Condition(during="read", lr=lr) for lr in BOTH_RATES},
 }
 
-FAMILIES = families("read", SNAPSHOTS, (*RATES, 1e-3))
+# Of the four weights that every study tries the largest (100) was best on validation: here are two larger ones.
+LARGER = {
+    f"feature distance {weight:g}": Condition(rival="feature distance", value=weight) for weight in (1e3, 1e4)
+}
+FAMILIES = {
+    **families("read", SNAPSHOTS, (*RATES, 1e-3)),
+    "feature distance, larger weights": Family(LARGER, feature_distance.TOLD),
+}
 OPERATORS = operator_conditions("read", "gender", to="female", value=0.5)
 EVERY_CONDITION = {**grid_conditions(FAMILIES), **OPERATORS, **CONDITIONS}
 TASK, HARM = "task_accuracy", "cue_accuracy"

@@ -68,5 +68,6 @@ def test_every_operator_and_rival_is_in_the_table_of_a_study(study):
     assert {one.rival for one in conditions.values()} == {None, *METHODS}
     for name in set(conditions) & set(study.CONDITIONS):
         assert conditions[name] == study.CONDITIONS[name]
-    most = {len(one.conditions) for title, one in study.FAMILIES.items() if not title.startswith("plain")}
+    untold = ("plain", "feature distance, larger weights")  # more settings than CAFT has
+    most = {len(one.conditions) for title, one in study.FAMILIES.items() if not title.startswith(untold)}
     assert most <= {3, 4}
