@@ -68,6 +68,18 @@ def gender_table(record: Record) -> DataFrame:
     return text_frame(rows, *names)
 
 
+def gender_rivals_table(record: Record) -> DataFrame:
+    """Return the table of claim "real-gender-rivals": every family at its chosen setting, on test items."""
+    test = [of for of in record["rows"] if of["split"] == "test"]
+    rows = []
+    for of in sorted(test, key=lambda of: -of["ood_accuracy"][0]):
+        rates = (format_rate(*of[rate]) for rate in ("ood_accuracy", "task_accuracy"))
+        setting = f"{of['condition']} (of {of.get('chosen of', 1)})"
+        rows.append((setting, *rates, of.get("told", "nothing"), seeds_measured(of)))
+    columns = ("right, stereotype reversed", "right in distribution", "is told", "from")
+    return text_frame(rows, "fine-tuning", *columns)
+
+
 def advice_table(record: Record) -> DataFrame:
     """Return the table of claim "real-advice"."""
     rows = [

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from caft_utils.classroom.data_card import put_table
-from caft_utils.course.cue_tables import advice_table, cues_table, gender_table
+from caft_utils.course.cue_tables import advice_table, cues_table, gender_rivals_table, gender_table
 from caft_utils.course.engine_tables import (
     architectures_table,
     engines_table,
@@ -43,6 +43,7 @@ RESULTS = "data/results/README.md"
 # page, markers around the table, table, claim
 TABLES: tuple[tuple[str, str, Callable[[Record], DataFrame], str], ...] = (
     (RESULTS, "gender", gender_table, "real-gender"),
+    (RESULTS, "gender-rivals", gender_rivals_table, "real-gender-rivals"),
     (RESULTS, "advice", advice_table, "real-advice"),
     (RESULTS, "measured", emergent_table, "emergent"),
     (RESULTS, "reading", reading_table, "reading"),

@@ -38,7 +38,7 @@ CONDITIONS = {
     **{f"CAFT, lr {lr:g}": Condition(during="read", lr=lr) for lr in BOTH_RATES},
 }
 
-# Of the four weights that every study tries the largest (100) was best on validation: here are two larger ones.
+# Of the four weights that every study tries the largest (100) was best on validation, so here are two more.
 LARGER = {
     f"feature distance {weight:g}": Condition(rival="feature distance", value=weight) for weight in (1e3, 1e4)
 }
