@@ -101,5 +101,7 @@ def _is_of_user(thing: Any) -> bool:
     module = thing.__module__ or ""
     if module.partition(".")[0] in (PACKAGE, "builtins"):
         return False
-    file = getattr(sys.modules.get(module), "__file__", None)  # a notebook's __main__ has none
+    if module == "__main__":  # a notebook or a script, whatever started it
+        return True
+    file = getattr(sys.modules.get(module), "__file__", None)
     return file is None or not any(Path(file).resolve().is_relative_to(folder) for folder in INSTALLED)

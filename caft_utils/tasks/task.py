@@ -29,7 +29,7 @@ CompareBy = Literal["logprob", "mean_logprob"]  # of the whole answer, or the me
 class Question:
     """One question: the conversation so far, its domain, its question set, and the facts for the grader.
 
-    `id` is unique in its task. Intervals treat answers to questions of one id as one cluster.
+    `id` is unique in its set. Intervals treat answers to questions of one id as one cluster.
     """
 
     id: str
@@ -110,7 +110,7 @@ class Task:
 
     Raises:
         ValueError: a question, a rate or the headline refers to a set, verdict or rate that is not declared,
-            two questions have one id, the headline is not of two rates, or the grader has no fingerprint.
+            two questions of a set have one id, the headline is not of two rates, or the grader has no fingerprint.
     """
 
     name: str
@@ -151,11 +151,11 @@ class Task:
                     f"rate {name!r} counts {', '.join(sorted(unknown))}; the verdicts of set {rate.set!r} "
                     f"are {', '.join(self.verdicts[rate.set])}"
                 )
-        ids = Counter(question.id for question in self.questions)
-        if twice := [str(name) for name, times in ids.items() if times > 1]:
+        ids = Counter((question.set, question.id) for question in self.questions)
+        if twice := [f"{name} in set {which}" for (which, name), times in ids.items() if times > 1]:
             raise ValueError(
                 f"questions share an id: {', '.join(twice[:5])} ({len(twice)} in all); intervals count "
-                "questions by their id, so give each its own"
+                "questions of a set by their id, so give each its own"
             )
         self.max_new_tokens = whole("max_new_tokens", self.max_new_tokens, 1)
         if self.method not in get_args(Method):

@@ -19,7 +19,7 @@ def test_the_code_of_the_page_runs(checkpoint, tmp_path, monkeypatch):
     assert len(blocks) == 6
     monkeypatch.chdir(tmp_path)
     code = "\n".join(blocks).replace("path/to/model", str(checkpoint)).replace("steps=30", "steps=2")
-    space: dict = {"__name__": "page"}
+    space: dict = {"__name__": "__main__"}
     exec(compile(code.replace("max_new_tokens=16", "max_new_tokens=3"), "building.md", "exec"), space)
     ids = torch.tensor([[5, 6, 7]])
     with torch.no_grad():

@@ -34,7 +34,7 @@ class Own:
 
 
 def code_of(source: str, name: str = "Own") -> str:
-    space: dict = {"__name__": "notebook"}
+    space: dict = {"__name__": "__main__"}
     exec(source, space)
     return user_code(space[name](1)) if name == "Own" else user_code(space[name])
 
@@ -80,7 +80,7 @@ def test_it_is_the_same_in_every_process(tmp_path):
 
 
 def test_settings_are_left_out_and_functions_among_them_are_not():
-    space: dict = {"__name__": "notebook"}
+    space: dict = {"__name__": "__main__"}
     exec(SOURCE, space)
     assert user_code(space["Own"](1)) == user_code(space["Own"](2))
     scored = [

@@ -111,17 +111,31 @@ def test_a_judge_that_never_answers_is_an_error(task):
         judge_answers(task, questions, ["a", "b", "c"])
 
 
+class OddGrader(LengthGrader):
+    """Gives one answer a verdict that no set declares, as long as `odd` names its question."""
+
+    odd = ()
+
+    def __call__(self, question, answer):
+        return "odd" if question.id in self.odd else super().__call__(question, answer)
+
+
 def test_a_verdict_that_is_not_declared_keeps_the_others(model, task):
-    task.grader.__class__ = type(
-        "Odd",
-        (LengthGrader,),
-        {"__call__": lambda self, q, a: "odd" if q.id == "ood/5" else LengthGrader.__call__(self, q, a)},
-    )
+    task.grader = OddGrader()
+    task.grader.odd = ("ood/5",)
     with pytest.raises(ValueError, match="'odd'"):
         measure(model, task)
     assert task.grader.calls == 5
-    task.grader.__class__ = LengthGrader
+    task.grader.odd = ()
     assert measure(model, task).rows and task.grader.calls == 18
+
+
+def test_answers_are_judged_again_where_the_graders_code_changed_and_not_written_again(model, task):
+    before = measure(model, task)
+    task.grader.__class__ = type("Kind", (LengthGrader,), {"__call__": lambda self, q, a: "incoherent"})
+    after = measure(model, task)
+    assert {row["verdict"] for row in after.rows} == {"incoherent"}
+    assert [row["answer"] for row in after.rows] == [row["answer"] for row in before.rows]
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def test_an_edited_class_has_another_fingerprint():
     """Otherwise a fine-tuned model of the old code would be read from the store."""
 
     def defined(sign):
-        space = {"__name__": "notebook", "Intervention": Intervention}
+        space = {"__name__": "__main__", "Intervention": Intervention}
         exec(
             f"class Own(Intervention):\n    def edit(self, layer, hidden):\n        return {sign}hidden",
             space,

@@ -91,7 +91,7 @@ def test_two_questions_with_one_id_are_refused(tokenizer):
 
 def test_an_edited_grader_changes_the_tasks_fingerprint(tokenizer):
     def graded(verdict):
-        space = {"__name__": "notebook"}
+        space = {"__name__": "__main__"}
         exec(
             f"class Own:\n    fingerprint = 'own'\n    def __call__(self, q, a):\n        return {verdict!r}",
             space,
