@@ -110,7 +110,8 @@ class Task:
 
     Raises:
         ValueError: a question, a rate or the headline refers to a set, verdict or rate that is not declared,
-            two questions of a set have one id, the headline is not of two rates, or the grader has no fingerprint.
+            two questions of a set have one id, the headline is not of two rates, or the grader has no
+            fingerprint.
     """
 
     name: str
