@@ -43,7 +43,7 @@ LARGER = {
     f"feature distance {weight:g}": Condition(rival="feature distance", value=weight) for weight in (1e3, 1e4)
 }
 FAMILIES = {
-    **families("read", SNAPSHOTS, (*RATES, 1e-3)),
+    **families("read", SNAPSHOTS, (*RATES, 1e-3, 2e-3)),
     "feature distance, larger weights": Family(LARGER, feature_distance.TOLD),
 }
 OPERATORS = operator_conditions("read", "gender", to="female", value=0.5)
