@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from caft_utils.course.paper_results import PAPER_GENDER, PAPER_SETTINGS
-from caft_utils.course.table_frames import Record, seeds_measured, text_frame
+from caft_utils.course.table_frames import Record, chosen_settings, seeds_measured, text_frame
 from caft_utils.formatting import format_rate
 
 if TYPE_CHECKING:
@@ -70,12 +70,8 @@ def gender_table(record: Record) -> DataFrame:
 
 def gender_rivals_table(record: Record) -> DataFrame:
     """Return the table of claim "real-gender-rivals": every family at its chosen setting, on test items."""
-    test = [of for of in record["rows"] if of["split"] == "test"]
-    rows = []
-    for of in sorted(test, key=lambda of: -of["ood_accuracy"][0]):
-        rates = (format_rate(*of[rate]) for rate in ("ood_accuracy", "task_accuracy"))
-        setting = f"{of['condition']} (of {of.get('chosen of', 1)})"
-        rows.append((setting, *rates, of.get("told", "nothing"), seeds_measured(of)))
+    rates = ("ood_accuracy", "task_accuracy")
+    rows = chosen_settings(record["rows"], *rates, best="ood_accuracy", highest=True)
     columns = ("right, stereotype reversed", "right in distribution", "is told", "from")
     return text_frame(rows, "fine-tuning", *columns)
 

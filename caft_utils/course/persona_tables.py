@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 from caft_utils.course.page_pictures import EMERGENT_CONDITIONS
 from caft_utils.course.paper_results import PAPER
 from caft_utils.course.records import row
-from caft_utils.course.table_frames import Record, frame_by_column, models_of, seeds_measured, text_frame
+from caft_utils.course.table_frames import (
+    Record,
+    chosen_settings,
+    frame_by_column,
+    models_of,
+    seeds_measured,
+    text_frame,
+)
 from caft_utils.formatting import format_estimate, format_rate
 
 if TYPE_CHECKING:
@@ -84,22 +91,14 @@ def rivals_table(record: Record) -> DataFrame:
     """Return the table of claim "rivals": each family at its chosen setting, on test questions."""
     rows = []
     for model in models_of(record):
-        test = [r for r in record["rows"] if r["model"] == model and r["split"] == "test"]
-        for of in sorted(test, key=lambda r: r["misaligned"][0]):
-            rates = (format_rate(*of[rate]) for rate in ("misaligned", "task"))
-            setting = f"{of['condition']} (of {of.get('chosen of', 1)})"
-            rows.append((model, setting, *rates, of.get("told", "nothing"), seeds_measured(of)))
+        own = (r for r in record["rows"] if r["model"] == model)
+        rows += [(model, *cells) for cells in chosen_settings(own, "misaligned", "task", best="misaligned")]
     return text_frame(rows, "model", "fine-tuning", "misaligned elsewhere", "narrow task", "is told", "from")
 
 
 def harder_rivals_table(record: Record) -> DataFrame:
     """Return the table of claim "harder": as `rivals_table`, of one model, with the coherent answers."""
-    rows = []
-    test = [r for r in record["rows"] if r["split"] == "test"]
-    for of in sorted(test, key=lambda r: r["misaligned"][0]):
-        rates = (format_rate(*of[rate]) for rate in ("misaligned", "task", "coherent"))
-        setting = f"{of['condition']} (of {of.get('chosen of', 1)})"
-        rows.append((setting, *rates, of.get("told", "nothing"), seeds_measured(of)))
+    rows = chosen_settings(record["rows"], "misaligned", "task", "coherent", best="misaligned")
     columns = ("misaligned elsewhere", "narrow task", "coherent elsewhere", "is told", "from")
     return text_frame(rows, "fine-tuning", *columns)
 

@@ -62,7 +62,7 @@ def trainable_copy(model: nn.Module, config: FinetuneConfig, seed: int) -> nn.Mo
     with _creating_adapter(seed, twin):
         tuned = get_peft_model(twin, lora)
     check_reach(tuned, matrices, config)
-    return _naming_its_base(tuned, model)
+    return tuned
 
 
 def save_weights(model: nn.Module, config: FinetuneConfig, folder: Path) -> None:
@@ -72,7 +72,7 @@ def save_weights(model: nn.Module, config: FinetuneConfig, folder: Path) -> None
     folder.mkdir(parents=True, exist_ok=True)
     if config.method == "lora":
         with warnings.catch_warnings():
-            # The base may be a stored run (`_naming_its_base`), which has no config of its own.
+            # The base may be a stored run (run.py), whose folder has no config.
             warnings.filterwarnings("ignore", message="Could not find a config file")
             model.save_pretrained(folder)
     else:
@@ -90,7 +90,9 @@ def restore(base: nn.Module, config: FinetuneConfig, folder: Path) -> nn.Module:
         return twin.requires_grad_(False).eval()
     with _creating_adapter(0, twin):
         tuned = PeftModel.from_pretrained(twin, str(folder), low_cpu_mem_usage=True).eval()
-    return _merging_into_copies(_naming_its_base(tuned, base))
+    # The file of an earlier version names the model before any fine-tuning.
+    tuned.peft_config["default"].base_model_name_or_path = vars(unwrapped(tuned)).get("name_or_path") or None
+    return _merging_into_copies(tuned)
 
 
 def _merging_into_copies(tuned: nn.Module) -> nn.Module:
@@ -101,18 +103,6 @@ def _merging_into_copies(tuned: nn.Module) -> nn.Module:
     """
     for name in ("merge_adapter", "merge_and_unload"):
         setattr(tuned.base_model, name, partial(getattr(tuned.base_model, name), safe_merge=True))
-    return tuned
-
-
-def _naming_its_base(tuned: nn.Module, base: nn.Module) -> nn.Module:
-    """Return `tuned` after its adapter names what it was trained on, if that is a fine-tuned model itself.
-
-    PEFT takes the name from the config, which names the model before any fine-tuning. With it, the adapter
-    would be loaded onto other weights later.
-    """
-    run = getattr(base, "caft_run", None)
-    if run is not None:
-        tuned.peft_config["default"].base_model_name_or_path = run["folder"]
     return tuned
 
 

@@ -39,6 +39,7 @@ from caft_utils.finetuning.checkpoints import COMPLETE, IDENTITY
 from caft_utils.finetuning.objective import check_objective
 from caft_utils.finetuning.prefix import frozen_prefix
 from caft_utils.interventions.base import check_intervention
+from caft_utils.models.content import unwrapped
 from caft_utils.models.fingerprints import fingerprint, name_model
 from caft_utils.models.positions import check_ids, check_positions
 from caft_utils.models.quantisation import check_optimizer
@@ -264,5 +265,8 @@ def _load_run(
         log |= {name: log[name][:step] for name in ("loss", "objective_loss") if name in log}
         log["steps"] = step
     tuned.caft_run = {**run, **log, "folder": str(folder)}
+    # PEFT writes this name into adapters that are trained on the result, merged or not. The name of the model
+    # before the fine-tuning would put them on other weights later; `load` refuses a stored run.
+    unwrapped(tuned).name_or_path = str(folder)
     name_model(tuned, digest(run) + (f"@{step}" if step is not None else ""))
     return tuned

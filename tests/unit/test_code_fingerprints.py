@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from types import ModuleType
 
 import pytest
 import torch
@@ -14,11 +15,22 @@ from caft_utils.interventions import Ablate
 from caft_utils.tasks.choice import ChoiceGrader
 
 SOURCE = """
+from functools import cache, partial
+
 LIMIT = 0.5
 WORDS = {"a", "b", "c"}
 
 def helper(x):
     return x + 1
+
+@cache
+def kept(x):
+    return x - 5
+
+def power(base, x):
+    return base**x
+
+square = partial(power, 6)
 
 class Own:
     '''Text.'''
@@ -29,7 +41,9 @@ class Own:
         self.weight = weight
 
     def edit(self, x):
-        return helper(x) * self.share if x > LIMIT and x not in WORDS else [y - 1 for y in x]
+        if x > LIMIT and x not in WORDS:
+            return helper(x) * self.share + kept(x) + square(x)
+        return [y - 1 for y in x]
 """
 
 
@@ -48,6 +62,9 @@ def code_of(source: str, name: str = "Own") -> str:
         ("x + 1", "x + 2"),  # in a function that it calls
         ("LIMIT = 0.5", "LIMIT = 0.6"),
         ('"c"}', '"d"}'),
+        ("x - 5", "x - 6"),  # in a cached function
+        ("base**x", "base * x"),  # in a partial one
+        ("partial(power, 6)", "partial(power, 7)"),
     ],
 )
 def test_a_change_of_what_runs_changes_it(old, new):
@@ -77,6 +94,30 @@ def test_it_is_the_same_in_every_process(tmp_path):
         for seed in ("1", "2", "3")
     }
     assert len(seen) == 1
+
+
+def test_functions_and_constants_of_an_imported_module_count():
+    import torch.nn.functional
+
+    def of_module(text):
+        module = ModuleType("own_module")
+        exec(text, vars(module))
+        space = {"__name__": "__main__", "own_module": module, "F": torch.nn.functional}
+        exec("def score(x):\n    return own_module.scaled(F.relu(x)) > own_module.LIMIT", space)
+        return user_code(space["score"])
+
+    text = "LIMIT = 1\nOTHER = 1\ndef scaled(x):\n    return 2 * x"
+    assert of_module(text) == of_module(text.replace("OTHER = 1", "OTHER = 2"))
+    assert (
+        len(
+            {
+                of_module(text),
+                of_module(text.replace("2 *", "3 *")),
+                of_module(text.replace("LIMIT = 1", "LIMIT = 2")),
+            }
+        )
+        == 3
+    )
 
 
 def test_settings_are_left_out_and_functions_among_them_are_not():

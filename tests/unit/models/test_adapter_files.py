@@ -101,13 +101,15 @@ def test_pickles_and_mixed_folders_are_refused(adapter, checkpoint):
         load(checkpoint)
 
 
-@pytest.mark.parametrize("first", ["full", "lora"])
+@pytest.mark.parametrize("first", ["full", "lora", "merged"])
 def test_an_adapter_on_a_fine_tuned_model_is_never_put_on_the_model_before(
     first, checkpoint, tokenizer, tmp_path
 ):
     base, _ = load(checkpoint)
     rows = Chats(tokenizer, chat_rows(4))
-    tuned = finetune(base, rows, replace(QUICK, steps=2, method=first))
+    tuned = finetune(base, rows, replace(QUICK, steps=2, method="full" if first == "full" else "lora"))
+    if first == "merged":
+        tuned = tuned.merge_and_unload()
     further = finetune(tuned, rows, replace(QUICK, steps=1), seed=1)
     further.save_pretrained(tmp_path / "adapter")
     for folder in (tmp_path / "adapter", further.caft_run["folder"]):
@@ -119,3 +121,11 @@ def test_an_adapter_on_a_fine_tuned_model_is_never_put_on_the_model_before(
     tokenizer.save_pretrained(tmp_path / "merged")
     with torch.no_grad():
         torch.testing.assert_close(load(tmp_path / "merged")[0](input_ids=IDS).logits, expected)
+
+
+def test_an_adapter_on_the_model_of_a_folder_names_that_folder(checkpoint, tokenizer, tmp_path):
+    tuned = finetune(load(checkpoint)[0], Chats(tokenizer, chat_rows(4)), replace(QUICK, steps=1))
+    tuned.save_pretrained(tmp_path / "adapter")
+    with torch.no_grad():
+        again, expected = (each(input_ids=IDS).logits for each in (load(tmp_path / "adapter")[0], tuned))
+    assert torch.equal(again, expected)

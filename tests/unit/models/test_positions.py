@@ -36,12 +36,17 @@ def test_the_limit_of_a_config(config, limit):
     check_positions(model, [limit or 10**6], "rows")
 
 
+READERS = [
+    lambda model, chats: next(stream_activations(model, chats, [0])),
+    lambda model, chats: mean_answer_loss(model, chats),
+    lambda model, chats: finetune(model, chats),
+]
+
+
 @pytest.mark.parametrize(
     "use",
     [
-        lambda model, chats: next(stream_activations(model, chats, [0])),
-        lambda model, chats: mean_answer_loss(model, chats),
-        lambda model, chats: finetune(model, chats),
+        *READERS,
         lambda model, chats: generate(model, chats.tokenizer, [PROMPT], max_new_tokens=1),
         lambda model, chats: generate(model, chats.tokenizer, [SHORT], max_new_tokens=64),
         lambda model, chats: choose(model, chats.tokenizer, [PROMPT], [["yes", "no"]]),
@@ -64,9 +69,7 @@ def test_cut_rows_are_read(tiny, tokenizer):
 @pytest.mark.parametrize(
     "use",
     [
-        lambda model, chats: next(stream_activations(model, chats, [0])),
-        lambda model, chats: mean_answer_loss(model, chats),
-        lambda model, chats: finetune(model, chats),
+        *READERS,
         lambda model, chats: generate(model, chats.tokenizer, [SHORT], max_new_tokens=1),
         lambda model, chats: choose(model, chats.tokenizer, [SHORT], [["yes", "no"]]),
     ],
