@@ -96,10 +96,10 @@ def restore(base: nn.Module, config: FinetuneConfig, folder: Path) -> nn.Module:
 
 
 def _merging_into_copies(tuned: nn.Module) -> nn.Module:
-    """Return `tuned` after its methods that merge write into copies of the weights.
+    """Make the methods of `tuned` that merge its adapter write into copies of the weights, and return it.
 
-    By default PEFT adds an adapter to the weights in place. They are in the memory of the base, which would
-    change, and with it every other model that was fine-tuned from it.
+    By default PEFT changes the weights in place. The base and all models that were fine-tuned from it share
+    this memory, so they would change as well.
     """
     for name in ("merge_adapter", "merge_and_unload"):
         setattr(tuned.base_model, name, partial(getattr(tuned.base_model, name), safe_merge=True))

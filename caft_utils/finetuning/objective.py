@@ -53,7 +53,7 @@ class Objective(Protocol):
 
 
 def check_objective(objective: Any) -> None:
-    """Raise a ValueError for what is no objective: no function, or one without a fingerprint."""
+    """Raise a ValueError if this is not an objective: a function that has a fingerprint."""
     if isinstance(objective, type) or not callable(objective) or not hasattr(objective, "fingerprint"):
         raise ValueError(
             "objective must be a function (model, batch, logits) -> loss with an attribute `fingerprint`, a "
@@ -62,7 +62,7 @@ def check_objective(objective: Any) -> None:
 
 
 def check_term(term: Any, objective: Any) -> None:
-    """Raise a ValueError for a term that cannot be added to the loss or cannot train anything."""
+    """Raise a ValueError if a term cannot be added to the loss, or has no gradient to train with."""
     name = f"objective ({kind_of(objective)})"
     if not isinstance(term, Tensor) or term.ndim:
         got = f"shape {tuple(term.shape)}" if isinstance(term, Tensor) else repr(term)

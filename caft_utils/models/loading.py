@@ -77,9 +77,10 @@ def _load_adapter(source: ModelSource, base: str, revision: str | None, device: 
     where = f"base_model_name_or_path in the adapter_config.json of {source.location} is {base!r}"
     if is_stored_run(Path(base)):
         raise ValueError(
-            f"{where}, a stored run of finetune: the adapter was trained on a fine-tuned model. Merge both, "
-            "with `tuned.merge_and_unload().save_pretrained(folder)`, where they were trained, and load that "
-            "folder; or save that base with save_pretrained, and write its folder into the field"
+            f"{where}, a stored run of finetune: the adapter was trained on a fine-tuned model. Merge the "
+            "adapter into that model where it was trained, with `tuned.merge_and_unload()"
+            ".save_pretrained(folder)`, and load the folder; or save that model alone with save_pretrained, "
+            "and write its folder into the field"
         )
     try:
         base_source = find_source(base, revision or preset(base).revision)
