@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from caft_utils.course.studies.conditions import Condition
-from caft_utils.course.studies.rival_grids import Family, families, grid_conditions, operator_conditions
+from caft_utils.course.studies.rival_grids import (
+    CAFT_RATES,
+    NOTHING_TOLD,
+    UNREAD_TOLD,
+    Family,
+    families,
+    grid_conditions,
+    operator_conditions,
+)
 from caft_utils.rivals import feature_distance
 
 SNAPSHOTS = (9, 18, 36)
@@ -42,9 +50,20 @@ CONDITIONS = {
 LARGER = {
     f"feature distance {weight:g}": Condition(rival="feature distance", value=weight) for weight in (1e3, 1e4)
 }
+# Controls of "CAFT, lr": other directions at each of its learning rates.
+OTHER_DIRECTIONS = {
+    "top components, unread": ("top", UNREAD_TOLD),
+    "random directions": ("random", NOTHING_TOLD),
+}
 FAMILIES = {
     **families("read", SNAPSHOTS, (*RATES, 1e-3, 2e-3)),
     "feature distance, larger weights": Family(LARGER, feature_distance.TOLD),
+    **{
+        f"{name}, lr": Family(
+            {f"{name}, lr {lr:g}": Condition(during=directions, lr=lr) for lr in CAFT_RATES}, told
+        )
+        for name, (directions, told) in OTHER_DIRECTIONS.items()
+    },
 }
 OPERATORS = operator_conditions("read", "gender", to="female", value=0.5)
 EVERY_CONDITION = {**grid_conditions(FAMILIES), **OPERATORS, **CONDITIONS}

@@ -12,13 +12,11 @@ from typing import Any
 
 from caft_utils.course.studies.conditions import Condition
 from caft_utils.course.studies.persona import ADVICE, CODE, EXHIBITS
-from caft_utils.course.studies.rival_grids import CAFT_TOLD, Family, families
+from caft_utils.course.studies.rival_grids import CAFT_TOLD, NOTHING_TOLD, UNREAD_TOLD, Family, families
 from caft_utils.rivals import at_test_time, early_stopping, feature_distance, interleaving
 from caft_utils.rivals.told import Told
 
 RATES = (1e-4, 2e-4, 5e-4, 1e-3)
-UNREAD_TOLD = Told("directions taken without a reading", "reference fine-tunings")
-NOTHING_TOLD = Told("nothing", "nothing")
 OPERATORS: dict[str, tuple[str, dict[str, Any]]] = {
     "zero": ("persona", {}),
     "mean": ("persona", {"to": "all"}),

@@ -28,7 +28,10 @@ from caft_utils.rivals.told import Told
 PLAIN = "plain"
 STRENGTHS = (0.25, 0.5, 1.0, 2.0)
 TRAIT_STEPS = (9, 18, 36)
+CAFT_RATES = (3e-4, 5e-4, 1e-3, 2e-3)
 CAFT_TOLD = Told("directions, found without labels or with them, as the row says", "what finding them costs")
+UNREAD_TOLD = Told("directions taken without a reading", "reference fine-tunings")
+NOTHING_TOLD = Told("nothing", "nothing")
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ def families(caft: str, steps: Sequence[int], rates: Sequence[float]) -> dict[st
         return lambda value: Condition(operator="steer", value=value, **names)
 
     against, plain = [-value for value in STRENGTHS], early_stopping.TOLD
-    add("CAFT, lr", CAFT_TOLD, (3e-4, 5e-4, 1e-3, 2e-3), lambda lr: Condition(during=caft, lr=lr))
+    add("CAFT, lr", CAFT_TOLD, CAFT_RATES, lambda lr: Condition(during=caft, lr=lr))
     add("plain, step", plain, steps, lambda step: Condition(step=step))
     add("plain, lr", plain, rates, lambda lr: Condition(lr=lr))
     both = {f"plain, lr {lr:g}, step {n}": Condition(lr=lr, step=n) for lr in rates for n in steps}
